@@ -35,7 +35,7 @@ from aggregator.exporter import SigningExporter
 from aggregator.federation import FlowerFederation
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from aggregator.identity import open_identity
-from aggregator.invitations import MqttInvitationBoard
+from aggregator.invitations import SOURCE, MqttInvitationBoard
 from aggregator.privacy.accounts import LEDGER_FILE, PrivacyAccounts
 from aggregator.publishing import PublishingFleet, keep_listed, open_fleet
 from aggregator.release_keys import read_private_key, read_public_key
@@ -102,7 +102,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
     fleet = open_fleet(settings, signing_key, former)
     identity = open_identity(settings.data_dir)
     boot_id = os.urandom(8).hex()
-    account = BrokerAccount(settings.mqtt, client_id=f"fedge-aggregator-{boot_id}", draw=_chance.random)
+    account = BrokerAccount(settings.mqtt, client_id=SOURCE, draw=_chance.random)
     board = MqttInvitationBoard(
         account,
         identity,

@@ -23,9 +23,10 @@ from protocol.topics import training_topic
 from service.broker_account import BrokerAccount
 from service.event_source import EventSource
 
-__all__ = ["MqttInvitationBoard"]
+__all__ = ["SOURCE", "MqttInvitationBoard"]
 
 SOURCE: Final = "aggregator"
+"""Who speaks; also the name in the aggregator's certificate."""
 
 
 class MqttInvitationBoard:

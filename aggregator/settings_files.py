@@ -9,6 +9,7 @@ import time
 
 from aggregator.fleet_client import FleetClient
 from aggregator.identity import check_identity
+from aggregator.invitations import SOURCE
 from aggregator.release_keys import read_private_key, read_public_key
 from aggregator.settings import Settings
 from service.broker_account import BrokerAccount
@@ -28,5 +29,5 @@ def check_files(settings: Settings) -> None:
         read_public_key(path, "release_keys")
     check_identity(settings.data_dir)
     ServedCertificate(settings.tls_cert, settings.tls_key, time.time)
-    BrokerAccount(settings.mqtt, client_id="", draw=lambda: 0.0)
+    BrokerAccount(settings.mqtt, client_id=SOURCE, draw=lambda: 0.0)
     FleetClient(settings.fleet).close()

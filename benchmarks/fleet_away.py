@@ -25,10 +25,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "edge_agent")]
 
-from agent_broker import FLEET_PASSWORD, ListeningFleet  # noqa: E402 - needs the path above
+from agent_broker import ListeningFleet, agents_broker  # noqa: E402 - needs the path above
 from agent_world import (  # noqa: E402 - as above
     DEVICE,
-    PASSWORD,
     faulty,
     health_of_status,
     healthy,
@@ -77,21 +76,23 @@ def show(name: str, value: float, unit: str, bound: float | None = None) -> None
         BROKEN.append(name)
 
 
-def write_config(folder: Path, url: str, ca_file: Path | None) -> Path:
+def write_config(folder: Path, url: str, broker: MosquittoBroker | None) -> Path:
     # A fault of 5 windows in every 50, at 5 windows a second.
     rows = np.concatenate([healthy(70), *([faulty(5), healthy(45, 9) * 0.5] * 5)])
     folder.mkdir()
-    config = write_device(folder, rows=rows, speed=5.0, mqtt_url=url, mqtt_ca=ca_file, bundle=make_bundle())
+    config = write_device(
+        folder, rows=rows, speed=5.0, mqtt_url=url, mqtt_ca=broker.ca_file if broker else None,
+        connection=broker.certificates.connection(DEVICE) if broker else None, bundle=make_bundle(),
+    )  # fmt: skip
     text = config.read_text().replace(FASTER, "").replace("reconnect_max_s = 0.5\n", "")
     config.write_text(text)
     return config
 
 
 def away(folder: Path, minutes: float) -> None:
-    accounts = {DEVICE: PASSWORD, "fleet": FLEET_PASSWORD}
-    with MosquittoBroker(folder, passwords=accounts) as broker:
+    with agents_broker(folder) as broker:
         proxy = CountingProxy(broker.port)
-        config = write_config(folder / "device", f"mqtts://127.0.0.1:{proxy.port}", broker.ca_file)
+        config = write_config(folder / "device", f"mqtts://127.0.0.1:{proxy.port}", broker)
         fleet = ListeningFleet(broker)
         with running_agent(config) as agent:
             wait_until(lambda: bool(status_of(config).get("commissioned")), "commissioning")

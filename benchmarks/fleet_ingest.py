@@ -7,7 +7,7 @@ Three measurements:
 * ``store``: judging, storing and committing (SQLite, WAL, synchronous=FULL) in batches of 500, without a network;
 * ``gaps``: the same before and after one device has sent `--gaps` odd sequence numbers, while it goes on sending one in
   each batch: what a device costs the others that leaves a hole between any two of its events;
-* ``service``: the real process behind the real embedded broker, fed `rate` QoS 0 messages a second by one client, while
+* ``service``: the real process behind a real Mosquitto, fed `rate` QoS 0 messages a second by one client, while
   another asks ``GET /v1/devices`` all the time. `acked_per_s` counts events whose acknowledgement came back.
 """
 
@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import secrets
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,23 +32,26 @@ import paho.mqtt.client as paho
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import func, select
 
-from fleet.auth.operator_tokens import PREFIX, SessionRows
-from fleet.broker_accounts.passwords import hash_password
-from fleet.ingest.judging import Arrival
-from fleet.ingest.store import EventStore
-from fleet.metrics import FleetMetrics
-from fleet.migrations.upgrade import open_storage
-from fleet.storage.base import Database
-from fleet.storage.boot_tables import EventRange
-from fleet.storage.device_tables import Device
-from protocol.identity import public_key_pem
-from protocol.messages.envelope import Event, decode, encode
-from protocol.messages.kinds import AgentState, Kind
-from protocol.messages.payloads import Ack, AnomalyEvent, Health
-from protocol.topics import device_topic
-from service.roles import Role
-from service.tokens import TokenGrant, create_token
-from simulations.certificates import create_certificates
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from mosquitto_broker import MosquittoBroker  # noqa: E402 - needs the path above
+
+from fleet.auth.operator_tokens import PREFIX, SessionRows  # noqa: E402 - as above
+from fleet.ingest.judging import Arrival  # noqa: E402 - as above
+from fleet.ingest.store import EventStore  # noqa: E402 - as above
+from fleet.metrics import FleetMetrics  # noqa: E402 - as above
+from fleet.migrations.upgrade import open_storage  # noqa: E402 - as above
+from fleet.storage.base import Database  # noqa: E402 - as above
+from fleet.storage.boot_tables import EventRange  # noqa: E402 - as above
+from fleet.storage.device_tables import Device  # noqa: E402 - as above
+from protocol.identity import public_key_pem  # noqa: E402 - as above
+from protocol.messages.envelope import Event, decode, encode  # noqa: E402 - as above
+from protocol.messages.kinds import AgentState, Kind  # noqa: E402 - as above
+from protocol.messages.payloads import Ack, AnomalyEvent, Health  # noqa: E402 - as above
+from protocol.topics import device_topic  # noqa: E402 - as above
+from service.roles import Role  # noqa: E402 - as above
+from service.tokens import TokenGrant, create_token  # noqa: E402 - as above
 
 TENANT = "bench"
 BATCH = 500
@@ -57,7 +59,6 @@ BATCH = 500
 
 def enrol(database: Database, devices: list[str]) -> None:
     key = public_key_pem(ec.generate_private_key(ec.SECP256R1()).public_key()).decode()
-    entry = hash_password(secrets.token_urlsafe(), secrets.token_bytes(12), 1)
     with database.write() as session:
         for name in devices:
             session.add(
@@ -69,7 +70,6 @@ def enrol(database: Database, devices: list[str]) -> None:
                     family="motor",
                     labels={},
                     enrolled_at=0.0,
-                    broker_password_hash=entry,
                 )  # fmt: skip - one line of fields
             )
 
@@ -155,7 +155,6 @@ def measure_gaps(folder: Path, gaps: int, devices: int) -> dict[str, float]:
 
 
 def measure_service(folder: Path, rate: int, seconds: float, devices: int) -> dict[str, float]:
-    port, config, certificates = free_port(), write_config(folder), create_certificates(folder)
     names = [f"d-{n}" for n in range(devices)]
     database = open_storage(f"sqlite:///{folder}/data/fleet.sqlite")
     enrol(database, names)
@@ -165,43 +164,24 @@ def measure_service(folder: Path, rate: int, seconds: float, devices: int) -> di
             SessionRows(session), grant, prefix=PREFIX, now=time.time(), random_bytes=secrets.token_bytes
         )
     database.close()
-    config.write_text(config.read_text().replace("PORT", str(port)))
-    log = (folder / "log").open("w+")
-    children = [
-        subprocess.Popen([sys.executable, "-m", "fleet", "serve", "--config", str(config)], stderr=log)
-    ]
-    try:
-        wait_for((folder / "passwords").exists, "the password file")
-        listen = f"127.0.0.1:{port}"
-        children.append(
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "simulations.broker",
-                    "--listen",
-                    listen,
-                    "--passwords",
-                    str(folder / "passwords"),
-                    "--certificate",
-                    str(certificates.server_certificate),
-                    "--key",
-                    str(certificates.server_key),
-                ]  # fmt: skip - one command
+    with MosquittoBroker(folder, knows_clients=True) as broker:
+        config = write_config(folder, broker)
+        with (folder / "log").open("w+") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "fleet", "serve", "--config", str(config)], stderr=log
             )
-        )
-        wait_for(lambda: "broker_connected" in (folder / "log").read_text(), "the fleet at the broker")
-        url = json.loads((folder / "log").read_text().splitlines()[0])["url"]
-        return feed(port, certificates.ca, url, token, names, rate=rate, seconds=seconds)
-    finally:
-        for child in children:
+        try:
+            wait_for(lambda: "broker_connected" in (folder / "log").read_text(), "the fleet at the broker")
+            lines = (folder / "log").read_text().splitlines()
+            url = next(json.loads(line)["url"] for line in lines if '"listening"' in line)
+            return feed(broker, url, token, names, rate=rate, seconds=seconds)
+        finally:
             child.terminate()
-        for child in children:
             child.wait(15)
 
 
 def feed(
-    port: int, ca: Path, url: str, token: str, names: list[str], *, rate: int, seconds: float
+    broker: MosquittoBroker, url: str, token: str, names: list[str], *, rate: int, seconds: float
 ) -> dict[str, float]:
     acked: set[tuple[str, int]] = set()
 
@@ -213,15 +193,14 @@ def feed(
             for first, last in boot.ranges:
                 acked.update((device, n) for n in range(first, last + 1))
 
-    # the fleet's own account may publish on any topic, so one client can stand for all devices
+    # this broker has no acl file, so one client can stand for all devices
     client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
-    client.username_pw_set("fleet", "bench-made-up")
-    client.tls_set(str(ca))
+    client.tls_set_context(broker.client_tls(broker.certificates.device("bench")))
     client.on_message = on_message
     subscribed = threading.Event()
     client.on_subscribe = lambda *_: subscribed.set()
     client.on_connect = lambda *_: client.subscribe(f"fedge/v1/{TENANT}/+/ack")
-    client.connect("127.0.0.1", port)
+    client.connect("127.0.0.1", broker.port)
     client.loop_start()
     wait_for(subscribed.is_set, "the subscription to acknowledgements")
     stop = threading.Event()
@@ -265,8 +244,8 @@ def ask(url: str, token: str, stop: threading.Event, latencies: list[float]) -> 
             time.sleep(0.05)
 
 
-def write_config(folder: Path) -> Path:
-    (folder / "fleet.password").write_text("bench-made-up")
+def write_config(folder: Path, broker: MosquittoBroker) -> Path:
+    certificate, own_key = broker.certificates.service("fleet")
     config = folder / "fleet.toml"
     config.write_text(
         f"""
@@ -274,20 +253,14 @@ def write_config(folder: Path) -> Path:
         data_dir = "data"
         tenant = "{TENANT}"
         [mqtt]
-        url = "mqtts://127.0.0.1:PORT"
-        ca_file = "ca.pem"
-        password_file = "fleet.password"
-        accounts = "password-file"
-        accounts_file = "passwords"
+        url = "{broker.url}"
+        ca_file = "{broker.ca_file}"
+        tls_cert = "{certificate}"
+        tls_key = "{own_key}"
+        shut_out = "none"
         """
     )
     return config
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: object, what: str) -> None:

@@ -34,7 +34,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "edge_agent")]
 
 from agent_world import (  # noqa: E402 - needs the path above; the same small device as in the tests
-    PASSWORD,
     TENANT,
     faulty,
     health_of_status,
@@ -126,8 +125,7 @@ class Fleet:
         self.deliveries = 0
         subscribed = threading.Event()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="fleet")
-        self._client.username_pw_set("fleet", PASSWORD)
-        self._client.tls_set_context(broker.client_tls())
+        self._client.tls_set_context(broker.client_tls(broker.certificates.service("fleet")))
         self._client.on_message = self._on_message
         self._client.on_connect = lambda c, *_: c.subscribe([(uplink_filter(TENANT, k), 1) for k in UPLINKS])
         self._client.on_subscribe = lambda *_: subscribed.set()
@@ -168,33 +166,31 @@ def show(name: str, value: float, unit: str, bound: float | None = None) -> None
         BROKEN.append(name)
 
 
-def make_device(folder: Path, name: str, proxy_port: int, ca_file: Path) -> Path:
+def make_device(folder: Path, name: str, proxy_port: int, broker: MosquittoBroker) -> Path:
     folder.mkdir()
     # A fault of 20 windows in every 100: anomalies with their raw window come steadily.
     rows = np.concatenate([healthy(100), *([faulty(20), healthy(80, 9) * 0.5] * 3)])
     url = f"mqtts://127.0.0.1:{proxy_port}"
     config = write_device(
-        folder, rows=rows, speed=50.0, mqtt_url=url, mqtt_ca=ca_file, bundle=make_bundle(),
-        extra="[outbox]\nresend_s = 2.0\n",
+        folder, rows=rows, speed=50.0, mqtt_url=url, mqtt_ca=broker.ca_file, bundle=make_bundle(),
+        connection=broker.certificates.connection(name), extra="[outbox]\nresend_s = 2.0\n",
     )  # fmt: skip
     # As often as the loop turns: each reconnection finds something to publish at once.
     config.write_text(config.read_text().replace("every_s = 0.5\n", "every_s = 0.1\n", 1))
-    enrolment = {"device": name, "tenant": TENANT, "mqtt": {"username": name, "password": PASSWORD}}
-    (folder / "state" / "enrolment.json").write_text(json.dumps(enrolment))
+    (folder / "state" / "enrolment.json").write_text(json.dumps({"device": name, "tenant": TENANT}))
     return config
 
 
 def soak(folder: Path, minutes: float, agents: int, seed: int) -> None:
     names = [f"pump-{n:02d}" for n in range(1, agents + 1)]
-    accounts = dict.fromkeys([*names, "fleet"], PASSWORD)
     with ExitStack() as stack:
         broker = stack.enter_context(
-            MosquittoBroker(folder, passwords=accounts, settings=["max_queued_messages 0"])
+            MosquittoBroker(folder, knows_clients=True, settings=["max_queued_messages 0"])
         )
         proxy = CuttingProxy(broker.port, seed)
         fleet = Fleet(broker)
         stack.callback(fleet.close)
-        configs = [make_device(folder / name, name, proxy.port, broker.ca_file) for name in names]
+        configs = [make_device(folder / name, name, proxy.port, broker) for name in names]
         processes = [stack.enter_context(running_agent(config)) for config in configs]
         end = time.monotonic() + 60 * minutes
         while time.monotonic() < end and all(p.poll() is None for p in processes):

@@ -155,7 +155,7 @@ def _build(
         boot_id=secrets.token_hex(8),
         boot_number=next_boot_number(paths.boot, outbox, counters.starts),
     )
-    link = _link(settings, identity, enrolled, waking.set, clock.wall_s(), stack)
+    link = _link(settings, identity, waking.set, clock.wall_s(), stack)
     certificate = _kept_certificate(settings, enrolled, fleet, clock, link, stack)
     desired, own_word = _roads(fleet, settings, link, waking.set, stack)
     commands = CommandFile(paths.commands)
@@ -194,7 +194,7 @@ def _build(
         wait=lambda s: _wait(waking, s),
         came_round=partial(watch.came_round, partial(headline, vitals)),
     )
-    diagnosis = Diagnosis(settings, ring, secrets=[enrolled.mqtt.password] if enrolled.mqtt else [])
+    diagnosis = Diagnosis(settings, ring)
     executor = make_executor(
         settings,
         commands,
@@ -311,7 +311,6 @@ def _fleet_client(settings: Settings, device: str, clock: TrustedClock) -> Fleet
 def _link(
     settings: Settings,
     identity: Identity,
-    enrolled: Enrolled,
     wake: Callable[[], None],
     now_s: float,
     stack: ExitStack,
@@ -321,7 +320,6 @@ def _link(
     link = MqttLink(
         settings.mqtt,
         client_id=identity.device,
-        credentials=enrolled.mqtt,
         certificate=settings.paths.connection if settings.mqtt.tls else None,
         will=last_will(identity, now_s),
         subscriptions=subscriptions(identity),

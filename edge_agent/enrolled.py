@@ -18,19 +18,9 @@ from protocol.limits import MAX_NAME_CHARS
 from runtime.durable_files import read_bytes, write_durably
 from runtime.errors import SettingsError
 
-__all__ = ["Enrolled", "MqttAccess", "check_settings", "load_enrolled", "save_enrolled"]
+__all__ = ["Enrolled", "check_settings", "load_enrolled", "save_enrolled"]
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
-
-
-class MqttAccess(Struct, frozen=True, kw_only=True):
-    """The broker account of this device; the password never appears in a repr."""
-
-    username: Name
-    password: Annotated[str, Meta(min_length=1, max_length=200)]
-
-    def __repr__(self) -> str:
-        return f"MqttAccess(username={self.username!r})"
 
 
 class Enrolled(Struct, frozen=True, kw_only=True):
@@ -48,7 +38,6 @@ class Enrolled(Struct, frozen=True, kw_only=True):
     labels: Labels = field(default_factory=dict)
     fingerprint: str = ""
     is_waiting: bool = False
-    mqtt: MqttAccess | None = None
 
 
 def load_enrolled(path: Path) -> Enrolled:

@@ -22,7 +22,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from edge_agent.connection_certificate import accept_certificate, make_request
-from edge_agent.enrolled import Enrolled, MqttAccess, save_enrolled
+from edge_agent.enrolled import Enrolled, save_enrolled
 from edge_agent.errors import FleetAnswerError, FleetConflictError, FleetDeniedError
 from edge_agent.fleet_client import FleetEndpoint
 from edge_agent.identity_key import make_identity
@@ -41,10 +41,6 @@ DEFAULT_NAME_DIGITS: Final = 12
 """Hex digits of the key's fingerprint in a device's name: 48 bits, unique in any fleet."""
 
 PATH: Final = "/v1/enrolments"
-
-
-class _Answer(EnrolmentAnswer, frozen=True, kw_only=True):
-    mqtt: MqttAccess | None = None
 
 
 def enrol_device(settings: Settings, now: KnownTime = known_time) -> Enrolled:
@@ -81,7 +77,6 @@ def enrol_device(settings: Settings, now: KnownTime = known_time) -> Enrolled:
         labels=answer.labels,
         fingerprint=fingerprint(public),
         is_waiting=answer.status == "waiting",
-        mqtt=answer.mqtt,
     )
     if not enrolled.is_waiting:
         accept_certificate(paths.connection, answer.certificate, connection_key, device=device, now_s=now())
@@ -148,9 +143,9 @@ def _read_token(path: Path) -> str:
     return token
 
 
-def _parse(body: bytes, settings: Settings, device: str) -> _Answer:
+def _parse(body: bytes, settings: Settings, device: str) -> EnrolmentAnswer:
     try:
-        answer = msgspec.json.decode(body, type=_Answer)
+        answer = msgspec.json.decode(body, type=EnrolmentAnswer)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FleetAnswerError(f"POST {PATH}: the fleet's answer is not an enrolment: {error}") from None
     for what, asked, said in (

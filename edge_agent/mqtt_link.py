@@ -44,7 +44,6 @@ from edge_agent.bounded_client import (
     TooLargeDownlinkError,
 )
 from edge_agent.downlink_queue import DownlinkQueue
-from edge_agent.enrolled import MqttAccess
 from edge_agent.errors import NotEnrolledError
 from edge_agent.link import EventKey, Fate, Message, Outcome
 from edge_agent.pinned_tls import pinned_context, show_certificate
@@ -81,7 +80,6 @@ class MqttLink:
         settings: MqttSettings,
         *,
         client_id: str,
-        credentials: MqttAccess | None = None,
         certificate: Path | None = None,
         will: Message,
         subscriptions: tuple[str, ...],
@@ -93,7 +91,6 @@ class MqttLink:
         Args:
             settings: where the broker is.
             client_id: the device id; a second agent with the same id is thrown out by the broker.
-            credentials: from enrolment, where the broker asks for a password.
             certificate: PEM of key and certificate, read again for each connection; without it no broker is tried.
             will: retained by the broker when the device is lost.
             subscriptions: topics, QoS 1.
@@ -105,7 +102,6 @@ class MqttLink:
         """
         self._settings = settings
         self._client_id = client_id
-        self._credentials = credentials
         self._certificate = certificate
         self._will = will
         self._subscriptions = subscriptions
@@ -205,8 +201,7 @@ class MqttLink:
         connections, complaints, was_reached, fate = self.connections, self._complaints, False, Fate.LOST
         self._renewing.clear()  # what is read below is the newest there is
         try:
-            is_needed = self._credentials is None or (self._certificate and self._certificate.exists())
-            if self._tls is not None and self._certificate is not None and is_needed:
+            if self._tls is not None and self._certificate is not None:
                 show_certificate(self._tls, self._certificate)
             client.connect(self._settings.host, self._settings.port, keepalive=self._settings.keepalive_s)
             self._line, was_reached = client.line, True
@@ -241,8 +236,6 @@ class MqttLink:
             reconnect_on_failure=False,
         )
         client.connect_timeout = _CONNECT_TIMEOUT_S
-        if self._credentials is not None:
-            client.username_pw_set(self._credentials.username, self._credentials.password)
         client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
         if self._tls is not None:
             client.tls_set_context(self._tls)

@@ -5,7 +5,7 @@ that touches the database runs on worker threads, so the API answers while thous
 
 ::
 
-    settings ─► database (migrated) ─► releases, accounts ─┐
+    settings ─► database (migrated) ─► releases, door     ─┐
                      │                                      ├─► Services ─► API
                      ├─► EventStore ◄─ Intake ◄─ BrokerLink ┤
                      └─► RolloutEngine ─► Outgoing ─────────┘
@@ -49,8 +49,10 @@ from fleet.api.statuses import STATUSES
 from fleet.auth.callers import Callers
 from fleet.auth.operator_tokens import open_tokens
 from fleet.bookkeeping import Bookkeeping
-from fleet.broker_accounts.assembly import open_accounts, open_passwords, service_names
-from fleet.broker_accounts.dynamic_security import DynamicSecurity
+from fleet.broker_door.assembly import open_door
+from fleet.broker_door.broker_files import SERVICES
+from fleet.broker_door.dynamic_security import DynamicSecurity
+from fleet.broker_door.plugin_state import FLEET
 from fleet.device_ca import DeviceCa
 from fleet.enrolment import Enrolments
 from fleet.housekeeping import Housekeeping
@@ -78,13 +80,9 @@ from service.event_source import EventSource
 from service.https_server import HttpsServer
 from service.listening import bind, places_for_callers
 from service.logs import configure_logging
-from service.secret_files import read_secret
 from service.served_certificate import ServedCertificate, expose_days_left
 
 __all__ = ["build_app", "check_files", "serve"]
-
-RESERVED: Final = frozenset({"fleet", "aggregator", "broker", "training"})
-"""Names of services at the broker, in any case of letters; a device of such a name would be taken for one."""
 
 RESTART_PAUSE_S: Final = 1.0
 """Before a background task that failed starts anew."""
@@ -126,7 +124,7 @@ def build_app(
         certificate: what its listener shows, for the metrics.
 
     Raises:
-        SettingsError: a key, password or claim file is not what the settings promise.
+        SettingsError: a key or certificate is not what the settings promise.
     """
     metrics = FleetMetrics()
     repository = TrustRepository(settings.data_dir / "trust")
@@ -140,18 +138,17 @@ def build_app(
         messages=EventSource("fleet", boot_id=boot_id, now=time.time),
         now=time.time,
     )
-    passwords = open_passwords(settings, secrets.token_bytes)
-    accounts = open_accounts(settings, database, passwords, session=boot_id)
+    door = open_door(settings, database, session=boot_id)
     authority = DeviceCa(settings.data_dir, tenant=settings.tenant, random_bytes=secrets.token_bytes)
     authority.ensure(time.time())
     entrance = Enrolments(
         database,
         authority,
         tenant=settings.tenant,
-        reserved=RESERVED | {name.casefold() for name in service_names(settings)},
+        reserved=SERVICES,
         certificate_lifetime_s=settings.enrolment.certificate_lifetime_s,
     )
-    broker = settings.mqtt and _broker_account(settings.mqtt, boot_id)
+    broker = settings.mqtt and _broker_account(settings.mqtt)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -188,7 +185,7 @@ def build_app(
                 outgoing=outgoing,
                 metrics=metrics,
                 now=time.time,
-                accounts=accounts if isinstance(accounts, DynamicSecurity) else None,
+                door=door if isinstance(door, DynamicSecurity) else None,
             )
             tasks |= {"intake": intake.run, "broker_link": link.run}
         app.state.services = Services(
@@ -201,8 +198,7 @@ def build_app(
             events=events,
             metrics=metrics,
             wake_rollouts=engine.wake,
-            passwords=passwords,
-            accounts=accounts,
+            door=door,
             enrolments=entrance,
         )
         running = [asyncio.create_task(_keep_running(name, task)) for name, task in tasks.items()]
@@ -270,8 +266,8 @@ async def _keep_running(name: str, task: Task) -> None:
         await asyncio.sleep(RESTART_PAUSE_S)
 
 
-def _broker_account(mqtt: MqttSettings, boot_id: str) -> BrokerAccount:
-    return BrokerAccount(mqtt, client_id=f"fedge-fleet-{boot_id}", draw=random.SystemRandom().random)
+def _broker_account(mqtt: MqttSettings) -> BrokerAccount:
+    return BrokerAccount(mqtt, client_id=FLEET, draw=random.SystemRandom().random)
 
 
 def open_certificate(settings: Settings) -> ServedCertificate | None:
@@ -285,6 +281,4 @@ def check_files(settings: Settings) -> None:
     """Read every file the settings name; raises SettingsError or StartError for the first that cannot be used."""
     open_certificate(settings)
     if settings.mqtt:
-        _broker_account(settings.mqtt, "")
-        for name, path in settings.mqtt.services.items():
-            read_secret(path, f"mqtt.services.{name}")
+        _broker_account(settings.mqtt)

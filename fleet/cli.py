@@ -5,15 +5,14 @@ Exit status 0 when done, 1 when refused or failed, 2 for wrong usage or settings
 
 from __future__ import annotations
 
-import secrets
 import sys
-from contextlib import closing
 
 import typer
 
 from fleet.commands import (
     access,
     audit,
+    broker_files,
     claims,
     dead_letters,
     device_ca,
@@ -26,7 +25,6 @@ from fleet.commands import (
     verdicts,
 )
 from fleet.commands.connection import ConfigOption
-from fleet.commands.printing import print_json
 from fleet.settings import load_fleet_settings
 from protocol.errors import ProtocolError
 from runtime.errors import FedgeError, SettingsError
@@ -55,6 +53,7 @@ app.add_typer(resources.releases, name="releases")
 app.add_typer(rollouts.rollouts, name="rollouts")
 app.add_typer(trust_changes.trust, name="trust")
 app.add_typer(audit.audit, name="audit")
+app.command("broker-files")(broker_files.broker_files)
 app.command("anomalies")(resources.anomalies)
 app.command("drift")(resources.drift)
 app.command("judge")(verdicts.judge)
@@ -78,22 +77,6 @@ def check_config(config: ConfigOption) -> None:
     settings = load_fleet_settings(config)
     check_files(settings)
     print(f"{config} is valid: tenant {settings.tenant}, listens on {settings.listen}")
-
-
-@app.command("broker-state")
-def broker_state(config: ConfigOption) -> None:
-    """Print what Mosquitto's dynamic-security plugin starts from: every account that must exist, with its hash."""
-    from fleet.broker_accounts.assembly import ACL_SERVICES, open_passwords, service_names, state_of_broker
-    from fleet.migrations.upgrade import open_storage
-
-    settings = load_fleet_settings(config)
-    if unknown := service_names(settings) - ACL_SERVICES:
-        print(
-            f"fedge-fleet: deploy/mosquitto/acl names {sorted(ACL_SERVICES)}; give {sorted(unknown)} rights in yours",
-            file=sys.stderr,
-        )
-    with closing(open_storage(settings.effective_database_url)) as database:
-        print_json(state_of_broker(settings, database, open_passwords(settings, secrets.token_bytes)))
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ class Applicant:
 
     device: str
     identity: EllipticCurvePublicKey
-    connection: EllipticCurvePublicKey | None
+    connection: EllipticCurvePublicKey
     family: str
     hardware: str
     labels: dict[str, str]
@@ -116,10 +116,7 @@ class Enrolments:
             ForbiddenError: the device was revoked.
             TooOftenError: it asks again and again.
         """
-        return self.admit(self._proven(question), claim, now)
-
-    def admit(self, applicant: Applicant, claim: str, now: float) -> EnrolmentAnswer:
-        """As `enrol`, of a device that has proven who it is."""
+        applicant = self._proven(question)
         try:
             with self._database.write() as session:
                 return self._admit(session, applicant, find_claim(session, claim), now)
@@ -208,7 +205,7 @@ class Enrolments:
                 site=device.site,
             )
         chain = ""
-        if applicant.connection is not None and not is_waiting:
+        if not is_waiting:
             chain = self._certify(session, device, applicant.connection, f"device:{device.id}", now)
         return EnrolmentAnswer(
             status="waiting" if is_waiting else "enrolled",

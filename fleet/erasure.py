@@ -74,7 +74,7 @@ _KEEPS_OUT: Final = frozenset(
     {"id", "fingerprint", "public_key", "state", "enrolled_at", "enrolled_again_at", "revoked_at"}
 )
 _LETS_IN: Final = _KEEPS_OUT | {
-    *("broker_password_hash", "hardware", "family", "site", "labels", "claim"),
+    *("hardware", "family", "site", "labels", "claim"),
     *("certificate_serial", "certificate_issuer", "certificate_ends_at"),
 }
 """Columns of a device that stay: what it is by its claim, as far as that is needed to let it in, or to keep it out."""

@@ -1,7 +1,7 @@
 """fleet.toml: read once, checked completely, handed down immutable; `runtime.settings` says how.
 
 An environment variable ``FEDGE_FLEET_SERVICE_<KEY>`` (nested: ``FEDGE_FLEET_SERVICE_MQTT__URL``) goes over a key of the
-file. There are no default secrets: passwords and keys are paths to files.
+file. There are no default secrets: keys are paths to files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 
 from protocol.errors import TopicError
 from protocol.limits import MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES
@@ -29,12 +29,11 @@ PositiveSeconds = Annotated[float, Meta(gt=0)]
 
 
 class MqttSettings(BrokerSettings, frozen=True, kw_only=True):
-    """The road to the devices, and the accounts its broker accepts.
+    """The road to the devices, and who is shut out of it.
 
-    accounts: how the fleet keeps the broker's accounts: by commands to Mosquitto's dynamic-security plugin, in a file
+    shut_out: how the broker learns which devices are revoked: by commands to Mosquitto's dynamic-security plugin, in a file
         that an embedded broker reads, or not at all (a broker that admits everybody).
-    accounts_file: that file.
-    services: other accounts there: user name → file that holds the password.
+    shut_out_file: that file.
     batch_events: most events in one transaction.
     batch_wait_s: how long a batch waits for more; adds to latency.
     queued_events: waiting in memory before some are dropped (devices send those again).
@@ -43,10 +42,14 @@ class MqttSettings(BrokerSettings, frozen=True, kw_only=True):
     device_bytes_per_s, device_burst_bytes: the same of payload bytes.
     """
 
-    username: str = "fleet"
-    accounts: Literal["dynamic-security", "password-file", "none"] = "dynamic-security"
-    accounts_file: Path | None = None
-    services: dict[str, Path] = field(default_factory=dict)
+    GONE: ClassVar[dict[str, str]] = BrokerSettings.GONE | {
+        "accounts": "devices have certificates and no accounts; shut_out says how the broker learns who is revoked",
+        "accounts_file": "devices have certificates and no accounts; shut_out_file names who is revoked",
+        "services": "the aggregator shows the broker its own certificate, as its aggregator.toml says",
+    }
+
+    shut_out: Literal["dynamic-security", "file", "none"] = "dynamic-security"
+    shut_out_file: Path | None = None
     batch_events: Annotated[int, Meta(ge=1, le=10_000)] = 500
     batch_wait_s: Annotated[float, Meta(ge=0, le=1)] = 0.02
     queued_events: Annotated[int, Meta(ge=1000)] = 20_000
@@ -56,19 +59,13 @@ class MqttSettings(BrokerSettings, frozen=True, kw_only=True):
     device_burst_bytes: Annotated[int, Meta(ge=MAX_PAYLOAD_BYTES)] = 16 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an address or a name that is not valid, or an accounts_file that nobody would read."""
+        """Raises ValueError for an address that is not valid, or a shut_out_file that nobody would read."""
         super().__post_init__()
-        if self.username in self.services:
+        if (self.shut_out == "file") != (self.shut_out_file is not None):
             raise ValueError(
-                f"services names {self.username!r}, which is the fleet's own account; give its password as password_file"
+                f'shut_out = "{self.shut_out}" and shut_out_file = {self.shut_out_file and str(self.shut_out_file)!r} '
+                'do not belong together; shut_out = "file" is what needs a shut_out_file'
             )
-        if (self.accounts == "password-file") != (self.accounts_file is not None):
-            raise ValueError(
-                f'accounts = "{self.accounts}" and accounts_file = {self.accounts_file and str(self.accounts_file)!r} '
-                'do not belong together; accounts = "password-file" is what needs an accounts_file'
-            )
-        for name in (self.username, *self.services):
-            _check_name(name, "user name")
 
 
 class EnrolmentSettings(Struct, frozen=True, kw_only=True):

@@ -18,7 +18,6 @@ import structlog
 from runtime.backoff import backoff_s
 from runtime.errors import SettingsError
 from service.broker_settings import BrokerSettings
-from service.secret_files import read_secret
 
 __all__ = ["BrokerAccount"]
 
@@ -41,32 +40,30 @@ class BrokerAccount:
 
     Args:
         settings: the broker and who we are there.
-        client_id: the same over reconnects, so that the broker ends a connection of ours that died unseen as soon as
-            the next one comes. Must be hard to guess: who knows it and has any account could push the service out.
+        client_id: the name in the service's certificate; the broker takes it from there.
         draw: uniform in [0, 1), anew at each call; several services do not come back in step.
 
     Raises:
-        SettingsError: the password or CA file cannot be used.
+        SettingsError: certificate, key or CA file cannot be used.
     """
 
     def __init__(self, settings: BrokerSettings, *, client_id: str, draw: Callable[[], float]) -> None:
         parts = urlsplit(settings.url)
         self._settings, self._client_id, self._draw = settings, client_id, draw
-        self._host, self._tls = parts.hostname or "", _tls(settings)
-        self._port = parts.port or (1883 if self._tls is None else 8883)
-        self._password: str | None = None
-        if settings.password_file:
-            self._password = read_secret(settings.password_file, "mqtt.password_file")
+        self._host = parts.hostname or ""
+        self._port = parts.port or (1883 if _tls(settings) is None else 8883)
 
     def client(self) -> aiomqtt.Client:
-        """A client for one connection."""
+        """A client for one connection; it shows the certificate as the file has it now.
+
+        Raises:
+            SettingsError: as the constructor.
+        """
         return aiomqtt.Client(
             self._host,
             self._port,
             identifier=self._client_id,
-            username=self._settings.username,
-            password=self._password,
-            tls_context=self._tls,
+            tls_context=_tls(self._settings),
             protocol=aiomqtt.ProtocolVersion.V311,
             timeout=TIMEOUT_S,
             keepalive=KEEPALIVE_S,
@@ -88,7 +85,8 @@ class BrokerAccount:
             also_ends: other errors after which a new connection is the remedy.
         """
         clock, failed = asyncio.get_running_loop().time, 0
-        broken: tuple[type[Exception], ...] = (aiomqtt.MqttError, OSError, *also_ends)
+        # a certificate that is just being exchanged does not fit its key for a moment
+        broken: tuple[type[Exception], ...] = (aiomqtt.MqttError, OSError, SettingsError, *also_ends)
         while True:
             connected_at: float | None = None
             try:
@@ -110,12 +108,19 @@ class BrokerAccount:
 
 
 def _tls(settings: BrokerSettings) -> ssl.SSLContext | None:
-    if not settings.url.startswith("mqtts:"):
+    if settings.tls_cert is None or not settings.url.startswith("mqtts:"):
         return None
     try:
-        return ssl.create_default_context(cafile=settings.ca_file)
+        context = ssl.create_default_context(cafile=settings.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"mqtt.ca_file {settings.ca_file} holds no usable CA: {error}") from None
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"mqtt.tls_cert {settings.tls_cert} and mqtt.tls_key {settings.tls_key} cannot be used together: {error}"
+        ) from None
+    return context
 
 
 def _first_line(group: BaseException) -> str:

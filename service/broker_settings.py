@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
@@ -17,19 +17,24 @@ class BrokerSettings(Struct, frozen=True, kw_only=True):
     """Where the broker is and who we are there.
 
     url: ``mqtts://host[:port]``; ``mqtt://`` to loopback only.
-    password_file: holds this service's own password, one line.
     ca_file: replaces the system's authorities.
+    tls_cert, tls_key: shown to the broker, which knows this service by the name in it; ``mqtts://`` needs both.
     reconnect_s: first pause before reconnecting; doubles up to 5 s.
     """
 
+    GONE: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("username", "password_file"),
+        "the broker knows this service by the name in its certificate: give tls_cert and tls_key",
+    )
+
     url: str
-    username: str | None = None
-    password_file: Path | None = None
     ca_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     reconnect_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an address that is none, or that would send the password in clear."""
+        """Raises ValueError for an address that is none, would send messages in clear, or lacks a certificate."""
         parts = urlsplit(self.url)
         try:
             is_address = parts.scheme in {"mqtt", "mqtts"} and bool(parts.hostname) and parts.port != 0
@@ -41,5 +46,12 @@ class BrokerSettings(Struct, frozen=True, kw_only=True):
             )
         if parts.scheme == "mqtt" and not is_loopback(parts.hostname or ""):
             raise ValueError(
-                f"url = {self.url!r} would send passwords in clear; use mqtts:// to anything but loopback"
+                f"url = {self.url!r} would send messages in clear; use mqtts:// to anything but loopback"
+            )
+        has = self.tls_cert is not None, self.tls_key is not None
+        if any(has) != all(has) or (parts.scheme == "mqtts" and not all(has)):
+            raise ValueError(
+                f"url = {self.url!r} needs tls_cert and tls_key: the broker knows this service by the certificate"
+                if parts.scheme == "mqtts"
+                else "tls_cert and tls_key belong together; give both or neither"
             )

@@ -1,7 +1,8 @@
-"""A throwaway certificate authority for one simulated world.
+"""A throwaway certificate authority for one simulated world, and a certificate each for broker, fleet and aggregator.
 
 Made afresh in the world's directory at each run, so that everything in it speaks real TLS without a secret ever
-being shipped. Not for production: the CA's key is dropped as soon as the one server certificate is signed.
+being shipped. Not for production: the CA's key is dropped as soon as the three certificates are signed. Devices get theirs
+from the fleet.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import trustme
 
 from runtime.durable_files import write_quickly
 
-__all__ = ["Certificates", "create_certificates"]
+__all__ = ["SERVICES", "Certificates", "create_certificates"]
 
+SERVICES: Final = ("broker", "fleet", "aggregator")
 NAMES: Final = ("localhost", "127.0.0.1", "::1")
 """What clients of the world may dial: this machine alone."""
 
@@ -31,24 +33,23 @@ class Certificates:
         """What clients trust."""
         return self.directory / "ca.pem"
 
-    @property
-    def server_certificate(self) -> Path:
-        """What every server of the world presents."""
-        return self.directory / "server.pem"
+    def certificate(self, service: str) -> Path:
+        """What a service shows."""
+        return self.directory / f"{service}.pem"
 
-    @property
-    def server_key(self) -> Path:
+    def key(self, service: str) -> Path:
         """The private key to it; this user's alone."""
-        return self.directory / "server.key"
+        return self.directory / f"{service}.key"
 
 
 def create_certificates(directory: Path) -> Certificates:
-    """Make a CA and one server certificate for this machine's loopback addresses; `directory` is created."""
+    """Make a CA and the services' certificates for this machine's loopback addresses; `directory` is created."""
     directory.mkdir(parents=True, exist_ok=True)
     files = Certificates(directory)
     authority = trustme.CA(organization_name="Fedge simulated world")
-    served = authority.issue_cert(*NAMES)
     write_quickly(files.ca, authority.cert_pem.bytes())
-    write_quickly(files.server_certificate, b"".join(part.bytes() for part in served.cert_chain_pems))
-    write_quickly(files.server_key, served.private_key_pem.bytes(), mode=0o600)
+    for service in SERVICES:
+        served = authority.issue_cert(*NAMES, common_name=service)
+        write_quickly(files.certificate(service), b"".join(part.bytes() for part in served.cert_chain_pems))
+        write_quickly(files.key(service), served.private_key_pem.bytes(), mode=0o600)
     return files

@@ -24,18 +24,17 @@ TENANT: Final = "demo"
 
 
 def fleet_table(scenario: Scenario, addresses: Addresses, *, is_mosquitto: bool) -> Table:
-    """fleet.toml: the fleet keeps the broker's accounts, by commands to Mosquitto or in the embedded broker's file."""
-    kept: Table = {"accounts": "password-file", "accounts_file": "../broker/passwords"}
+    """fleet.toml: the fleet says who is shut out, by commands to Mosquitto or in the embedded broker's file."""
+    embedded: Table = {"shut_out": "file", "shut_out_file": "../broker/shut-out"}
     return {
         "listen": addresses.fleet,
-        **_served_with_tls(),
+        **_shown("fleet"),
         "data_dir": "data",
         "tenant": TENANT,
         "offline_after_s": scenario.offline_after_s,
         "mqtt": {
             **_broker_account(addresses, "fleet"),
-            **({} if is_mosquitto else kept),
-            "services": {"aggregator": "../aggregator/mqtt.password"},
+            **({} if is_mosquitto else embedded),
         },
     }
 
@@ -48,7 +47,7 @@ def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
     return {
         "listen": addresses.aggregator,
         "flower_listen": addresses.flower,
-        **_served_with_tls(),
+        **_shown("aggregator"),
         "data_dir": "data",
         "tenant": TENANT,
         "signing_key": "../pki/release.key",
@@ -109,14 +108,9 @@ def _without_none(table: Table) -> Table:
     }
 
 
-def _served_with_tls() -> Table:
-    return {"tls_cert": "../pki/server.pem", "tls_key": "../pki/server.key"}
+def _shown(service: str) -> Table:
+    return {"tls_cert": f"../pki/{service}.pem", "tls_key": f"../pki/{service}.key"}
 
 
-def _broker_account(addresses: Addresses, username: str) -> Table:
-    return {
-        "url": addresses.broker_url,
-        "ca_file": "../pki/ca.pem",
-        "username": username,
-        "password_file": "mqtt.password",
-    }
+def _broker_account(addresses: Addresses, service: str) -> Table:
+    return {"url": addresses.broker_url, "ca_file": "../pki/ca.pem", **_shown(service)}

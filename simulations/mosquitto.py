@@ -1,7 +1,7 @@
-"""Mosquitto as the broker of a world, where this machine has it: accounts by the fleet's commands, as in production.
+"""Mosquitto as the broker of a world, where this machine has it, with the files of production.
 
-The files are those of deploy/: the acl is read from this checkout, the plugin's first state comes from
-``fedge-fleet broker-state``. Where Mosquitto 2, its dynamic-security plugin or the acl is missing, a world embeds its own broker.
+``fedge-fleet broker-files`` writes them; only where they lie is this world's. Where Mosquitto 2 or its dynamic-security plugin is
+missing, a world embeds its own broker.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from runtime.durable_files import write_quickly
-from simulations.certificates import Certificates
 from simulations.errors import ScenarioError
 
 __all__ = ["BrokerChoice", "Mosquitto", "choose_broker"]
 
-_ACL: Final = Path(__file__).parents[1] / "deploy" / "mosquitto" / "acl"
 _PLUGIN: Final = "mosquitto_dynamic_security.so"
 _LIBRARIES: Final = ("/usr/lib/*", "/usr/lib", "/usr/local/lib", "/opt/homebrew/lib")
 _PROGRAMS: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
@@ -41,35 +39,19 @@ class Mosquitto:
     program: str
     plugin: Path
 
-    def configure(
-        self, folder: Path, listen: str, certificates: Certificates, state: bytes
-    ) -> tuple[str, ...]:
-        """Write what it reads into `folder`; returns the command that starts it at `listen` (host:port).
-
-        Args:
-            folder: exists, and belongs to this user alone.
-            listen: where.
-            certificates: what it shows its clients.
-            state: the plugin's first state, as ``fedge-fleet broker-state`` prints it.
-        """
+    def options(self, folder: Path, listen: str) -> tuple[str, ...]:
+        """What ``fedge-fleet broker-files`` is told, so that its files in `folder` are those of a broker at `listen` (host:port)."""
         host, _, port = listen.rpartition(":")
-        write_quickly(folder / "dynamic-security.json", state, mode=0o600)
-        write_quickly(folder / "acl", _ACL.read_bytes(), mode=0o600)
-        lines = (
-            "per_listener_settings false",
-            "allow_anonymous false",
-            f"user {pwd.getpwuid(os.geteuid()).pw_name}",
-            f"plugin {self.plugin}",
-            f"plugin_opt_config_file {folder / 'dynamic-security.json'}",
-            f"acl_file {folder / 'acl'}",
-            "max_inflight_messages 1000",
-            "max_queued_messages 100000",
-            f"listener {port} {host}",
-            f"certfile {certificates.server_certificate}",
-            f"keyfile {certificates.server_key}",
+        return (
+            *("--listen", f"{port} {host}", "--folder", str(folder), "--plugin", str(self.plugin)),
+            *("--state", str(folder / "dynamic-security.json")),
         )
-        write_quickly(folder / "mosquitto.conf", "\n".join((*lines, "")).encode())
-        return (self.program, "-c", str(folder / "mosquitto.conf"))
+
+    def command(self, folder: Path) -> tuple[str, ...]:
+        """The command that starts it with the files of the fleet in `folder`, which belongs to this user alone."""
+        file, user = folder / "mosquitto.conf", pwd.getpwuid(os.geteuid()).pw_name
+        write_quickly(file, f"user {user}\n".encode() + (folder / "fedge.conf").read_bytes())
+        return (self.program, "-c", str(file))
 
 
 def choose_broker(choice: BrokerChoice) -> Mosquitto | None:
@@ -81,7 +63,7 @@ def choose_broker(choice: BrokerChoice) -> Mosquitto | None:
     found = None if choice is BrokerChoice.EMBEDDED else _find()
     if found is None and choice is BrokerChoice.MOSQUITTO:
         raise ScenarioError(
-            f"--broker mosquitto needs Mosquitto 2 with {_PLUGIN} and this project's deploy/mosquitto/acl;"
+            f"--broker mosquitto needs Mosquitto 2 with {_PLUGIN};"
             " on Debian or Ubuntu: sudo apt-get install mosquitto"
         )
     return found
@@ -92,6 +74,6 @@ def _find() -> Mosquitto | None:
     plugins = [
         plugin for folder in _LIBRARIES for plugin in Path("/").glob(f"{folder.removeprefix('/')}/{_PLUGIN}")
     ]
-    if program is None or not plugins or not _ACL.is_file():
+    if program is None or not plugins:
         return None
     return Mosquitto(program=program, plugin=plugins[0])

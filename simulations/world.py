@@ -3,20 +3,20 @@
 ::
 
     <directory>/
-      pki/            throwaway CA, server certificate, release key, root.json of the signed repository
-      broker/         accounts (the fleet maintains them), Mosquitto's configuration
+      pki/            throwaway CA, a certificate for each service, release key, root.json of the signed repository
+      broker/         what the fleet writes for its broker
       fleet/          fleet.toml, database, bundles
       aggregator/     aggregator.toml, database
       devices/d01/    agent.toml, state/, machine.json (the world's hand on that machine)
       logs/           one file per process
 
 Every process is the real one, started as a person would start it (`python -m ...`). Nothing listens but on loopback;
-every password and key is made here, for this run.
+every key is made here, for this run.
 """
 
 from __future__ import annotations
 
-import secrets
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -37,7 +37,7 @@ from protocol.identity import private_key_pem, public_key_pem
 from runtime.durable_files import private_directory, write_quickly
 from simulations.addresses import pick_addresses
 from simulations.certificates import Certificates, create_certificates
-from simulations.configurations import agent_table, aggregator_table, fleet_table
+from simulations.configurations import TENANT, agent_table, aggregator_table, fleet_table
 from simulations.machines import Machines
 from simulations.mosquitto import Mosquitto
 from simulations.processes import Supervisor
@@ -124,8 +124,6 @@ class World:
             self.certificates.directory / "aggregator.pub.pem", public_key_pem(identity.public_key())
         )
         self._create_repository(family or self.scenario.family.name)
-        for service in ("fleet", "aggregator"):
-            _write_secret(self.directory / service / "mqtt.password", secrets.token_urlsafe(24).encode())
         _write_toml(
             self.directory / "fleet" / "fleet.toml",
             fleet_table(self.scenario, self.addresses, is_mosquitto=self._mosquitto is not None),
@@ -231,20 +229,27 @@ class World:
         self.supervisor.wait_until(fleet_is_up, "the fleet's first answer")
 
     def _start_broker(self) -> None:
-        folder, files = self.directory / "broker", self.certificates
-        if self._mosquitto is not None:
-            state = self.supervisor.run(
-                "broker-state", "fleet", "broker-state", "--config", self._config("fleet")
-            )
-            command = self._mosquitto.configure(folder, self.addresses.broker, files, state.encode())
-            self.supervisor.start_program("broker", *command)
+        folder, files, mosquitto = self.directory / "broker", self.certificates, self._mosquitto
+        options = () if mosquitto is None else mosquitto.options(folder, self.addresses.broker)
+        self.supervisor.run(
+            "broker-files",
+            "fleet",
+            "broker-files",
+            "--config",
+            self._config("fleet"),
+            "--out",
+            str(folder),
+            *options,
+        )
+        for kind in ("pem", "key"):
+            shutil.copy(files.directory / f"broker.{kind}", folder)
+        if mosquitto is not None:
+            self.supervisor.start_program("broker", *mosquitto.command(folder))
             return
-        passwords = folder / "passwords"
-        passwords.touch(mode=0o600)
         self.supervisor.start(
-            "broker", "simulations.broker",
-            "--listen", self.addresses.broker, "--passwords", str(passwords),
-            "--certificate", str(files.server_certificate), "--key", str(files.server_key),
+            "broker", "simulations.broker", "--listen", self.addresses.broker, "--tenant", TENANT,
+            "--shut-out", str(folder / "shut-out"), "--clients", str(folder / "clients.pem"),
+            "--certificate", str(files.certificate("broker")), "--key", str(files.key("broker")),
         )  # fmt: skip
 
     def start_aggregator(self, *, aggregator_is_up: Callable[[], bool]) -> None:

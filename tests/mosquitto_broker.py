@@ -2,10 +2,10 @@
 
 ::
 
-    with MosquittoBroker(tmp_path) as broker:                                  # anyone may enter
-    with MosquittoBroker(tmp_path, passwords={"fleet": "secret"}) as broker:   # a password file
-    with MosquittoBroker(tmp_path, settings=["plugin …"]) as broker:           # whatever else mosquitto.conf may say
-        broker.url, broker.port, broker.ca_file, broker.client_tls()
+    with MosquittoBroker(tmp_path) as broker:                           # anyone may enter
+    with MosquittoBroker(tmp_path, knows_clients=True) as broker:       # who shows a certificate of one of its CAs
+    with MosquittoBroker(tmp_path, settings=["max_…"]) as broker:       # whatever else mosquitto.conf may say
+        broker.url, broker.port, broker.ca_file, broker.client_tls(broker.certificates.service("fleet"))
         broker.kill(); broker.start()                                          # the same port, the same certificates
 
 Where Mosquitto is missing the test is skipped with the one line that installs it; in CI it fails instead.
@@ -18,7 +18,7 @@ import shutil
 import signal
 import ssl
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,18 +40,59 @@ def installed_program(name: str) -> str:
 
 
 class LocalCertificates:
-    """A private CA in ``ca.pem`` and its certificate for loopback in ``server.pem`` and ``server.key``."""
+    """Two CAs, as in production: one of the services (``ca.pem``), one of the devices; both in ``clients.pem``.
+
+    ``server.pem`` and ``server.key`` are the services' for loopback.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.ca_file, self.certificate, self.key = (
-            folder / name for name in ("ca.pem", "server.pem", "server.key")
+        self._folder = folder
+        self.ca_file, self.clients_file, self.certificate, self.key = (
+            folder / name for name in ("ca.pem", "clients.pem", "server.pem", "server.key")
         )
-        authority = trustme.CA()
-        served = authority.issue_cert("127.0.0.1", "localhost", "::1")
-        authority.cert_pem.write_to_path(self.ca_file)
-        served.private_key_pem.write_to_path(self.key)
-        self.certificate.write_bytes(b"".join(blob.bytes() for blob in served.cert_chain_pems))
+        self._services, self._devices = trustme.CA(), trustme.CA()
+        self._services.cert_pem.write_to_path(self.ca_file)
+        self.clients_file.write_bytes(self._services.cert_pem.bytes() + self._devices.cert_pem.bytes())
+        self.renew_server(self.certificate, self.key)
+
+    def renew_server(self, certificate: Path, key: Path) -> None:
+        """Another certificate for loopback, in these files."""
+        _write(self._services.issue_cert("127.0.0.1", "localhost", "::1"), certificate, key)
+
+    def service(self, name: str) -> tuple[Path, Path]:
+        """Certificate and key that the services' CA gives `name`."""
+        return self._issued(self._services, name)
+
+    def device(self, name: str) -> tuple[Path, Path]:
+        """Certificate and key that the devices' CA gives `name`."""
+        return self._issued(self._devices, name)
+
+    def connection(self, name: str) -> Path:
+        """The same of a device in one file, as an agent keeps it."""
+        certificate, key = self.device(name)
+        whole = self._folder / f"{name}-connection.pem"
+        whole.write_bytes(key.read_bytes() + certificate.read_bytes() + self._devices.cert_pem.bytes())
+        return whole
+
+    def context(self, own: tuple[Path, Path] | None = None) -> ssl.SSLContext:
+        """What a client of the broker uses; it shows `own` certificate and key."""
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        if own is not None:
+            context.load_cert_chain(*own)
+        return context
+
+    def _issued(self, authority: trustme.CA, name: str) -> tuple[Path, Path]:
+        certificate, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
+        if not certificate.exists():
+            _write(authority.issue_cert(common_name=name), certificate, key)
+        return certificate, key
+
+
+def _write(leaf: trustme.LeafCert, certificate: Path, key: Path) -> None:
+    leaf.private_key_pem.write_to_path(key)
+    key.chmod(0o600)
+    certificate.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
 
 
 class MosquittoBroker:
@@ -61,19 +102,21 @@ class MosquittoBroker:
         self,
         folder: Path,
         *,
-        passwords: Mapping[str, str] | None = None,
         settings: Iterable[str] = (),
         certificates: LocalCertificates | None = None,
         tls: bool = True,
+        knows_clients: bool = False,
+        configure: Callable[[int], str] | None = None,
     ) -> None:
         """Write what the broker reads into `folder`/broker.
 
         Args:
             folder: any folder of the test.
-            passwords: user → password; None admits everybody, unless `settings` say otherwise.
             settings: further lines of mosquitto.conf.
             certificates: of the listener; made here where none are given.
             tls: False for the few tests that must look at plain bytes.
+            knows_clients: whether it lets in who shows a certificate, and nobody else, under the name in it.
+            configure: the whole configuration for a port, where it is not this one's.
         """
         self._program = installed_program("mosquitto")
         self.folder = folder / "broker"
@@ -86,10 +129,13 @@ class MosquittoBroker:
         lines = [*settings, f"listener {self.port} 127.0.0.1"]
         if tls:
             lines += [f"certfile {self.certificates.certificate}", f"keyfile {self.certificates.key}"]
-        if passwords is not None:
-            lines += ["allow_anonymous false", f"password_file {self._password_file(passwords)}"]
-        elif not any(line.startswith(("plugin ", "allow_anonymous ")) for line in lines):
+        if knows_clients:
+            lines += [f"cafile {self.certificates.clients_file}", "require_certificate true"]
+            lines += ["use_identity_as_username true", "use_username_as_clientid true"]
+        else:
             lines.append("allow_anonymous true")
+        if configure is not None:
+            lines = [*settings, *configure(self.port).splitlines()]
         if os.geteuid() == 0:
             lines.append("user root")  # else it gives up root for a user that cannot read the test's folder
         self._config = self.folder / "mosquitto.conf"
@@ -105,9 +151,15 @@ class MosquittoBroker:
         """The CA that clients must trust."""
         return self.certificates.ca_file
 
-    def client_tls(self) -> ssl.SSLContext:
-        """A context that trusts this broker alone."""
-        return ssl.create_default_context(cafile=str(self.ca_file))
+    def client_tls(self, own: tuple[Path, Path] | None = None) -> ssl.SSLContext:
+        """A context that trusts this broker alone, and shows `own` certificate and key."""
+        return self.certificates.context(own)
+
+    def memory_mb(self) -> float:
+        """What it holds in memory now."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
     def start(self) -> None:
         """Start it and return once it listens; fails with its log when it ends instead."""
@@ -131,13 +183,6 @@ class MosquittoBroker:
         if process is not None:
             process.send_signal(number)
             process.wait()
-
-    def _password_file(self, passwords: Mapping[str, str]) -> Path:
-        path = self.folder / "passwords"
-        path.write_text("".join(f"{user}:{password}\n" for user, password in passwords.items()))
-        path.chmod(0o600)
-        subprocess.run([installed_program("mosquitto_passwd"), "-U", str(path)], check=True)
-        return path
 
     def __enter__(self) -> Self:
         self.start()

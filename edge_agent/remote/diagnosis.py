@@ -15,7 +15,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,18 +54,10 @@ class Diagnosis:
     Args:
         settings: in force at start; their files are named, never read.
         ring: the log.
-        secrets: texts that no bundle may hold, whatever their place.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        ring: LogRing,
-        *,
-        secrets: Iterable[str],
-    ) -> None:
+    def __init__(self, settings: Settings, ring: LogRing) -> None:
         self._settings, self._ring = settings, ring
-        self._secrets = tuple(secret for secret in secrets if len(secret) >= 4)
 
     def make(self) -> tuple[str, str]:
         """The bundle as base64, and a sentence about it."""
@@ -86,8 +78,8 @@ class Diagnosis:
             "disk": lambda: _disk(self._settings.state_dir),
             "memory": _memory,
         }
-        document = {name: redacted(_told(part), self._secrets) for name, part in parts.items()}
-        lines = [_clean(line, self._secrets) for line in self._ring.lines()]
+        document = {name: redacted(_told(part)) for name, part in parts.items()}
+        lines = [_clean(line) for line in self._ring.lines()]
         cut = [f"{self._ring.dropped} older log lines"] if self._ring.dropped else []
         content = _packed(document, lines, cut)
         kept = lines
@@ -104,27 +96,25 @@ class Diagnosis:
         return content, cut
 
 
-def redacted(value: Any, secrets: Iterable[str] = ()) -> Any:
-    """A JSON value without what looks like a secret or like a window, and without any of `secrets`."""
+def redacted(value: Any) -> Any:
+    """A JSON value without what looks like a secret or like a window."""
     if isinstance(value, str):
-        return _clean(value, secrets)
+        return _clean(value)
     if isinstance(value, Mapping):
         return {
-            _clean(str(key), secrets): LEFT_OUT
+            _clean(str(key)): LEFT_OUT
             if isinstance(part, str | bytes) and part and _SECRET_KEY.search(str(key))
-            else redacted(part, secrets)
+            else redacted(part)
             for key, part in value.items()
         }
     if isinstance(value, list | tuple):
         if len(value) > _MOST_NUMBERS and any(isinstance(part, int | float | list | tuple) for part in value):
             return f"{LEFT_OUT[:-1]}: {len(value)} values)"
-        return [redacted(part, secrets) for part in value]
+        return [redacted(part) for part in value]
     return value
 
 
-def _clean(text: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, LEFT_OUT)
+def _clean(text: str) -> str:
     for pattern in _SECRET_TEXT:
         text = pattern.sub(LEFT_OUT, text)
     text = without_windows(text)

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 
-from fleet.broker_accounts.accounts import BrokerAccounts
-from fleet.broker_accounts.passwords import BrokerPasswords
+from fleet.broker_door.shut_out import BrokerDoor
 from fleet.desired import DesiredPublisher
 from fleet.enrolment import Enrolments
 from fleet.ingest.store import EventStore
@@ -44,9 +43,8 @@ class Services:
     events: EventStore
     metrics: FleetMetrics
     wake_rollouts: Callable[[], None]  # called after anything a rollout may wait for; from any thread
-    passwords: BrokerPasswords
-    accounts: BrokerAccounts  # told after whatever lets a device in or shuts it out
     enrolments: Enrolments
+    door: BrokerDoor  # told after whatever shuts a device out
     now: Callable[[], float] = field(default=time.time)  # Unix seconds
 
 

@@ -295,7 +295,7 @@ async def revoke_device(
             return DeviceView.find(session, device_id)
 
     view = await asyncio.to_thread(shut_out)
-    await services.accounts.update(device_id)
+    await services.door.shut_out(device_id)
     return view
 
 

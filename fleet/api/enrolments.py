@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -10,7 +9,7 @@ from fastapi import APIRouter, Body, Depends, Response
 from pydantic import WithJsonSchema
 
 from fleet.api.dependencies import Services, get_services
-from fleet.former_enrolment import FormerQuestion, confirm_password, give_password, read_former
+from fleet.errors import BadRequestError
 from protocol.enrolment import CertificateAnswer, CertificateQuestion, EnrolmentAnswer, EnrolmentQuestion
 from service.access import bearer_token, require_kind
 from service.json_bodies import json_answer, json_body, json_schema, read_json_body
@@ -42,7 +41,7 @@ Renewal = Annotated[CertificateQuestion, Depends(json_body(CertificateQuestion, 
     responses={201: json_answer(EnrolmentAnswer)},
     dependencies=[Depends(require_kind(CallerKind.CLAIM))],
 )
-async def enrol_device(
+def enrol_device(
     claim: Annotated[str, Depends(bearer_token)],
     services: Annotated[Services, Depends(get_services)],
     question: Question,
@@ -52,10 +51,13 @@ async def enrol_device(
     The same device with the same key may repeat this at any time: it gets a certificate anew, spends nothing, and stays what it is.
     """
     if "certificate_request" not in question:
-        return await _enrol_former(read_json_body(question, FormerQuestion), claim, services)
+        raise BadRequestError(
+            "this agent is older than certificates: install the agent of this fleet's version and start it with the state "
+            "directory that is there, from which nothing is lost; see docs/agent.md"
+        )
     asked = read_json_body(question, EnrolmentQuestion)
-    answer = await asyncio.to_thread(services.enrolments.enrol, asked, claim, services.now())
-    return await _answer(answer, services)
+    answer = services.enrolments.enrol(asked, claim, services.now())
+    return Response(msgspec.json.encode(answer), status_code=201, media_type="application/json")
 
 
 @router.post("/device/certificate", responses={200: json_answer(CertificateAnswer)})
@@ -67,21 +69,3 @@ def renew_certificate(
     """The next certificate of the calling device, for a connection key of its choice; at any time."""
     answer = services.enrolments.renew(caller.name, question, services.now())
     return Response(msgspec.json.encode(answer), media_type="application/json")
-
-
-async def _enrol_former(question: FormerQuestion, claim: str, services: Services) -> Response:
-    applicant = read_former(question, services.settings.tenant)
-    answer = await asyncio.to_thread(services.enrolments.admit, applicant, claim, services.now())
-    return await _answer(answer, services)
-
-
-async def _answer(answer: EnrolmentAnswer, services: Services) -> Response:
-    if answer.status == "waiting":
-        return Response(msgspec.json.encode(answer), status_code=201, media_type="application/json")
-    # UNTIL the broker asks for certificates: a password beside them, which the broker has confirmed
-    password = await asyncio.to_thread(give_password, services.database, answer.device, services.passwords)
-    await services.accounts.update(answer.device)
-    await asyncio.to_thread(confirm_password, services.database, answer.device, password, services.passwords)
-    login = {"mqtt": {"username": answer.device, "password": password}}
-    content = msgspec.json.encode(msgspec.to_builtins(answer) | login)
-    return Response(content, status_code=201, media_type="application/json")

@@ -55,7 +55,7 @@ def rotate(
         note(session, "device_ca_rotated", "device-ca", is_lost=lost)
     then = "then devices get certificates that it takes" if lost else "then: fedge-fleet device-ca switch"
     print(
-        f"{authority.trusted_file} holds the new CA: give it to the broker and have it read it (SIGHUP); {then}"
+        f"{authority.trusted_file} holds the new CA: run fedge-fleet broker-files, give clients.pem to the broker and restart it; {then}"
     )
 
 
@@ -92,7 +92,7 @@ def forget(
         authority.forget()
         note(session, "device_ca_forgotten", "device-ca", former=former, devices=len(holders))
     print(
-        f"{authority.trusted_file} holds the present CA only: give it to the broker and have it read it (SIGHUP)"
+        f"{authority.trusted_file} holds the present CA only: run fedge-fleet broker-files, give clients.pem to the broker and restart it"
     )
 
 

@@ -17,8 +17,8 @@ import aiomqtt
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from fleet.broker_accounts.broker_state import RESPONSE_TOPIC
-from fleet.broker_accounts.dynamic_security import DynamicSecurity
+from fleet.broker_door.dynamic_security import DynamicSecurity
+from fleet.broker_door.plugin_state import RESPONSE_TOPIC
 from fleet.desired import desired_state
 from fleet.device_commands import words_for
 from fleet.ingest.judging import Arrival
@@ -68,10 +68,10 @@ class BrokerLink:
         outgoing: Outgoing,
         metrics: FleetMetrics,
         now: Callable[[], float],
-        accounts: DynamicSecurity | None,
+        door: DynamicSecurity | None,
     ) -> None:
         self._account = account
-        self._accounts = accounts
+        self._door = door
         self._instructions = instructions
         self._tenant = tenant
         self._database = database
@@ -86,7 +86,7 @@ class BrokerLink:
 
     async def _session(self, client: aiomqtt.Client) -> None:
         filters = [uplink_filter(self._tenant, kind) for kind in sorted(UPLINK_KINDS)]
-        if self._accounts:
+        if self._door:
             filters.append(RESPONSE_TOPIC)
         await client.subscribe([(topic, 1) for topic in filters])
         self._metrics.broker_connected.set(1)
@@ -98,8 +98,8 @@ class BrokerLink:
                 tasks.create_task(self._publish_acks(client))
                 tasks.create_task(self._publish_retained(client))
                 tasks.create_task(self._renew())
-                if self._accounts:
-                    tasks.create_task(self._accounts.keep(client.publish))
+                if self._door:
+                    tasks.create_task(self._door.keep(client.publish))
         finally:
             self._metrics.broker_connected.set(0)
 
@@ -107,8 +107,8 @@ class BrokerLink:
         async for message in client.messages:
             topic = str(message.topic)
             payload = message.payload if isinstance(message.payload, bytes) else b""
-            if self._accounts and topic == RESPONSE_TOPIC:
-                self._accounts.hear(payload)
+            if self._door and topic == RESPONSE_TOPIC:
+                self._door.hear(payload)
                 continue
             if not payload and topic.endswith(f"/{Kind.DEATH.value}"):
                 continue  # a device that came back has cleared its retained will

@@ -52,8 +52,6 @@ class Device(Base):
     certificate_serial: Mapped[str | None] = mapped_column(String(64))
     certificate_issuer: Mapped[str | None] = mapped_column(String(64))
     certificate_ends_at: Mapped[float | None]
-    # Mosquitto $7$: what the broker's password file holds; this one no password opens
-    broker_password_hash: Mapped[str] = mapped_column(default="$7$1$AAAA$AAAA")
     agent_version: Mapped[str | None] = mapped_column(String(200))
     online: Mapped[bool] = mapped_column(default=False)
     boot_id: Mapped[str | None] = mapped_column(String(64))

@@ -33,7 +33,7 @@ from cryptography.x509.oid import NameOID
 from waiting import AMPLE_S
 
 from edge_agent.detection_memory import DetectionMemory
-from edge_agent.enrolled import Enrolled, MqttAccess
+from edge_agent.enrolled import Enrolled
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.journal import BundleRef, Journal
 from edge_agent.installation.journal_file import JournalFile
@@ -198,7 +198,7 @@ def make_device(
     )
     if fleet is not None:
         fleet.keys[device.id] = device.key.public_key()
-        enrolled = Enrolled(device=name, tenant="demo", mqtt=MqttAccess(username=name, password="made-up"))
+        enrolled = Enrolled(device=name, tenant="demo")
         device.paths.enrolment.write_bytes(msgspec.json.encode(enrolled))
     sha256 = hashlib.sha256(bundle).hexdigest()
     verified = verify(bundle, sha256)

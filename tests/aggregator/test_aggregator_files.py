@@ -91,7 +91,7 @@ def test_paths_are_relative_to_the_settings_file(tmp_path: Path) -> None:
         ('tenant = "demo"', 'tenant = "demo"\nlisten = "8444"', "listen: '8444' is not host:port"),
         ("[[family]]", '[[family]]\nname = "press"\n[[family]]', "the same name"),
         ("0.5", "inf", "give a finite number"),
-        ("mqtt://127.0.0.1", "mqtt://broker.example", "would send passwords in clear"),
+        ("mqtt://127.0.0.1", "mqtt://broker.example", "would send messages in clear"),
     ],
 )
 def test_a_mistake_in_the_settings_is_named_with_what_would_be_valid(

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
-from agent_world import DEVICE, PASSWORD, TENANT
+from agent_world import DEVICE, TENANT
 from mosquitto_broker import MosquittoBroker
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -15,12 +15,10 @@ from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack, BootAck, Payload
 from protocol.topics import device_topic, parse_device_topic, training_topic, uplink_filter
 
-FLEET_PASSWORD = "fleet-made-up"
-
 
 def agents_broker(folder: Path) -> MosquittoBroker:
-    """Mosquitto with one account for the device and one for the fleet; not started yet."""
-    return MosquittoBroker(folder, passwords={DEVICE: PASSWORD, "fleet": FLEET_PASSWORD})
+    """Mosquitto that knows device and fleet by their certificates; not started yet."""
+    return MosquittoBroker(folder, knows_clients=True)
 
 
 class ListeningFleet:
@@ -32,9 +30,8 @@ class ListeningFleet:
         self.deliveries: list[str] = []
         self.retained_deaths: list[Event] = []
         self._subscribed = threading.Event()
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"fleet-{broker.port}")
-        self._client.tls_set_context(broker.client_tls())
-        self._client.username_pw_set("fleet", FLEET_PASSWORD)
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="fleet")
+        self._client.tls_set_context(broker.client_tls(broker.certificates.service("fleet")))
         self._client.on_message = self._on_message
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.connect("127.0.0.1", broker.port)

@@ -215,7 +215,7 @@ class World:
                 "recommission": Recommission(pipeline, allows_afresh=False, monotonic=self._monotonic),
                 "accept-as-normal": AcceptAsNormal(pipeline, wall=self._wall, monotonic=self._monotonic),
                 "diagnose": Diagnose(
-                    Diagnosis(settings, self.ring, secrets=["made-up-for-tests"]).make,
+                    Diagnosis(settings, self.ring).make,
                     monotonic=self._monotonic,
                 ),
             },

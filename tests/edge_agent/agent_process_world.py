@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from agent_broker import agents_broker
-from agent_world import ARCHITECTURE, FAMILY, faulty, healthy, make_bundle, status_of, write_device
+from agent_world import ARCHITECTURE, DEVICE, FAMILY, faulty, healthy, make_bundle, status_of, write_device
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -53,6 +53,7 @@ def alarming_device(directory: Path, broker: MosquittoBroker, extra: str = RESEN
         speed=100.0,
         mqtt_url=broker.url,
         mqtt_ca=broker.ca_file,
+        connection=broker.certificates.connection(DEVICE),
         bundle=make_bundle(training=TrainingSettings().settled()),
         extra=extra,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,6 @@ ARCHITECTURE = Architecture(kind="dense-autoencoder", layers=(6, 4, 2, 4, 6))
 RELEASE_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 TRUSTED = TrustedKeys([RELEASE_KEY.public_key()])
 DEVICE, TENANT, FAMILY = "pump-07", "demo", "pump"
-PASSWORD = "made-up-for-tests"
 
 
 def int8_model() -> bytes:
@@ -118,19 +118,21 @@ def write_device(
     speed: float = 200.0,
     mqtt_url: str | None = None,
     mqtt_ca: Path | None = None,
+    connection: Path | None = None,
     bundle: bytes | None = None,
     extra: str = "",
     repository: TrustRepository | None = None,
 ) -> Path:
-    """Everything `fedge-agent run` needs; returns agent.toml. `speed` is windows per second."""
+    """Everything `fedge-agent run` needs; returns agent.toml. `speed` is windows per second, `connection` what it shows the broker."""
     state = directory / "state"
     (state / "bundles").mkdir(parents=True)
     if bundle is not None:
         (state / "bundles" / "factory.fedge").write_bytes(bundle)
     key = ec.generate_private_key(ec.SECP256R1())
     (state / "device.key").write_bytes(private_key_pem(key))
-    enrolment = {"device": DEVICE, "tenant": TENANT, "mqtt": {"username": DEVICE, "password": PASSWORD}}
-    (state / "enrolment.json").write_text(json.dumps(enrolment))
+    (state / "enrolment.json").write_text(json.dumps({"device": DEVICE, "tenant": TENANT}))
+    if connection is not None:
+        shutil.copy(connection, state / "connection.pem")
     write_trust(directory, *(() if bundle is None else (bundle,)), repository=repository)
     np.savez(directory / "rows.npz", rows=rows, feature_names=np.array(NAMES))
     (directory / "machine.json").write_text(json.dumps({"rows": [0, len(rows)], "loop": True}))

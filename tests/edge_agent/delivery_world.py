@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agent_world import DEVICE, FAMILY, PASSWORD, TENANT
+from agent_world import DEVICE, FAMILY, TENANT
 from waiting import wait_until
 
-from edge_agent.enrolled import MqttAccess
 from edge_agent.health import Counters
 from edge_agent.mqtt_link import MqttLink
 from edge_agent.outbox import Outbox
@@ -28,6 +27,7 @@ class Delivery:
         url: str,
         ca_file: Path | None = None,
         *,
+        certificate: Path | None = None,
         boot: str = "b1",
         resend_s: float = 2.0,
         reconnect_max_s: float = 0.3,
@@ -39,7 +39,7 @@ class Delivery:
         self.link = MqttLink(
             MqttSettings(url=url, ca_file=ca_file, keepalive_s=5, reconnect_max_s=reconnect_max_s),
             client_id=DEVICE,
-            credentials=MqttAccess(username=DEVICE, password=PASSWORD),
+            certificate=certificate,
             will=last_will(identity, 1.8e9),
             subscriptions=subscriptions(identity),
             wake=self.woken.set,

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import paho.mqtt.client as paho
-from agent_broker import FLEET_PASSWORD
 from agent_world import DEVICE, RELEASE_KEY, TENANT, manifest_of
 from command_line import run_command
 from mosquitto_broker import MosquittoBroker
@@ -37,12 +36,12 @@ class Site:
         self, folder: Path, broker: MosquittoBroker, agent: Path, *, port: int, extra: str = ""
     ) -> None:
         self.broker, self.folder, self.agent, self.log = broker, folder, agent, folder / "fleet.log"
-        (folder / "fleet.password").write_text(f"{FLEET_PASSWORD}\n")
+        certificate, key = broker.certificates.service("fleet")
         self.config = folder / "fleet.toml"
         self.config.write_text(
             f'listen = "127.0.0.1:{port}"\n{extra}data_dir = "data"\ntenant = "{TENANT}"\n'
-            f'[mqtt]\nurl = "{broker.url}"\nca_file = "{broker.ca_file}"\npassword_file = "fleet.password"\n'
-            'accounts = "none"\nreconnect_s = 0.1\n'
+            f'[mqtt]\nurl = "{broker.url}"\nca_file = "{broker.ca_file}"\n'
+            f'tls_cert = "{certificate}"\ntls_key = "{key}"\nshut_out = "none"\nreconnect_s = 0.1\n'
         )
         self.repository = make_repository(folder / "data", Keys(families={"pump": RELEASE_KEY}))
         self._bring_along(folder / "data" / "trust" / "metadata", agent.parent)
@@ -71,7 +70,6 @@ class Site:
                     family="pump",
                     labels={},
                     enrolled_at=0.0,
-                    broker_password_hash="-",
                 )
             )
         database.close()
@@ -106,8 +104,7 @@ class Site:
     def say_as_the_broker(self, word: Payload) -> None:
         """A retained word that is not the fleet's."""
         client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="eve")
-        client.tls_set_context(self.broker.client_tls())
-        client.username_pw_set("fleet", FLEET_PASSWORD)
+        client.tls_set_context(self.broker.client_tls(self.broker.certificates.service("eve")))
         client.connect("127.0.0.1", self.broker.port)
         client.loop_start()
         event = Event(source="fleet", boot_id="eve", sequence=1, time=1.8e9, data=word)

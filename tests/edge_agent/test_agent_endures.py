@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from agent_broker import ListeningFleet, agents_broker
-from agent_world import faulty, health_of_status, healthy, make_bundle, running_agent, status_of, write_device
+from agent_world import (
+    DEVICE,
+    faulty,
+    health_of_status,
+    healthy,
+    make_bundle,
+    running_agent,
+    status_of,
+    write_device,
+)
 from command_line import run_command
 from fault_laboratory.machine_faults import MachineFaults
 from mosquitto_broker import MosquittoBroker
@@ -37,6 +46,7 @@ def device(directory: Path, broker: MosquittoBroker | None) -> tuple[Path, Machi
         speed=100.0,
         mqtt_url=broker.url if broker else None,
         mqtt_ca=broker.ca_file if broker else None,
+        connection=broker.certificates.connection(DEVICE) if broker else None,
         bundle=make_bundle(),
     )
     return config, MachineFaults(directory, root=directory / "state")

@@ -9,7 +9,7 @@ import pytest
 from waiting import wait_until
 
 from edge_agent import fleet_poll
-from edge_agent.enrolled import Enrolled, load_enrolled
+from edge_agent.enrolled import load_enrolled
 from edge_agent.errors import FleetAnswerError, FleetUnreachableError, NotEnrolledError, NotReadyError
 from edge_agent.fleet_client import FleetWord
 from edge_agent.fleet_poll import CommandRoad, FleetPoll
@@ -54,17 +54,6 @@ def test_a_device_without_identity_is_told_to_enrol(tmp_path: Path, content: byt
         load_enrolled(tmp_path / "enrolment.json")
     with pytest.raises(NotEnrolledError):
         load_device_key(tmp_path / "device.key")
-
-
-def test_an_identity_never_shows_its_password(tmp_path: Path) -> None:
-    (tmp_path / "e").write_text(
-        '{"device":"d","tenant":"t","mqtt":{"username":"d","password":"hunter2"},"new":1}'
-    )
-    enrolled = load_enrolled(tmp_path / "e")
-    assert isinstance(enrolled, Enrolled)
-    assert enrolled.mqtt is not None
-    assert enrolled.mqtt.password == "hunter2"
-    assert "hunter2" not in repr(enrolled)
 
 
 DESIRED = DesiredState(

@@ -12,13 +12,12 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 import pytest
 from agent_broker import ListeningFleet, agents_broker
-from agent_world import DEVICE, PASSWORD
+from agent_world import DEVICE
 from fake_link import publish
 from free_ports import free_port
-from mosquitto_broker import MosquittoBroker
+from mosquitto_broker import LocalCertificates, MosquittoBroker
 from waiting import wait_until
 
-from edge_agent.enrolled import MqttAccess
 from edge_agent.link import Message
 from edge_agent.mqtt_link import MqttLink
 from edge_agent.settings import MqttSettings
@@ -47,14 +46,14 @@ def connect() -> Iterator[Callable[..., MqttLink]]:
         url: str,
         *,
         ca_file: Path | None = None,
-        password: str = PASSWORD,
+        certificate: Path | None = None,
         wake: Callable[[], None] = lambda: None,
         reconnect_max_s: float = 0.3,
     ) -> MqttLink:
         link = MqttLink(
             MqttSettings(url=url, ca_file=ca_file, keepalive_s=2, reconnect_max_s=reconnect_max_s),
             client_id=DEVICE,
-            credentials=MqttAccess(username=DEVICE, password=password),
+            certificate=certificate,
             will=last_will(IDENTITY, 1.8e9),
             subscriptions=subscriptions(IDENTITY),
             wake=wake,
@@ -76,7 +75,9 @@ def test_a_broker_that_appears_later_is_found_and_both_directions_work(
     broker: MosquittoBroker, connect: Callable[..., MqttLink]
 ) -> None:
     woken = threading.Event()
-    link = connect(broker.url, ca_file=broker.ca_file, wake=woken.set)
+    link = connect(
+        broker.url, ca_file=broker.ca_file, certificate=broker.certificates.connection(DEVICE), wake=woken.set
+    )
     assert not publish(link, HEALTH_TOPIC, _health())
     broker.start()
     fleet = ListeningFleet(broker)
@@ -102,7 +103,7 @@ def test_a_broker_that_restarts_is_found_again_and_the_connection_counted(
     broker: MosquittoBroker, connect: Callable[..., MqttLink]
 ) -> None:
     broker.start()
-    link = connect(broker.url, ca_file=broker.ca_file)
+    link = connect(broker.url, ca_file=broker.ca_file, certificate=broker.certificates.connection(DEVICE))
     wait_until(lambda: link.connections == 1, "the first connection")
     broker.stop()
     wait_until(lambda: not link.is_connected, "the loss to be noticed")
@@ -110,16 +111,18 @@ def test_a_broker_that_restarts_is_found_again_and_the_connection_counted(
     wait_until(lambda: link.connections == 2 and link.is_connected, "the second connection")
 
 
-def test_a_wrong_password_is_told_once_and_never_repeated_in_the_log(
-    broker: MosquittoBroker, connect: Callable[..., MqttLink], caplog: pytest.LogCaptureFixture
+def test_a_device_that_is_not_known_is_told_to_look_whether_it_is_enrolled(
+    broker: MosquittoBroker,
+    connect: Callable[..., MqttLink],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     caplog.set_level(logging.DEBUG, "edge_agent")
     broker.start()
-    link = connect(broker.url, ca_file=broker.ca_file, password="wrong-and-secret")
+    strangers = LocalCertificates(tmp_path / "strangers").connection(DEVICE)
+    link = connect(broker.url, ca_file=broker.ca_file, certificate=strangers)
     wait_until(lambda: "enrolled, and not revoked?" in caplog.text, "the complaint")
     assert not link.is_connected
-    assert "wrong-and-secret" not in caplog.text
-    assert "wrong-and-secret" not in repr(link._credentials)
 
 
 def test_a_broker_that_refuses_in_turns_in_two_ways_does_not_fill_the_log(
@@ -186,7 +189,7 @@ def test_a_clean_close_sends_what_was_published_last_and_no_will(
     broker.start()
     fleet = ListeningFleet(broker)
     try:
-        link = connect(broker.url, ca_file=broker.ca_file)
+        link = connect(broker.url, ca_file=broker.ca_file, certificate=broker.certificates.connection(DEVICE))
         wait_until(lambda: link.is_connected, "the connection")
         data = Death(reason=DeathReason.SHUTDOWN)
         farewell = encode(Event(source=DEVICE, boot_id="b1", sequence=7, time=1.8e9, data=data))

@@ -10,8 +10,7 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
-from agent_broker import FLEET_PASSWORD
-from agent_world import DEVICE, PASSWORD
+from agent_world import DEVICE
 from fake_link import publish
 from mosquitto_broker import MosquittoBroker
 from paho.mqtt.enums import CallbackAPIVersion
@@ -19,7 +18,6 @@ from waiting import wait_until
 
 from edge_agent import pinned_tls
 from edge_agent.bounded_client import BoundedClient
-from edge_agent.enrolled import MqttAccess
 from edge_agent.mqtt_link import MqttLink
 from edge_agent.settings import MqttSettings
 from edge_agent.telemetry import Identity, last_will, subscriptions
@@ -68,8 +66,7 @@ def witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[MosquittoBroker]:
-    accounts = {DEVICE: PASSWORD, "fleet": FLEET_PASSWORD}
-    with MosquittoBroker(tmp_path, passwords=accounts, settings=["log_type all"]) as made:
+    with MosquittoBroker(tmp_path, knows_clients=True, settings=["log_type all"]) as made:
         yield made
 
 
@@ -94,8 +91,7 @@ class Fleet:
         self.heard: list[bytes] = []
         self._subscribed = threading.Event()
         self._client = PLAIN_CLIENT(CallbackAPIVersion.VERSION2, client_id="fleet")
-        self._client.username_pw_set("fleet", FLEET_PASSWORD)
-        context = broker.client_tls()
+        context = broker.client_tls(broker.certificates.service("fleet"))
         self._client.tls_set_context(context)
         self._client.on_message = self._on_message
         self._client.on_connect = lambda c, *_: c.subscribe("fedge/v1/demo/+/+", 1)
@@ -121,7 +117,7 @@ def _link(broker: MosquittoBroker, *, wake: Any = lambda: None) -> MqttLink:
     return MqttLink(
         MqttSettings(url=broker.url, ca_file=broker.ca_file, reconnect_max_s=0.05),
         client_id=DEVICE,
-        credentials=MqttAccess(username=DEVICE, password=PASSWORD),
+        certificate=broker.certificates.connection(DEVICE),
         will=last_will(IDENTITY, 1.8e9),
         subscriptions=subscriptions(IDENTITY),
         wake=wake,

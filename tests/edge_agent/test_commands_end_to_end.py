@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agent_broker import FLEET_PASSWORD
 from agent_process_world import broker
 from agent_world import DEVICE, faulty, healthy, make_bundle, running_agent, status_of, write_device
 from command_line import run_command
@@ -45,6 +44,7 @@ class CommandedSite(Site):
             speed=50.0,
             mqtt_url=broker.url,
             mqtt_ca=broker.ca_file,
+            connection=broker.certificates.connection(DEVICE),
             bundle=make_bundle(),
             extra=EXTRA,
         )
@@ -118,8 +118,7 @@ def test_each_command_is_done_once_over_kills_replays_and_a_fleet_that_is_away(s
         bundle = json.loads(gzip.decompress(file.read_bytes()))
         assert bundle["status"]["device"] == DEVICE
         assert any("command_begun" in line for line in bundle["log"])
-        assert FLEET_PASSWORD not in json.dumps(bundle)
-        assert "made-up-for-tests" not in json.dumps(bundle)
+        assert "PRIVATE KEY" not in json.dumps(bundle)
 
         # Settings: one is obeyed without a restart, one the owner keeps, and both are said.
         site.run("settings", DEVICE, "--set", f"{BUDGET}=0.5", "--set", "health.every_s=20")

@@ -93,7 +93,6 @@ def test_a_bundle_holds_what_a_person_would_look_at_and_neither_secret_nor_windo
     logger.addHandler(world.ring)
     world.watch(healthy(100))
     for line in (
-        "mqtt refused user pump-07 password made-up-for-tests",
         "GET https://eve:hunter2@example.org/ failed",
         "Authorization: Bearer abc.def.ghi",
         "-----BEGIN PRIVATE KEY-----\nMIGHAgEA\n-----END PRIVATE KEY-----",
@@ -110,7 +109,7 @@ def test_a_bundle_holds_what_a_person_would_look_at_and_neither_secret_nor_windo
     (result,) = results_of(world, 5)
     bundle = bundle_of(result)
     text = json.dumps(bundle)
-    for secret in ("made-up-for-tests", "hunter2", "abc.def.ghi", "MIGHAgEA", "t0ps3cret"):
+    for secret in ("hunter2", "abc.def.ghi", "MIGHAgEA", "t0ps3cret"):
         assert secret not in text
     assert "a plain line" in text
     assert bundle["install"] == {"rows": "(left out: 500 values)", "step": "IDLE"}
@@ -128,7 +127,7 @@ def test_a_bundle_fits_one_message_whatever_the_log_says_and_tells_what_was_cut(
         line = " ".join(base64.b64encode(noise.randbytes(36)).decode() for _ in range(8))
         ring.handle(logging.LogRecord("a", 30, "", 0, f"{number} {line}", None, None))
     assert ring.dropped > 0
-    content, cut = Diagnosis(load_agent_settings(tmp_path / "agent.toml"), ring, secrets=[]).bundle()
+    content, cut = Diagnosis(load_agent_settings(tmp_path / "agent.toml"), ring).bundle()
     assert len(content) <= MAX_BUNDLE_BYTES
     found = json.loads(gzip.decompress(content))
     assert found["cut"] == cut

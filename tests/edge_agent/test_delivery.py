@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agent_broker import FLEET_PASSWORD, ListeningFleet
-from agent_world import DEVICE, PASSWORD
+from agent_broker import ListeningFleet
+from agent_world import DEVICE
 from delivery_world import Delivery
 from mosquitto_broker import MosquittoBroker
 from outbox_world import anomaly, health
@@ -15,7 +15,6 @@ from outbox_world import anomaly, health
 from protocol.messages.kinds import Kind
 
 pytestmark = pytest.mark.slow
-ACCOUNTS = {DEVICE: PASSWORD, "fleet": FLEET_PASSWORD}
 WINDOW = "A" * 30_000
 
 
@@ -24,7 +23,8 @@ def deliver(tmp_path: Path) -> Iterator[Callable[..., Delivery]]:
     made: list[Delivery] = []
 
     def start(broker: MosquittoBroker, **more: object) -> Delivery:
-        made.append(Delivery(tmp_path, broker.url, broker.ca_file, **more))  # type: ignore[arg-type] # as the test says
+        shown = broker.certificates.connection(DEVICE)
+        made.append(Delivery(tmp_path, broker.url, broker.ca_file, certificate=shown, **more))  # type: ignore[arg-type] # as the test says
         return made[-1]
 
     yield start
@@ -36,7 +36,7 @@ def deliver(tmp_path: Path) -> Iterator[Callable[..., Delivery]]:
 def test_a_message_that_the_broker_does_not_take_blocks_no_other_and_leaves_its_window_behind(
     tmp_path: Path, deliver: Callable[..., Delivery], setting: str
 ) -> None:
-    with MosquittoBroker(tmp_path, passwords=ACCOUNTS, settings=[setting]) as broker:
+    with MosquittoBroker(tmp_path, knows_clients=True, settings=[setting]) as broker:
         fleet = ListeningFleet(broker)
         try:
             device = deliver(broker)
@@ -58,7 +58,7 @@ def test_a_message_that_the_broker_does_not_take_blocks_no_other_and_leaves_its_
 def test_what_a_broker_forgot_is_sent_again_and_nothing_twice_that_it_delivers(
     tmp_path: Path, deliver: Callable[..., Delivery]
 ) -> None:
-    with MosquittoBroker(tmp_path, passwords=ACCOUNTS) as broker:
+    with MosquittoBroker(tmp_path, knows_clients=True) as broker:
         device = deliver(broker, resend_s=1.5)
         device.turn_until(lambda: device.link.is_connected, "the connection")
         device.telemetry.post([anomaly() for _ in range(50)])
@@ -76,7 +76,7 @@ def test_what_a_broker_forgot_is_sent_again_and_nothing_twice_that_it_delivers(
 def test_a_connection_that_dies_with_events_under_way_costs_each_of_them_one_more_delivery_at_most(
     tmp_path: Path, deliver: Callable[..., Delivery]
 ) -> None:
-    with MosquittoBroker(tmp_path, passwords=ACCOUNTS, settings=["max_inflight_messages 1"]) as broker:
+    with MosquittoBroker(tmp_path, knows_clients=True, settings=["max_inflight_messages 1"]) as broker:
         device = deliver(broker)
         fleet = ListeningFleet(broker)
         device.turn_until(lambda: device.link.is_connected, "the connection")
@@ -98,7 +98,7 @@ def test_a_connection_that_dies_with_events_under_way_costs_each_of_them_one_mor
 
 
 def test_bytes_sent_are_those_that_left(tmp_path: Path, deliver: Callable[..., Delivery]) -> None:
-    with MosquittoBroker(tmp_path, passwords=ACCOUNTS, settings=["log_type all"]) as broker:
+    with MosquittoBroker(tmp_path, knows_clients=True, settings=["log_type all"]) as broker:
         device = deliver(broker)
         device.telemetry.post([anomaly(WINDOW) for _ in range(30)])
         for _ in range(5):

@@ -42,11 +42,10 @@ class Fleet:
         self.folder, self.log, self.config = folder, folder / "fleet.log", folder / "fleet.toml"
         self.ca, _, _ = make_certificate(folder)
         self.repository = make_repository(folder / "data", Keys(families={"pump": RELEASE_KEY}))
-        (folder / "fleet.password").write_text("made-up-fleet-password")
         self.config.write_text(
             'listen = "127.0.0.1:0"\ntls_cert = "tls.pem"\ntls_key = "tls.key"\ndata_dir = "data"\n'
             'tenant = "demo"\n'
-            '[mqtt]\nurl = "mqtt://127.0.0.1:9"\npassword_file = "fleet.password"\naccounts = "password-file"\naccounts_file = "passwords"\n'
+            '[mqtt]\nurl = "mqtt://127.0.0.1:9"\nshut_out = "none"\n'
         )
         self.url = ""
 

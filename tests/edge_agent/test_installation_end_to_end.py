@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from agent_process_world import broker
-from agent_world import RELEASE_KEY, healthy, make_bundle, running_agent, status_of, write_device
+from agent_world import DEVICE, RELEASE_KEY, healthy, make_bundle, running_agent, status_of, write_device
 from free_ports import free_port
 from https_world import make_certificate
 from installation_world import ask
@@ -38,6 +38,7 @@ class RolloutSite(Site):
             speed=20.0,
             mqtt_url=broker.url,
             mqtt_ca=broker.ca_file,
+            connection=broker.certificates.connection(DEVICE),
             bundle=make_bundle(1),
             extra=f'[fleet]\nurl = "{url}"\nca_file = "{ca}"\n',
         )

@@ -119,10 +119,7 @@ def test_a_persons_commands_wait_for_an_agent_that_writes_just_now(tmp_path: Pat
     config.write_text(
         'state_dir = "."\ntenant = "demo"\nfamily = "f"\nhardware = "h"\n[trust]\nroot = "r"\n[source]\nkind = "simulated"\n'
     )
-    access = {"username": "pump-08", "password": "secret"}
-    (tmp_path / "enrolment.json").write_text(
-        json.dumps({"device": "pump-08", "tenant": "demo", "mqtt": access})
-    )
+    (tmp_path / "enrolment.json").write_text(json.dumps({"device": "pump-08", "tenant": "demo"}))
     settings = load_agent_settings(config)
     before = _open_as(tmp_path, OWNER)
     before.put([event(1, anomaly(), source="pump-07")], now=moment())

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from agent_broker import FLEET_PASSWORD, ListeningFleet
+from agent_broker import ListeningFleet, agents_broker
 from agent_world import (
     DEVICE,
-    PASSWORD,
     ROOT,
     TENANT,
     faulty,
@@ -25,7 +25,6 @@ from agent_world import (
     write_device,
 )
 from cryptography.hazmat.primitives.asymmetric import ec
-from mosquitto_broker import MosquittoBroker
 from waiting import wait_until
 
 from protocol.identity import private_key_pem
@@ -50,11 +49,16 @@ def _agent(*arguments: str) -> str:
 def test_a_renamed_device_delivers_everything_and_on_demand_what_waited_under_its_old_name(
     tmp_path: Path,
 ) -> None:
-    accounts = dict.fromkeys((DEVICE, NEW_NAME), PASSWORD) | {"fleet": FLEET_PASSWORD}
     rows = np.concatenate([healthy(70), *([faulty(4), healthy(12, 9) * 0.5] * 3)])
-    broker = MosquittoBroker(tmp_path, passwords=accounts)
+    broker = agents_broker(tmp_path)
     config = write_device(
-        tmp_path, rows=rows, speed=100.0, mqtt_url=broker.url, mqtt_ca=broker.ca_file, bundle=make_bundle()
+        tmp_path,
+        rows=rows,
+        speed=100.0,
+        mqtt_url=broker.url,
+        mqtt_ca=broker.ca_file,
+        connection=broker.certificates.connection(DEVICE),
+        bundle=make_bundle(),
     )
     with running_agent(config) as agent:  # no broker yet
         wait_until(
@@ -63,8 +67,8 @@ def test_a_renamed_device_delivers_everything_and_on_demand_what_waited_under_it
         agent.terminate()
         agent.wait()
     state = tmp_path / "state"
-    enrolment = {"device": NEW_NAME, "tenant": TENANT, "mqtt": {"username": NEW_NAME, "password": PASSWORD}}
-    (state / "enrolment.json").write_text(json.dumps(enrolment))
+    (state / "enrolment.json").write_text(json.dumps({"device": NEW_NAME, "tenant": TENANT}))
+    shutil.copy(broker.certificates.connection(NEW_NAME), state / "connection.pem")
     (state / "device.key").write_bytes(private_key_pem(ec.generate_private_key(ec.SECP256R1())))
     with broker:
         fleet = ListeningFleet(broker)

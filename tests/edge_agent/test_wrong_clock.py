@@ -13,7 +13,6 @@ from mosquitto_broker import MosquittoBroker
 from waiting import wait_until
 
 from edge_agent import pinned_tls
-from edge_agent.enrolled import MqttAccess
 from edge_agent.errors import FleetDeniedError, FleetTlsError
 from edge_agent.fleet_client import FleetClient, FleetEndpoint
 from edge_agent.mqtt_link import MqttLink
@@ -150,7 +149,6 @@ def test_a_device_without_the_time_reaches_a_real_broker_and_one_that_knows_it_s
             return MqttLink(
                 MqttSettings(url=broker.url, ca_file=broker.ca_file, reconnect_max_s=0.2),
                 client_id="d1",
-                credentials=MqttAccess(username="d1", password="made-up"),
                 will=last_will(identity, 1.8e9),
                 subscriptions=(),
                 wake=lambda: None,

@@ -59,7 +59,6 @@ class Fleet:
 def fleet(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("fleet")
     make_trust(folder / "data")
-    (folder / "agg.password").write_text("made-up\n")
     (folder / "fleet.toml").write_text(
         f"""
         data_dir = "data"
@@ -67,9 +66,8 @@ def fleet(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Ite
         maximum_bundle_bytes = 100000
         [mqtt]
         url = "mqtt://127.0.0.1:1"
-        accounts = "password-file"
-        accounts_file = "broker/passwords"
-        services = {{ aggregator = "agg.password", dashboard = "agg.password" }}
+        shut_out = "file"
+        shut_out_file = "broker/shut-out"
         """
     )
     settings = load_fleet_settings(folder / "fleet.toml")

@@ -7,9 +7,11 @@ import os
 import re
 import secrets
 import signal
+import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +33,7 @@ from waiting import died, wait_until
 
 from fleet.auth.claim_tokens import ClaimTerms, create_claims
 from fleet.auth.operator_tokens import PREFIX, SessionRows
+from fleet.device_ca import DeviceCa
 from fleet.ingest.judging import Arrival
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device
@@ -40,7 +43,7 @@ from models.bundles import GoldenVectors, bundle_files
 from models.drift.reference import fit_reference
 from protocol.bundle import entries_for, pack_bundle
 from protocol.enrolment import ENROLMENT_DOMAIN, enrolment_statement
-from protocol.identity import fingerprint, issue_token, public_key_pem, sign_statement
+from protocol.identity import fingerprint, issue_token, private_key_pem, public_key_pem, sign_statement
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 from protocol.messages.envelope import CLOUD_EVENT, Event, decode, encode, kind_of
 from protocol.messages.kinds import AgentState, Kind
@@ -247,7 +250,6 @@ def enrol_directly(database: Database, *machines: Machine) -> None:
                     site="hall-1",
                     labels={},
                     enrolled_at=NOW,
-                    broker_password_hash="$7$1$AAAA$AAAA",
                 )
             )
 
@@ -294,16 +296,26 @@ def fleet_process(config: Path, log: Path) -> Iterator[tuple[subprocess.Popen[by
 
 @contextmanager
 def broker_process(
-    port: int, passwords: Path, certificates: LocalCertificates, log: Path
+    port: int, folder: Path, certificates: LocalCertificates
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The embedded broker in its own process, over TLS, with the accounts file that the fleet maintains."""
+    """The embedded broker in its own process, beside the fleet of `folder`.
+
+    It trusts the fleet's device CA, and reads the file ``shut-out`` that the fleet maintains.
+    """
+    DeviceCa(folder / "data", tenant=TENANT, random_bytes=os.urandom).ensure(time.time())
+    log, clients = folder / "broker.log", folder / "clients.pem"
+    clients.write_bytes(certificates.ca_file.read_bytes() + (folder / "data" / "device-ca.pem").read_bytes())
     with process(
         "-m",
         "simulations.broker",
         "--listen",
         f"127.0.0.1:{port}",
-        "--passwords",
-        str(passwords),
+        "--tenant",
+        TENANT,
+        "--shut-out",
+        str(folder / "shut-out"),
+        "--clients",
+        str(clients),
         "--certificate",
         str(certificates.certificate),
         "--key",
@@ -320,19 +332,25 @@ def kill(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
+def shown_by(machine: Machine, chain: str, folder: Path) -> tuple[Path, Path]:
+    """Files of the certificate that `machine` got and of its key, as a TLS library reads them."""
+    assert machine.connection is not None
+    files = folder / f"{machine.name}.pem", folder / f"{machine.name}.key"
+    files[0].write_text(chain)
+    files[1].write_bytes(private_key_pem(machine.connection))
+    return files
+
+
 class DeviceClient:
     """A device's MQTT connection: publishes raw payloads, remembers what came down."""
 
-    def __init__(self, port: int, username: str, password: str, ca_file: Path) -> None:
+    def __init__(self, port: int, name: str, tls: ssl.SSLContext) -> None:
         self.acked: set[tuple[str, int]] = set()
         self.desired: list[bytes] = []
         self.connected = threading.Event()
-        self._name = username
-        self._client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, client_id=username, protocol=paho.MQTTv311
-        )
-        self._client.username_pw_set(username, password)
-        self._client.tls_set(str(ca_file))
+        self._name = name
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv311)
+        self._client.tls_set_context(tls)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message

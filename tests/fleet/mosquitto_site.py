@@ -1,31 +1,39 @@
-"""A fleet and its Mosquitto: over TLS, with the acl of deploy/ and the dynamic-security plugin that the fleet commands."""
+"""A fleet and its Mosquitto, with the files that the fleet writes for it; everybody shows a certificate."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as paho
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi.testclient import TestClient
 from fleet_api_world import Fleet
-from fleet_world import NOW, TENANT, Machine, make_trust
+from fleet_world import TENANT, Machine, enrol_directly, make_trust
 from mosquitto_broker import MosquittoBroker
 from paho.mqtt.enums import CallbackAPIVersion
 from waiting import wait_until
 
 from fleet.app import build_app
-from fleet.broker_accounts.assembly import open_passwords, state_of_broker
-from fleet.broker_accounts.broker_state import COMMAND_TOPIC, RESPONSE_TOPIC
+from fleet.broker_door.assembly import write_broker_files
+from fleet.broker_door.broker_files import SERVICES, BrokerPlaces, configuration
+from fleet.broker_door.plugin_state import COMMAND_TOPIC, RESPONSE_TOPIC
+from fleet.device_ca import DeviceCa
 from fleet.migrations.upgrade import open_storage
 from fleet.settings import load_fleet_settings
-from fleet.storage.device_tables import Device
-from protocol.identity import fingerprint, public_key_pem
+from protocol.identity import load_private_key, private_key_pem
 
-DEPLOYED = Path(__file__).parents[2] / "deploy" / "mosquitto"
 SENTINEL = "the end"
 MOST_DIALS = 3
 
@@ -34,36 +42,48 @@ class Client:
     """One MQTT connection that remembers how it was greeted, what it was told, and whether it was thrown out."""
 
     def __init__(
-        self, broker: MosquittoBroker, user: str | None, password: str | None = None, *, client_id: str = ""
+        self,
+        broker: MosquittoBroker,
+        own: tuple[Path, Path] | None,
+        *,
+        client_id: str = "",
+        user: str | None = None,
+        will: str | None = None,
+        clean: bool = True,
     ) -> None:
+        """Dial; `own` certificate and key are shown, `client_id` and `user` are said, `will` is the topic of a retained will."""
         self.greetings: list[str] = []
         self.heard: list[tuple[str, str]] = []
         self.is_lost = False
-        self._subscribed = 0
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv311)
-        self._client.tls_set_context(broker.client_tls())
+        self._granted: list[str] = []
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id or "anything",
+            protocol=paho.MQTTv311,
+            clean_session=clean,
+        )
+        self._client.tls_set_context(broker.client_tls(own))
         if user is not None:
-            self._client.username_pw_set(user, password)
+            self._client.username_pw_set(user, "password")
+        if will is not None:
+            self._client.will_set(will, "will", qos=1, retain=True)
         self._client.on_connect = lambda *a: self.greetings.append(str(a[3]))
         self._client.on_message = lambda _c, _d, m: self.heard.append((m.topic, m.payload.decode()))
-        self._client.on_subscribe = self._count
+        self._client.on_subscribe = lambda *a: self._granted.append(str(a[3][0]))
         self._client.on_disconnect = self._note_loss
-        # A broker that hangs up before it has said anything has decided nothing: a device dials again, and so do we.
+        # A broker that hangs up before it has said anything may have decided nothing: a device dials again, and so do we.
         for _ in range(MOST_DIALS):
             self.is_lost = False
-            self._client.connect("127.0.0.1", broker.port)
-            self.turn(lambda: bool(self.greetings) or self.is_lost, "the broker's greeting")
+            with contextlib.suppress(ssl.SSLError):
+                self._client.connect("127.0.0.1", broker.port)
+                self.turn(lambda: bool(self.greetings) or self.is_lost, "the broker's greeting")
             if self.greetings:
                 return
-        raise AssertionError(f"the broker hung up {MOST_DIALS} times without a greeting")
 
     @property
     def is_in(self) -> bool:
         """Whether the broker took us."""
         return self.greetings == ["Success"]
-
-    def _count(self, *_: object) -> None:
-        self._subscribed += 1
 
     def _note_loss(self, *_: object) -> None:
         self.is_lost = True
@@ -77,21 +97,28 @@ class Client:
 
         wait_until(served, what)
 
-    def subscribe(self, topic: str) -> None:
-        before = self._subscribed
+    def subscribe(self, topic: str) -> str:
+        """Ask to hear a topic; returns the broker's word, or "lost" where it hung up instead."""
+        before = len(self._granted)
         self._client.subscribe(topic, qos=1)
-        self.turn(lambda: self._subscribed > before, f"the subscription to {topic}")
+        self.turn(lambda: len(self._granted) > before or self.is_lost, f"the subscription to {topic}")
+        return "lost" if self.is_lost else self._granted[-1]
 
-    def publish(self, topic: str, text: str) -> None:
-        sent = self._client.publish(topic, text, qos=1)
+    def publish(self, topic: str, text: str, *, retain: bool = False) -> None:
+        """Say something and wait for the broker's acknowledgement."""
+        sent = self._client.publish(topic, text, qos=1, retain=retain)
         self.turn(sent.is_published, f"the broker to take {topic}")
 
-    def flood(self, topic: str, texts: Sequence[str]) -> None:
-        """Publish many messages as fast as the broker takes them."""
+    def flood(self, topics: Iterable[str], text: str, *, retain: bool = False) -> None:
+        """Publish to each of these topics as fast as the broker takes it."""
         self._client.loop_start()
-        sent = [self._client.publish(topic, text, qos=1) for text in texts]
+        sent = [self._client.publish(topic, text, qos=1, retain=retain) for topic in topics]
         wait_until(lambda: all(one.is_published() for one in sent), "the broker to take the flood")
         self._client.loop_stop()
+
+    def die(self) -> None:
+        """Vanish without a word, as at a power cut."""
+        self._client._reset_sockets()
 
     def read_until_sentinel(self) -> None:
         """Read whatever waits, as fast as it comes."""
@@ -110,28 +137,20 @@ class Client:
 
 
 class MosquittoSite:
-    """A folder with fleet.toml and a broker that knows the fleet; who starts what is up to the test."""
+    """A folder with fleet.toml and a broker with the fleet's files; who starts what is up to the test."""
 
     def __init__(self, folder: Path, database_url: str) -> None:
         self.folder = folder
-        self.state = folder / "dynamic-security.json"
-        acl = folder / "acl"
-        shutil.copy(DEPLOYED / "acl", acl)
-        acl.chmod(0o600)
+        self.files = files = folder / "mosquitto"
+        places = BrokerPlaces(folder=files, state=files / "dynamic-security.json")
+        self.state = places.state
         self.broker = MosquittoBroker(
             folder,
-            settings=[
-                "plugin mosquitto_dynamic_security.so",
-                f"plugin_opt_config_file {self.state}",
-                f"acl_file {acl}",
-                "allow_anonymous false",
-                "log_type all",
-            ],
+            settings=["log_type all"],
+            configure=lambda port: configuration(replace(places, listen=f"{port} 127.0.0.1")),
         )
         make_trust(folder / "data")
-        self.passwords = {name: secrets.token_urlsafe() for name in ("fleet", "aggregator")}
-        for name, password in self.passwords.items():
-            (folder / f"{name}.password").write_text(f"{password}\n")
+        certificate, key = self.broker.certificates.service("fleet")
         self.config = folder / "fleet.toml"
         self.config.write_text(
             f"""
@@ -142,49 +161,80 @@ class MosquittoSite:
             [mqtt]
             url = "{self.broker.url}"
             ca_file = "{self.broker.ca_file}"
-            password_file = "fleet.password"
-            services = {{ aggregator = "aggregator.password" }}
+            tls_cert = "{certificate}"
+            tls_key = "{key}"
             reconnect_s = 0.1
             """
         )
         self.settings = load_fleet_settings(self.config)
         self.database = open_storage(self.settings.effective_database_url)
-        self.keys = open_passwords(self.settings, secrets.token_bytes)
+        self.device_ca = DeviceCa(self.settings.data_dir, tenant=TENANT, random_bytes=secrets.token_bytes)
+        self.device_ca.ensure(time.time())
+        files.mkdir()
+        (files / "broker.pem").write_bytes(self.broker.certificates.certificate.read_bytes())
+        (files / "broker.key").write_bytes(self.broker.certificates.key.read_bytes())
+        self._places = places
         self._clients = ExitStack()
 
-    def write_state(self) -> None:
-        """What `fedge-fleet broker-state` prints, where the plugin reads it."""
-        self.state.write_text(json.dumps(state_of_broker(self.settings, self.database, self.keys)))
-        self.state.chmod(0o600)
+    def write_files(self) -> None:
+        """What `fedge-fleet broker-files` writes, where Mosquitto reads it."""
+        trusted = self.broker.ca_file.read_bytes() + self.device_ca.trusted().encode()
+        write_broker_files(
+            self.settings, self.database, self._places.folder, clients_ca=trusted, places=self._places
+        )
 
-    def add_devices(self, *machines: Machine, entry: str | None = None) -> dict[str, str]:
-        """Put enrolled devices into the database, as many enrolments before would have; returns their passwords."""
-        passwords = {}
-        with self.database.write() as session:
-            for machine in machines:
-                passwords[machine.name], own = self.keys.new(machine.name)
-                session.add(
-                    Device(
-                        id=machine.name,
-                        fingerprint=fingerprint(machine.key.public_key()),
-                        public_key=public_key_pem(machine.key.public_key()).decode(),
-                        hardware="rpi4",
-                        family="motor",
-                        labels={},
-                        enrolled_at=NOW,
-                        broker_password_hash=entry or own,
-                    )
-                )
-        return passwords
+    def start(self) -> None:
+        """Start the broker with the files as they must be now."""
+        self.write_files()
+        self.broker.start()
 
-    def connect(
-        self, user: str | None, password: str | None = None, *, client_id: str | None = None
-    ) -> Client:
-        """Connect as somebody; services have their passwords and any client id, devices their name as client id."""
-        known = self.passwords.get(user or "")
-        if client_id is None:
-            client_id = "" if known else user or ""
-        client = Client(self.broker, user, known if password is None else password, client_id=client_id)
+    def certificate(self, device: str, *, lifetime_s: float = 3600.0) -> tuple[Path, Path]:
+        """A certificate and its key, as the fleet's own CA gives them to a device."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        issued = self.device_ca.issue(device, key.public_key(), lifetime_s=lifetime_s, now=time.time())
+        files = self.folder / f"{device}.pem", self.folder / f"{device}.key"
+        files[0].write_text(issued.chain)
+        files[1].write_bytes(private_key_pem(key))
+        return files
+
+    def device_ca_for_forgers(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+        """Key and certificate of the device CA."""
+        content = (self.settings.data_dir / "device-ca.key").read_bytes()
+        return load_private_key(content), x509.load_pem_x509_certificate(content)
+
+    def shown_certificate(self) -> bytes:
+        """What the broker shows whoever dials."""
+        context = self.broker.client_tls(self.broker.certificates.service("fleet"))
+        with (
+            socket.create_connection(("127.0.0.1", self.broker.port)) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as line,
+        ):
+            return line.getpeercert(binary_form=True) or b""
+
+    def reload(self) -> None:
+        """What `systemctl reload mosquitto` does; returns once it was done."""
+        before = self.broker.log.read_text().count("Reloading config.")
+        assert self.broker.process is not None
+        self.broker.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.broker.log.read_text().count("Reloading config.") > before, "the reload")
+
+    def add_devices(self, *machines: Machine) -> None:
+        """Put enrolled devices into the database, as many enrolments before would have."""
+        enrol_directly(self.database, *machines)
+
+    def connect(self, name: str, **how: Any) -> Client:
+        """Connect as somebody, with a certificate of the CA that gives one to him; `how` as in `Client`."""
+        if name in SERVICES:
+            own = self.broker.certificates.service(name)
+        elif (self.folder / f"{name}.pem").exists():
+            own = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        else:
+            own = self.certificate(name)
+        return self.dial(own, **how)
+
+    def dial(self, own: tuple[Path, Path] | None, **how: Any) -> Client:
+        """Connect with this certificate and key, or without any."""
+        client = Client(self.broker, own, **how)
         self._clients.callback(client.close)
         return client
 

@@ -229,7 +229,6 @@ def make_device(name: str, now: float, release: str | None = "pump/1") -> Device
         state=DeviceState.ENROLLED,
         enrolled_at=now,
         revoked_at=None,
-        broker_password_hash="-",
         agent_version=None,
         online=True,
         boot_id=None,

@@ -41,7 +41,7 @@ FLEETS_OWN: Final[dict[str, frozenset[str]]] = {
     # the device's own row: what it enrolled with
     "devices": frozenset(
         {"id", "fingerprint", "public_key", "state", "enrolled_at", "enrolled_again_at", "revoked_at"}
-        | {"broker_password_hash", "hardware", "family", "site", "labels", "claim"}
+        | {"hardware", "family", "site", "labels", "claim"}
         | {"certificate_serial", "certificate_issuer", "certificate_ends_at"}
     ),
     # the fleet's word to it

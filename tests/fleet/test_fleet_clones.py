@@ -232,14 +232,13 @@ def test_the_conflict_is_shown_by_the_api_and_selects_devices(fleet: Fleet, mach
 class Clone:
     """A device as the agent is one at the broker: clean session, retained will, connects again whenever it was thrown out."""
 
-    def __init__(self, site: MosquittoSite, device: Machine, password: str) -> None:
+    def __init__(self, site: MosquittoSite, device: Machine) -> None:
         self._device = device
         will = device.event(Death(reason=DeathReason.LOST), sequence=0)
         self._client = paho.Client(
             paho.CallbackAPIVersion.VERSION2, client_id=device.name, protocol=paho.MQTTv311
         )
-        self._client.username_pw_set(device.name, password)
-        self._client.tls_set_context(site.broker.client_tls())
+        self._client.tls_set_context(site.broker.client_tls(site.certificate(device.name)))
         self._client.will_set(device_topic(TENANT, device.name, Kind.DEATH), encode(will), qos=1, retain=True)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = self._speak
@@ -263,13 +262,12 @@ def test_two_clients_that_throw_each_other_out_at_mosquitto_are_named(
         site = MosquittoSite(tmp_path, database_url)
         stack.callback(site.close)
         one, other = pair(12, 7)
-        password = site.add_devices(one)["press-1"]
-        site.write_state()
-        site.broker.start()
+        site.add_devices(one)
+        site.start()
         api = stack.enter_context(site.fleet())
         wait_until(lambda: api.call("GET", "/healthz").json()["broker_connected"], "the fleet")
         for device in (one, other):
-            stack.callback(Clone(site, device, password).close)
+            stack.callback(Clone(site, device).close)
         view = wait_until(
             lambda: api.call("GET", "/v1/devices/press-1").json()["identity_conflict"], "the conflict"
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,6 @@ from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import NOW, TENANT, Machine, enrol_directly, make_claims, word_of
 from sqlalchemy import func, select
 
-from fleet.broker_accounts.password_file import PasswordFile
-from fleet.broker_accounts.passwords import verify_password
 from fleet.device_ca import DeviceCa
 from fleet.enrolment import Enrolments
 from fleet.migrations.upgrade import open_storage
@@ -57,7 +53,7 @@ def test_a_device_is_what_its_claim_says_and_what_it_says_itself_is_reported(
     answer = fleet.enrol(machine, claim, labels={"line": "4", "site": "bank"}, hardware="a quantum computer")
     assert answer.status_code == 201
     said = answer.json()
-    assert said | {"certificate": "", "mqtt": None} == {
+    assert said | {"certificate": ""} == {
         "status": "enrolled",
         "device": machine.name,
         "tenant": TENANT,
@@ -65,7 +61,6 @@ def test_a_device_is_what_its_claim_says_and_what_it_says_itself_is_reported(
         "site": "hall-9",
         "labels": {"line": "3"},
         "certificate": "",
-        "mqtt": None,
     }  # fmt: skip - one line of fields
     view = fleet.call("GET", f"/v1/devices/{machine.name}").json()
     assert (view["site"], view["labels"]) == ("hall-9", {"line": "3"})
@@ -94,19 +89,6 @@ def test_an_enrolled_device_gets_a_certificate_of_its_own_name_for_the_key_that_
     assert row is not None
     assert row.certificate_serial == f"{certificate.serial_number:x}"
     assert row.certificate_ends_at == pytest.approx(fleet.now() + 30 * 86400, abs=60)
-
-
-def test_an_enrolled_device_gets_a_broker_password_that_the_brokers_file_accepts(
-    fleet: Fleet, machine: Machine
-) -> None:
-    login = fleet.enrol(machine).json()["mqtt"]
-    entries = dict(
-        line.split(":", 1) for line in (fleet.folder / "broker/passwords").read_text().splitlines()
-    )
-    assert verify_password(login["password"], entries[login["username"]])
-    assert not verify_password("other", entries[login["username"]])
-    assert verify_password("made-up", entries["aggregator"])
-    assert login["password"] not in fleet.call("GET", "/v1/audit", Role.ADMIN).text
 
 
 def test_enrolling_again_with_the_same_key_gives_the_same_answer_spends_nothing_and_changes_nothing(
@@ -209,7 +191,7 @@ def test_the_connection_key_is_never_the_identity_key(fleet: Fleet, machine: Mac
     is_problem(renew(fleet, machine, certificate_request=same), 400, "connection key of its own")
 
 
-@pytest.mark.parametrize("name", ["fleet", "aggregator", "dashboard", "broker", "Fleet", "BROKER"])
+@pytest.mark.parametrize("name", ["fleet", "aggregator", "broker", "Fleet", "BROKER"])
 def test_no_device_may_take_the_name_of_a_service(fleet: Fleet, name: str) -> None:
     is_problem(fleet.enrol(Machine(name=name)), 409, name)
 
@@ -269,8 +251,7 @@ def test_many_who_enrol_at_once_all_get_in_and_a_device_that_asks_twelve_times_a
         )  # fmt: skip - one call
     statuses = [answer.status_code for answer in answers[:15]]
     assert statuses == [201] * 15
-    # 409: another of the twelve got the broker password that holds
-    assert {answer.status_code for answer in answers[15:]} <= {201, 409}
+    assert {answer.status_code for answer in answers[15:]} == {201}
     assert fleet.enrol(eager, twelve).json()["status"] == "enrolled"
 
 
@@ -280,13 +261,11 @@ def test_a_claim_with_approval_has_its_device_wait_outside_until_a_person_has_se
     claim = fleet.claim(needs_approval=True)
     asked = fleet.enrol(machine, claim)
     assert (asked.status_code, asked.json()["status"], asked.json()["certificate"]) == (201, "waiting", "")
-    assert "mqtt" not in asked.json()
     assert fleet.enrol(machine, claim).json()["status"] == "waiting"
     token = machine.token(fleet.now())
     is_problem(fleet.call("GET", "/v1/device/desired", token), 403, "waits", f"approve {machine.name}")
     is_problem(fleet.call("GET", "/v1/device/roster", token), 403, "waits")
     is_problem(renew(fleet, machine), 403, "waits")
-    assert machine.name not in (fleet.folder / "broker/passwords").read_text()
     mark = fingerprint(machine.key.public_key())
     path = f"/v1/devices/{machine.name}:approve"
     for role in (Role.VIEWER, Role.OPERATOR, Role.PUBLISHER):
@@ -363,7 +342,7 @@ def test_a_revoked_device_is_shut_out_of_https_of_the_broker_and_of_certificates
     )
     is_problem(fleet.call("GET", "/v1/device/desired", machine.token(fleet.now())), 403, "revoked")
     is_problem(renew(fleet, machine), 403, "revoked")
-    assert machine.name not in (fleet.folder / "broker/passwords").read_text()
+    assert machine.name in (fleet.folder / "broker/shut-out").read_text().split()
     for name in (machine.name, f"{machine.name}-2"):
         is_problem(fleet.enrol(Machine(name=name, key=machine.key)), 403, "revoked")
     is_problem(fleet.enrol(Machine(name=machine.name)), 403, "revoked")
@@ -382,41 +361,13 @@ def test_refused_enrolments_by_one_claim_do_not_fill_the_audit_log(fleet: Fleet,
     assert actions(fleet, machine.name).count("enrolment_refused") == 10
 
 
-def test_an_agent_of_before_gets_in_by_the_same_rules(fleet: Fleet, machine: Machine) -> None:
-    claim = fleet.claim()
-
-    def ask(**changes: Any) -> Any:
-        return fleet.call("POST", "/v1/enrolments", claim, json=machine.former_enrolment(**changes))
-
-    is_problem(ask(family="hospital"), 422, 'family = "motor"')
-    is_problem(ask(signature="AAAA"), 400)
-    answer = ask(labels={"site": "bank"})
-    assert (answer.status_code, answer.json()["mqtt"]["username"]) == (201, machine.name)
-    row = row_of(fleet, machine.name)
-    assert row is not None
-    assert (row.site, row.labels, row.reported_labels) == ("hall-1", {}, {"site": "bank"})
-
-
-def test_an_enrolment_that_another_call_overtakes_promises_no_password_that_does_not_hold(
-    fleet: Fleet, machine: Machine, monkeypatch: pytest.MonkeyPatch
+def test_an_agent_of_before_certificates_is_told_what_to_do_and_its_claim_is_not_used(
+    fleet: Fleet, machine: Machine
 ) -> None:
     claim = fleet.claim()
-    update = PasswordFile.update
-    meanwhile: list[Callable[[], Any]] = [
-        lambda: fleet.enrol(machine, claim),
-        lambda: fleet.call(
-            "POST", f"/v1/devices/{machine.name}:revoke", Role.ADMIN, json={"confirm": machine.name}
-        ),
-    ]
-
-    async def overtaken(self: PasswordFile, name: str) -> None:
-        monkeypatch.setattr(PasswordFile, "update", update)
-        await asyncio.to_thread(meanwhile.pop(0))
-        await update(self, name)
-
-    for status, words in ((409, "once more"), (403, "revoked")):
-        monkeypatch.setattr(PasswordFile, "update", overtaken)
-        is_problem(fleet.enrol(machine, claim), status, machine.name, words)
+    asked = fleet.call("POST", "/v1/enrolments", claim, json=machine.former_enrolment())
+    is_problem(asked, 400, "install the agent of this fleet's version", "nothing is lost")
+    assert fleet.enrol(machine, claim).status_code == 201
 
 
 def test_a_device_token_opens_the_devices_own_calls_until_it_expires(fleet: Fleet, machine: Machine) -> None:

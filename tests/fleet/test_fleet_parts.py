@@ -1,4 +1,4 @@
-"""Parts on their own: settings, migrations, transactions, the password file, what waits to be published, intake."""
+"""Parts on their own: settings, migrations, transactions, what waits to be published, intake."""
 
 from __future__ import annotations
 
@@ -73,10 +73,18 @@ def test_an_environment_variable_overrides_the_file(tmp_path: Path, monkeypatch:
         (MINIMAL + "[mqtt]\nurl='mqtt://broker.example'", "mqtts://"),
         (MINIMAL + "[mqtt]\nurl='mqtt://a:b@127.0.0.1'", "no user"),
         (MINIMAL + "[mqtt]\nurl='http://127.0.0.1'", "mqtt://"),
-        (MINIMAL + "[mqtt]\nurl='mqtts://b'\naccounts_file='x'", "password-file"),
-        (MINIMAL + "[mqtt]\nurl='mqtts://b'\naccounts='password-file'", "accounts_file"),
-        (MINIMAL + "[mqtt]\nurl='mqtts://b'\naccounts='sighup'", "dynamic-security"),
-        (MINIMAL + "[mqtt]\nurl='mqtts://b'\nservices={fleet='x'}", "the fleet's own account"),
+        (MINIMAL + "[mqtt]\nurl='mqtts://b'", "needs tls_cert and tls_key"),
+        (MINIMAL + "[mqtt]\nurl='mqtt://127.0.0.1'\nshut_out_file='x'", "do not belong together"),
+        (MINIMAL + "[mqtt]\nurl='mqtt://127.0.0.1'\nshut_out='file'", "needs a shut_out_file"),
+        (MINIMAL + "[mqtt]\nurl='mqtt://127.0.0.1'\nshut_out='sighup'", "dynamic-security"),
+        (MINIMAL + "[mqtt]\nurl='mqtts://b'\nusername='fleet'", "by the name in its certificate"),
+        (MINIMAL + "[mqtt]\nurl='mqtts://b'\npassword_file='x'", "give tls_cert and tls_key"),
+        (MINIMAL + "[mqtt]\nurl='mqtts://b'\naccounts='password-file'", "shut_out says how"),
+        (MINIMAL + "[mqtt]\nurl='mqtts://b'\naccounts_file='x'", "shut_out_file names who is revoked"),
+        (
+            MINIMAL + "[mqtt]\nurl='mqtts://b'\nservices={aggregator='x'}",
+            "shows the broker its own certificate",
+        ),
         ("tenant = ", "not valid TOML"),
     ],
 )
@@ -96,9 +104,11 @@ def test_files_that_the_settings_name_are_checked_before_anything_starts(tmp_pat
     settings = settings_of(tmp_path, MINIMAL + "tls_cert = 'c'\ntls_key = 'k'")
     with pytest.raises(StartError, match="cannot be used"):
         check_files(settings)
-    settings = settings_of(tmp_path, MINIMAL + "[mqtt]\nurl='mqtt://127.0.0.1'\npassword_file='p'")
+    settings = settings_of(tmp_path, MINIMAL + "[mqtt]\nurl='mqtts://b'\ntls_cert='p'\ntls_key='p'")
     (tmp_path / "p").write_text("\n")
-    with pytest.raises(SettingsError, match="exactly one line"):
+    with pytest.raises(
+        SettingsError, match=r"mqtt\.tls_cert .*p and mqtt\.tls_key .*p cannot be used together"
+    ):
         check_files(settings)
 
 

@@ -29,6 +29,7 @@ from fleet_world import (
     make_claims,
     make_trust,
     operator_token,
+    shown_by,
 )
 from free_ports import free_port
 from mosquitto_broker import LocalCertificates
@@ -57,11 +58,11 @@ class Site:
         self.folder, self._database_url = folder, database_url
         self.port = free_port()
         self.log = folder / "fleet.log"
-        self.passwords = folder / "passwords"
+        self.shut_out = folder / "shut-out"
         self.config = folder / "fleet.toml"
         make_trust(folder / "data")
-        (folder / "fleet.password").write_text("made-up-fleet-password")
         self.certificates = LocalCertificates(folder / "pki")
+        self.certificates.service("fleet")
         self.config.write_text(
             f"""
             listen = "127.0.0.1:0"
@@ -71,9 +72,10 @@ class Site:
             [mqtt]
             url = "mqtts://127.0.0.1:{self.port}"
             ca_file = "pki/ca.pem"
-            password_file = "fleet.password"
-            accounts = "password-file"
-            accounts_file = "passwords"
+            tls_cert = "pki/fleet.pem"
+            tls_key = "pki/fleet.key"
+            shut_out = "file"
+            shut_out_file = "shut-out"
             reconnect_s = 0.1
             """
         )
@@ -107,14 +109,14 @@ class Site:
             timeout=AMPLE_S,
         )
         assert answer.status_code == 201, answer.text
-        login = answer.json()["mqtt"]
-        client = DeviceClient(self.port, login["username"], login["password"], self.certificates.ca_file)
+        own = shown_by(machine, answer.json()["certificate"], self.folder)
+        client = DeviceClient(self.port, machine.name, self.certificates.context(own))
         client.connected.wait()
         return client
 
     def broker(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        # the fleet writes the password file when it starts; a broker without one lets nobody in
-        return broker_process(self.port, self.passwords, self.certificates, self.folder / "broker.log")
+        # the fleet makes its device CA when it starts; a broker that does not know it lets no device in
+        return broker_process(self.port, self.folder, self.certificates)
 
     def stored(self) -> list[int]:
         database = self.database()
@@ -277,10 +279,9 @@ def test_secrets_are_printed_once_and_files_of_secrets_are_private(site: Site) -
     again = site.cli(*create, status=1)
     assert "exists" in again
     with fleet_process(site.config, site.log):
-        assert stat.S_IMODE(site.passwords.stat().st_mode) & 0o007 == 0
-    log = site.log.read_text()
-    assert token not in log
-    assert "made-up-fleet-password" not in log + site.passwords.read_text()
+        for secret in ("device-ca.key", "instruction.key"):
+            assert stat.S_IMODE((site.folder / "data" / secret).stat().st_mode) == 0o600
+    assert token not in site.log.read_text()
 
 
 def test_a_port_in_use_is_one_line_and_no_trace(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

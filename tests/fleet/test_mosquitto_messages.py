@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from fleet_api_world import Fleet
 from fleet_world import TENANT, Machine, anomaly, closed
-from mosquitto_broker import MosquittoBroker
-from mosquitto_site import DEPLOYED, SENTINEL, Client, MosquittoSite
+from mosquitto_site import SENTINEL, Client, MosquittoSite
 from mosquitto_world import site
 from waiting import wait_until
 
@@ -26,39 +24,37 @@ pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def fleet_and_device(site: MosquittoSite) -> Iterator[tuple[Fleet, Machine, str]]:
-    """A fleet that has reached the broker, and one device with its password there."""
+def fleet_and_device(site: MosquittoSite) -> Iterator[tuple[Fleet, Machine]]:
+    """A fleet that has reached the broker, and one device."""
     machine = Machine(name="d-1")
-    password = site.add_devices(machine)["d-1"]
-    site.write_state()
-    site.broker.start()
+    site.add_devices(machine)
+    site.start()
     with site.fleet() as fleet:
         wait_until(
             lambda: fleet.call("GET", "/healthz").json()["broker_connected"], "the fleet to reach the broker"
         )
-        yield fleet, machine, password
+        yield fleet, machine
 
 
 def test_with_the_deployed_limits_no_event_is_dropped_while_the_fleet_reads_nothing_for_a_moment(
-    tmp_path: Path,
+    site: MosquittoSite,
 ) -> None:
     # QoS 1 to a client that is connected and silent: with Mosquitto's defaults (20 + 1000) most of these are dropped
-    many = 2500
-    limits = [line for line in (DEPLOYED / "fedge.conf").read_text().splitlines() if line.startswith("max_")]
-    assert len(limits) == 3
-    with MosquittoBroker(tmp_path, settings=limits) as broker:
-        fleet, devices = Client(broker, None), Client(broker, None)
-        fleet.subscribe("fedge/v1/#")
-        devices.flood("fedge/v1/demo/d-1/health", [*(str(n) for n in range(many)), SENTINEL])
-        fleet.read_until_sentinel()
-        assert [text for _, text in fleet.heard] == [*(str(n) for n in range(many)), SENTINEL]
+    site.start()
+    fleet, device = site.connect("fleet"), site.connect("d-1")
+    fleet.subscribe("fedge/v1/#")
+    topic = device_topic(TENANT, "d-1", Kind.HEALTH)
+    device.flood([topic] * 2500, "x")
+    device.publish(topic, SENTINEL)
+    fleet.read_until_sentinel()
+    assert len(fleet.heard) == 2501
 
 
 def test_an_end_is_heard_from_a_device_and_what_is_normal_reaches_it_again_after_the_broker_forgot(
     site: MosquittoSite,
 ) -> None:
-    with fleet_and_device(site) as (fleet, machine, password):
-        device = site.connect("d-1", password)
+    with fleet_and_device(site) as (fleet, machine):
+        device = site.connect("d-1")
         for said in (anomaly(episode="e"), closed("e")):
             event = machine.event(said)
             device.publish(device_topic(TENANT, "d-1", kind_of(said)), encode(event).decode())
@@ -69,7 +65,7 @@ def test_an_end_is_heard_from_a_device_and_what_is_normal_reaches_it_again_after
         assert heard_as_normal(device) == counter
         site.broker.stop()
         site.broker.start()
-        assert heard_as_normal(site.connect("d-1", password)) == counter
+        assert heard_as_normal(site.connect("d-1")) == counter
 
 
 def heard_as_normal(device: Client) -> int:
@@ -86,8 +82,8 @@ def heard_as_normal(device: Client) -> int:
 def test_a_device_hears_which_of_its_events_will_never_be_stored_and_a_person_sees_them(
     site: MosquittoSite,
 ) -> None:
-    with fleet_and_device(site) as (fleet, machine, password):
-        device = site.connect("d-1", password)
+    with fleet_and_device(site) as (fleet, machine):
+        device = site.connect("d-1")
         device.subscribe(device_topic(TENANT, "d-1", Kind.ACK))
         newer = encode(machine.event(anomaly())).decode().replace(".v1", ".v2")
         for text in (newer, encode(machine.event(anomaly())).decode(), '{"nothing": "of ours"}'):

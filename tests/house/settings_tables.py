@@ -165,12 +165,11 @@ FLEET: dict[str, tuple[Any, Any]] = {
     "database_url": ("sqlite:////a", "postgresql+psycopg://b"),
     "tenant": ("a", "b"),
     "mqtt.url": ("mqtt://127.0.0.1:1", "mqtts://broker.example"),
-    "mqtt.username": ("a", "b"),
-    "mqtt.password_file": ("a", "b"),
     "mqtt.ca_file": ("a.pem", "b.pem"),
+    "mqtt.tls_cert": ("a.pem", "b.pem"),
+    "mqtt.tls_key": ("a.key", "b.key"),
     "mqtt.reconnect_s": (1.0, 2),
-    "mqtt.accounts_file": ("a", "b"),
-    "mqtt.services": ({"c": "c.password"}, {"d": "d.password"}),
+    "mqtt.shut_out_file": ("a", "b"),
     "mqtt.batch_events": (1, 2),
     "mqtt.batch_wait_s": (0.5, 1),
     "mqtt.queued_events": (1000, 2000),
@@ -185,16 +184,14 @@ FLEET: dict[str, tuple[Any, Any]] = {
     "approved_families": (["pump"], ["*"]),
 }
 FLEETS = {
-    "fleet": Program(
-        FleetSettings, FLEET_PREFIX, load_fleet_settings, FLEET, {"mqtt.accounts": "password-file"}
-    ),
-    # What goes with no accounts_file.
-    "fleet, accounts by command": Program(
+    "fleet": Program(FleetSettings, FLEET_PREFIX, load_fleet_settings, FLEET, {"mqtt.shut_out": "file"}),
+    # What goes with no shut_out_file.
+    "fleet, shut out by command": Program(
         FleetSettings,
         FLEET_PREFIX,
         load_fleet_settings,
-        {k: v for k, v in FLEET.items() if k != "mqtt.accounts_file"}
-        | {"mqtt.accounts": ("none", "dynamic-security")},
+        {k: v for k, v in FLEET.items() if k != "mqtt.shut_out_file"}
+        | {"mqtt.shut_out": ("none", "dynamic-security")},
     ),
 }
 PROGRAMS = (
@@ -222,9 +219,9 @@ PROGRAMS = (
                 "fleet.token_file": ("a", "/b"),
                 "fleet.timeout_s": (0.5, 2),
                 "mqtt.url": ("mqtt://127.0.0.1:1", "mqtts://broker.example"),
-                "mqtt.username": ("a", "b"),
-                "mqtt.password_file": ("a", "/b"),
                 "mqtt.ca_file": ("a.pem", "/b.pem"),
+                "mqtt.tls_cert": ("a.pem", "/b.pem"),
+                "mqtt.tls_key": ("a.key", "/b.key"),
                 "mqtt.reconnect_s": (1.0, 2),
             },
             lists='[[family]]\nname = "a"\n',
@@ -233,7 +230,7 @@ PROGRAMS = (
 )
 REPEATED = {
     *(("agent, " + kind, key) for kind in ("replay", "plugin") for key in AGENT),
-    *(("fleet, accounts by command", key) for key in FLEET),
+    *(("fleet, shut out by command", key) for key in FLEET),
 }
 """What another entry of the same program has shown already."""
 FAMILY: dict[str, Any] = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import secrets
 import socket
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from fleet_world import (
     make_claims,
     make_trust,
     operator_token,
+    shown_by,
 )
 from free_ports import free_port
 from mosquitto_broker import LocalCertificates
@@ -85,17 +85,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     port, certificates = free_port(), LocalCertificates(folder / "pki")
     make_trust(folder / "data")
-    (folder / "fleet.password").write_text(secrets.token_urlsafe())
+    certificates.service("fleet")
     config, log = folder / "fleet.toml", folder / "fleet.log"
     config.write_text(
         f'listen = "127.0.0.1:0"\ndata_dir = "data"\ntenant = "{TENANT}"\n'
-        f'[mqtt]\nurl = "mqtts://127.0.0.1:{port}"\nca_file = "pki/ca.pem"\npassword_file = "fleet.password"\n'
-        f'accounts = "password-file"\naccounts_file = "passwords"\nreconnect_s = 0.1\n'
+        f'[mqtt]\nurl = "mqtts://127.0.0.1:{port}"\nca_file = "pki/ca.pem"\ntls_cert = "pki/fleet.pem"\n'
+        'tls_key = "pki/fleet.key"\nshut_out = "file"\nshut_out_file = "shut-out"\nreconnect_s = 0.1\n'
     )
     machine = Machine(name="press-1")
     with (
         fleet_process(config, log) as (_, url),
-        broker_process(port, folder / "passwords", certificates, folder / "broker.log"),
+        broker_process(port, folder, certificates),
     ):
         database = open_storage(f"sqlite:///{folder}/data/fleet.sqlite")
         with database.write() as session:
@@ -103,10 +103,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         (claim,) = make_claims(database, now=time.time())
         database.close()
         headers = {"Authorization": f"Bearer {claim}"}
-        login = httpx.post(
+        answer = httpx.post(
             f"{url}/v1/enrolments", json=machine.enrolment(), headers=headers, timeout=AMPLE_S
-        ).json()["mqtt"]
-        device = DeviceClient(port, login["username"], login["password"], certificates.ca_file)
+        )
+        own = shown_by(machine, answer.json()["certificate"], folder)
+        device = DeviceClient(port, machine.name, certificates.context(own))
         wait_until(lambda: "broker_connected" in log.read_text(), "the fleet to reach the broker")
         yield Site(url=url, token_file=folder / "token", device=device, machine=machine, log=log)
         device.close()
@@ -246,8 +247,8 @@ def test_a_port_in_use_is_told_with_what_to_do(tmp_path: Path) -> None:
         assert "choose another" in line
         certificates = LocalCertificates(tmp_path)
         line = refusal(
-            "simulations.broker", "--listen", address, "--passwords", str(tmp_path / "passwords"),
-            "--certificate", str(certificates.certificate), "--key", str(certificates.key),
+            "simulations.broker", "--listen", address, "--tenant", "demo", "--shut-out", str(tmp_path / "shut-out"),
+            "--clients", str(certificates.clients_file), "--certificate", str(certificates.certificate), "--key", str(certificates.key),
         )  # fmt: skip
         assert f"cannot listen on {address}" in line
 

@@ -81,7 +81,7 @@ def come_up(machine: DebianMachine, steps: list[str], *units: str) -> None:
 
 
 def see_it_work(machine: DebianMachine, unit: str) -> None:
-    said = "broker_accounts_compared" if unit == "fedge-fleet.service" else "broker_connected"
+    said = "broker_door_compared" if unit == "fedge-fleet.service" else "broker_connected"
     machine.wait_for(unit, said, unless="broker_unreachable")
 
 

@@ -26,7 +26,7 @@ PACKAGES = (
     "aggregator.rounds",
     "aggregator.triggers",
     "fleet.auth",
-    "fleet.broker_accounts.accounts",
+    "fleet.broker_door.broker_files",
     "fleet.enrolment",
     "fleet.rollouts",
 )

@@ -13,7 +13,7 @@ import aiomqtt
 import paho.mqtt.client as paho
 import pytest
 from free_ports import free_port
-from mosquitto_broker import MosquittoBroker
+from mosquitto_broker import LocalCertificates, MosquittoBroker
 
 from runtime.errors import SettingsError
 from service.broker_account import BrokerAccount
@@ -34,22 +34,57 @@ def account(url: str = "mqtt://127.0.0.1:1", **settings: Any) -> BrokerAccount:
         ("https://broker.example", "mqtts://host"),
         ("mqtts://broker.example:port", "mqtts://host"),
         ("mqtts://", "mqtts://host"),
+        ("mqtts://broker.example", "needs tls_cert and tls_key"),
     ],
 )
-def test_an_address_that_is_none_or_would_show_the_password_is_refused(url: str, words: str) -> None:
+def test_an_address_that_is_none_or_would_show_messages_is_refused(url: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         BrokerSettings(url=url)
 
 
-def test_files_that_cannot_be_used_are_named_and_their_content_is_not(tmp_path: Path) -> None:
-    (tmp_path / "two-lines").write_text("secret\nsecret\n")
-    with pytest.raises(SettingsError, match=r"mqtt\.password_file: cannot read .*none"):
-        account(password_file=tmp_path / "none")
-    with pytest.raises(SettingsError, match=r"two-lines must hold exactly one line") as caught:
-        account(password_file=tmp_path / "two-lines")
-    assert "secret\n" not in str(caught.value)
-    with pytest.raises(SettingsError, match=r"mqtt\.ca_file .*two-lines holds no usable CA"):
-        account("mqtts://broker.example", ca_file=tmp_path / "two-lines")
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    certificates = LocalCertificates(tmp_path / "pki")
+    certificate, key = certificates.service("fleet")
+    _, other = certificates.service("aggregator")
+    (tmp_path / "no-ca").write_text("secret\n")
+    own = {"ca_file": certificates.ca_file, "tls_cert": certificate, "tls_key": key}
+    account("mqtts://broker.example", **own)
+    for wrong, words in (
+        ({"ca_file": tmp_path / "no-ca"}, r"mqtt\.ca_file .*no-ca holds no usable CA"),
+        (
+            {"tls_cert": tmp_path / "none"},
+            r"mqtt\.tls_cert .*none and mqtt\.tls_key .* cannot be used together",
+        ),
+        ({"tls_key": other}, r"fleet\.pem and mqtt\.tls_key .*aggregator\.key cannot be used together"),
+    ):
+        with pytest.raises(SettingsError, match=words) as caught:
+            account("mqtts://broker.example", **own | wrong)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_renewed_certificate_is_shown_at_the_next_connection_and_one_that_does_not_fit_ends_nothing(
+    tmp_path: Path,
+) -> None:
+    shown: list[str] = []
+    with MosquittoBroker(tmp_path, knows_clients=True, settings=["log_type all"]) as broker:
+        certificate, key = broker.certificates.service("former")
+        there = account(
+            broker.url, ca_file=broker.ca_file, tls_cert=certificate, tls_key=key, reconnect_s=0.01
+        )
+        renewed = [path.read_bytes() for path in broker.certificates.service("renewed")]
+
+        async def session(_client: aiomqtt.Client) -> None:
+            shown.append(broker.log.read_text().rpartition(", u'")[2].partition("'")[0])
+            if shown[-1] == "renewed":
+                raise Enough
+            certificate.write_bytes(renewed[0])  # the key comes a moment later
+            asyncio.get_running_loop().call_later(0.1, key.write_bytes, renewed[1])
+            raise aiomqtt.MqttError("the connection broke")
+
+        with pytest.raises(Enough):
+            asyncio.run(there.stay_connected(session))
+    assert shown == ["former", "renewed"]
 
 
 class Enough(Exception):  # noqa: N818 - no error: the test has seen what it wanted
@@ -143,8 +178,9 @@ def test_the_loops_thread_alone_writes_and_reads_a_connection_over_tls(
                 if len(heard) == 200:
                     raise Enough
 
-    with MosquittoBroker(tmp_path) as broker:
-        there = account(broker.url, ca_file=broker.ca_file)
+    with MosquittoBroker(tmp_path, knows_clients=True) as broker:
+        certificate, key = broker.certificates.service("fleet")
+        there = account(broker.url, ca_file=broker.ca_file, tls_cert=certificate, tls_key=key)
         with pytest.raises(ExceptionGroup) as ended:
             asyncio.run(there.stay_connected(session))
     assert ended.value.subgroup(Enough) is not None

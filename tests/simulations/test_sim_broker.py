@@ -1,58 +1,49 @@
-"""The embedded broker: loopback only, no stranger, and each device its own topics."""
+"""The embedded broker: loopback only, a certificate from everybody, and each device its own topics."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import paho.mqtt.client as mqtt
 import pytest
 from free_ports import free_port, is_taken
+from mosquitto_broker import LocalCertificates
 from paho.mqtt.enums import CallbackAPIVersion
 from waiting import died, wait_until
 
 from simulations.broker import may
-from simulations.certificates import Certificates, create_certificates
-
-
-def password_line(user: str, password: str) -> str:
-    salt = b"0123456789ab"
-    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
-    return f"{user}:$7$101${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
 
 
 class Embedded(NamedTuple):
-    """The broker under test: where it listens, whose accounts it reads, whom its clients trust."""
+    """The broker under test: where it listens, who is shut out, whom it and its clients trust."""
 
     port: int
-    passwords: Path
-    certificates: Certificates
+    shut_out: Path
+    certificates: LocalCertificates
 
 
-def command(listen: str, passwords: Path, certificates: Certificates) -> list[str]:
+def command(listen: str, shut_out: Path, certificates: LocalCertificates) -> list[str]:
     return [
-        *(sys.executable, "-m", "simulations.broker", "--listen", listen, "--passwords", str(passwords)),
-        *("--certificate", str(certificates.server_certificate), "--key", str(certificates.server_key)),
+        *(sys.executable, "-m", "simulations.broker", "--listen", listen, "--tenant", "demo"),
+        *("--shut-out", str(shut_out), "--clients", str(certificates.clients_file)),
+        *("--certificate", str(certificates.certificate), "--key", str(certificates.key)),
     ]
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     folder = tmp_path_factory.mktemp("broker")
-    passwords = folder / "passwords"
-    lines = [password_line(user, f"{user}-secret") for user in ("d01", "d02", "fleet")]
-    passwords.write_text("\n".join((*lines, "bob:hunter2", "")))
-    made = Embedded(free_port(), passwords, create_certificates(folder))
+    made = Embedded(free_port(), folder / "shut-out", LocalCertificates(folder / "pki"))
     log = folder / "broker.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command(f"127.0.0.1:{made.port}", passwords, made.certificates), stderr=sink
+            command(f"127.0.0.1:{made.port}", made.shut_out, made.certificates), stderr=sink
         )
     try:
         wait_until(lambda: is_taken(made.port), "the broker to listen", unless=lambda: died(process, log))
@@ -62,22 +53,54 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
         process.wait()
 
 
-def connect(
-    broker: Embedded, user: str | None, password: str | None
-) -> tuple[mqtt.Client, list[str], list[str]]:
-    """Returns (client, connect reasons, messages)."""
-    reasons: list[str] = []
-    messages: list[str] = []
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"{user}-{time.monotonic_ns()}")
-    client.tls_set(str(broker.certificates.ca))
-    client.on_connect = lambda *a: reasons.append(str(a[3]))
-    client.on_message = lambda _c, _u, m: messages.append(m.topic)
-    client.on_disconnect = lambda *_: reasons.append("gone")
-    if user:
-        client.username_pw_set(user, password)
-    client.connect("127.0.0.1", broker.port, 10)
-    turn(client, lambda: bool(reasons), "the broker's answer")
-    return client, reasons, messages
+class Client:
+    """One connection, with what the broker said and when it ended."""
+
+    def __init__(
+        self,
+        broker: Embedded,
+        own: tuple[Path, Path] | None,
+        client_id: str,
+        *,
+        will: str = "",
+        tls: bool = True,
+    ) -> None:
+        self.reasons: list[str] = []
+        self.heard: list[str] = []
+        self._subscribed: list[object] = []
+        self.paho = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id)
+        if tls:
+            self.paho.tls_set_context(broker.certificates.context(own))
+        if will:
+            self.paho.will_set(will, "will", 1)
+        self.paho.on_connect = lambda *a: self.reasons.append(str(a[3]))
+        self.paho.on_message = lambda _c, _u, m: self.heard.append(m.topic)
+        self.paho.on_disconnect = lambda *_: self.reasons.append("gone")
+        self.paho.on_subscribe = lambda *a: self._subscribed.append(a)
+        with suppress(ssl.SSLError):
+            self.paho.connect("127.0.0.1", broker.port, 10)
+            turn(self.paho, lambda: bool(self.reasons), "the broker's answer")
+
+    @property
+    def is_in(self) -> bool:
+        return self.reasons == ["Success"]
+
+    def subscribe(self, topic: str) -> None:
+        self._subscribed.clear()
+        self.paho.subscribe(topic, 1)
+        turn(self.paho, lambda: bool(self._subscribed), "the subscription")
+
+    def publish(self, topic: str) -> None:
+        sent = self.paho.publish(topic, b"x", 1)
+        turn(self.paho, sent.is_published, "the broker's acknowledgement")
+
+
+def service(broker: Embedded, name: str) -> Client:
+    return Client(broker, broker.certificates.service(name), name)
+
+
+def device(broker: Embedded, name: str) -> Client:
+    return Client(broker, broker.certificates.device(name), name)
 
 
 def turn(client: mqtt.Client, done: Callable[[], bool], what: str) -> None:
@@ -90,47 +113,46 @@ def turn(client: mqtt.Client, done: Callable[[], bool], what: str) -> None:
     wait_until(is_done, what)
 
 
-@pytest.mark.parametrize(
-    ("user", "password"), [(None, None), ("d01", "wrong"), ("stranger", "x"), ("bob", "hunter2")]
-)
-def test_who_has_no_account_with_this_password_is_turned_away(
-    broker: Embedded, user: str | None, password: str | None
+def test_who_shows_no_certificate_of_ours_or_another_name_than_his_is_turned_away(
+    broker: Embedded, tmp_path: Path
 ) -> None:
-    _, reasons, _ = connect(broker, user, password)
-    assert reasons[0] != "Success"
+    assert device(broker, "d01").is_in
+    strangers = LocalCertificates(tmp_path / "strangers")
+    own = broker.certificates.device("d02")
+    for shown, client_id in ((None, "d01"), (strangers.device("d01"), "d01"), (own, "d01"), (own, "fleet")):
+        assert "Success" not in Client(broker, shown, client_id).reasons
 
 
 def test_nobody_is_heard_without_tls(broker: Embedded) -> None:
-    connected, gone = [], []
-    client = mqtt.Client(CallbackAPIVersion.VERSION2)
-    client.username_pw_set("d01", "d01-secret")
-    client.on_connect = lambda *a: connected.append(a)
-    client.on_disconnect = lambda *a: gone.append(a)
-    client.connect("127.0.0.1", broker.port, 10)
-    turn(client, lambda: bool(gone), "the end of the connection")
-    assert not connected
+    assert Client(broker, None, "d01", tls=False).reasons == ["gone"]
+
+
+def test_a_device_cannot_end_the_session_of_another_nor_leave_a_will_in_its_name(broker: Embedded) -> None:
+    victim, thief = device(broker, "d03"), broker.certificates.device("d04")
+    victim.subscribe("fedge/v1/demo/d03/ack")
+    assert not Client(broker, thief, "d03").is_in
+    assert not Client(broker, thief, "d04", will="fedge/v1/demo/d03/death").is_in
+    service(broker, "fleet").publish("fedge/v1/demo/d03/ack")
+    turn(victim.paho, lambda: bool(victim.heard), "the message")
+    assert victim.is_in
 
 
 def test_a_device_reaches_its_own_topics_and_nobody_elses(broker: Embedded) -> None:
-    fleet, _, heard = connect(broker, "fleet", "fleet-secret")
-    subscribed: list[object] = []
-    fleet.on_subscribe = lambda *a: subscribed.append(a)
-    fleet.subscribe("fedge/v1/+/+/health", 1)
-    turn(fleet, lambda: bool(subscribed), "the subscription")
-    device, reasons, _ = connect(broker, "d01", "d01-secret")
-    assert reasons == ["Success"]
-    device.publish("fedge/v1/demo/d02/health", b"forged", 1)
-    mine = device.publish("fedge/v1/demo/d01/health", b"mine", 1)
-    turn(device, mine.is_published, "the broker's acknowledgement")
-    turn(fleet, lambda: bool(heard), "the message")
-    assert heard == ["fedge/v1/demo/d01/health"]
+    fleet, speaker = service(broker, "fleet"), device(broker, "d01")
+    fleet.subscribe("fedge/v1/demo/+/health")
+    speaker.publish("fedge/v1/demo/d02/health")
+    speaker.publish("fedge/v1/demo/d01/health")
+    turn(fleet.paho, lambda: bool(fleet.heard), "the message")
+    assert fleet.heard == ["fedge/v1/demo/d01/health"]
 
 
-def test_a_device_enrolled_later_is_let_in_without_a_restart(broker: Embedded) -> None:
-    passwords = broker.passwords
-    passwords.write_text(passwords.read_text() + password_line("d09", "new") + "\n")
-    _, reasons, _ = connect(broker, "d09", "new")
-    assert reasons[0] == "Success"
+def test_who_is_revoked_while_he_is_in_is_thrown_out_and_stays_out(broker: Embedded) -> None:
+    stays, revoked = device(broker, "d05"), device(broker, "d06")
+    broker.shut_out.write_text("d06\n")
+    turn(revoked.paho, lambda: "gone" in revoked.reasons, "the broker to hang up")
+    assert "Success" not in device(broker, "d06").reasons
+    stays.publish("fedge/v1/demo/d05/health")
+    assert stays.is_in
 
 
 @pytest.mark.parametrize(
@@ -138,6 +160,7 @@ def test_a_device_enrolled_later_is_let_in_without_a_restart(broker: Embedded) -
     [
         ("d01", "fedge/v1/demo/d01/anomaly", True, True),
         ("d01", "fedge/v1/demo/d02/anomaly", True, False),
+        ("d01", "fedge/v1/another/d01/anomaly", True, False),
         ("d01", "fedge/v1/demo/d01/desired", True, False),
         ("d01", "fedge/v1/demo/d01/desired", False, True),
         ("d01", "fedge/v1/demo/d02/desired", False, False),
@@ -148,19 +171,22 @@ def test_a_device_enrolled_later_is_let_in_without_a_restart(broker: Embedded) -
         ("d01", "#", False, False),
         ("d01", "fedge/v1/demo/+/desired", False, False),
         ("fleet", "fedge/v1/demo/+/anomaly", False, True),
+        ("fleet", "fedge/v1/another/+/anomaly", False, False),
+        ("fleet", "fedge/v1/demo/d01/desired", True, True),
+        ("fleet", "fedge/v1/demo/training/pump", True, False),
         ("fleet", "$SYS/#", False, False),
         ("aggregator", "fedge/v1/demo/training/pump", True, True),
-        ("aggregator", "fedge/v1/demo/+/drift", False, True),
+        ("aggregator", "fedge/v1/demo/+/drift", False, False),
         ("aggregator", "fedge/v1/demo/d01/desired", True, False),
     ],
 )
 def test_rights_of_a_user_on_a_topic(user: str, topic: str, publish: bool, allowed: bool) -> None:
-    assert may(user, topic, publish=publish) is allowed
+    assert may(user, topic, "demo", publish=publish) is allowed
 
 
-def refusal(listen: str, broker: Embedded, passwords: Path) -> str:
+def refusal(listen: str, broker: Embedded, shut_out: Path) -> str:
     done = subprocess.run(
-        command(listen, passwords, broker.certificates), capture_output=True, text=True, check=False
+        command(listen, shut_out, broker.certificates), capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

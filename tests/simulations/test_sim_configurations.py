@@ -57,13 +57,13 @@ def test_each_agent_reads_the_very_detection_and_privacy_that_the_scenario_holds
         AggregatorTrust(settings)
 
 
-@pytest.mark.parametrize(("mosquitto", "kept"), [(MOSQUITTO, "dynamic-security"), (None, "password-file")])
-def test_the_fleet_keeps_the_accounts_of_the_broker_that_the_world_has(
+@pytest.mark.parametrize(("mosquitto", "kept"), [(MOSQUITTO, "dynamic-security"), (None, "file")])
+def test_the_fleet_tells_the_broker_that_the_world_has_who_is_shut_out(
     tmp_path: Path, mosquitto: Mosquitto | None, kept: str
 ) -> None:
     prepared(tmp_path, Scenario(), mosquitto)
     mqtt = load_fleet_settings(tmp_path / "fleet" / "fleet.toml", {}).mqtt
     assert mqtt is not None
-    assert mqtt.accounts == kept
+    assert mqtt.shut_out == kept
     assert mqtt.url.startswith("mqtts://127.0.0.1:")
-    assert set(mqtt.services) == {"aggregator"}
+    assert mqtt.tls_cert == tmp_path / "fleet" / ".." / "pki" / "fleet.pem"
