@@ -1,7 +1,8 @@
 """The database of a fleet of commit 7cc0d60, before identities: what its devices had they keep, and its claims are over.
 
 `golden/fleet_of_7cc0d60.json` holds every row of one, written by that commit: four devices enrolled by one claim, one of which
-said in a birth that it is of another family, with labels no database should hold; one is revoked.
+said in a birth that it is of another family, with labels no database should hold; one is revoked. And what an agent of that
+commit sends to enrol.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from databases import Databases
+from fleet_api_world import Fleet, fleet, is_problem
 from fleet_world import Machine
 from sqlalchemy import select
 
@@ -25,6 +27,8 @@ from fleet.storage.base import Database, open_database
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.identity import load_private_key, load_public_key, verify_token
 from service.errors import UnauthenticatedError
+
+__all__ = ["fleet"]  # the fixture
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden" / "fleet_of_7cc0d60.json").read_text())
 
@@ -83,3 +87,15 @@ def test_claims_that_let_in_any_device_as_anything_are_over_and_say_so(upgraded:
         for token in GOLDEN["claims"]:
             with pytest.raises(UnauthenticatedError, match="was revoked; make another"):
                 check_open(find_claim(session, token), 0.0)
+
+
+def test_an_agent_of_before_is_told_in_one_sentence_what_to_do_and_its_claim_is_not_used(
+    fleet: Fleet,
+) -> None:
+    claim = fleet.claim()
+    answer = fleet.call("POST", "/v1/enrolments", claim, json=GOLDEN["enrolment"])
+    is_problem(answer, 400, "install the agent of this fleet's version", "nothing is lost")
+    said = answer.json()["detail"]
+    assert len(said) <= 300, "that agent shows no more of it"
+    assert "\n" not in said
+    assert fleet.enrol(Machine(name="press-9"), claim).status_code == 201
