@@ -44,9 +44,10 @@ from agent_world import (  # noqa: E402 - needs the path above; the same small d
     write_device,
 )
 from mosquitto_broker import MosquittoBroker  # noqa: E402 - as above
+from sealing_world import fleet_message  # noqa: E402 - as above
 from waiting import wait_until  # noqa: E402 - as above
 
-from protocol.messages.envelope import Event, decode, encode  # noqa: E402 - as above
+from protocol.messages.envelope import decode  # noqa: E402 - as above
 from protocol.messages.kinds import Kind  # noqa: E402 - as above
 from protocol.messages.payloads import Ack, AnomalyEvent, BootAck  # noqa: E402 - as above
 from protocol.topics import UPLINK_KINDS, device_topic, parse_device_topic, uplink_filter  # noqa: E402 - as above
@@ -142,8 +143,8 @@ class Fleet:
             self.anomalies.add(event.id)
         self.numbers[f"{event.source}/{event.boot_id}"].add(event.sequence)
         ack = Ack(boots=(BootAck(boot_id=event.boot_id, ranges=((event.sequence, event.sequence),)),))
-        answer = Event(source="fleet", boot_id="fleet", sequence=1, time=time.time(), data=ack)
-        client.publish(device_topic(TENANT, event.source, Kind.ACK), encode(answer), qos=1)
+        answer = fleet_message(ack, tenant=TENANT, device=event.source)
+        client.publish(device_topic(TENANT, event.source, Kind.ACK), answer, qos=1)
 
     def close(self) -> None:
         """Hang up."""

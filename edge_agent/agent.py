@@ -283,7 +283,7 @@ class Agent:
         for invitation in downlink.invitations:
             attempt("invitation", partial(self._invite, invitation, wall_s), None)
         for desired in downlink.desired:
-            attempt("desired release", partial(self._installation.submit, desired), None)
+            self._posts += attempt("desired release", partial(self._installation.submit, desired), [])
         run("model swap", self._swap_model, None)
         attempt("commands", partial(self._obey, downlink.commands), None)
         run("recommissioning", self._pipeline.recommission_if_asked, None)
@@ -304,7 +304,7 @@ class Agent:
         self._learner.invite(invitation, wall_s)
 
     def _obey(self, messages: tuple[Commands, ...]) -> None:
-        self._executor.hear(messages)
+        self._posts += self._executor.hear(messages)
         self._posts += self._executor.turn()
         for recovered in self._executor.take_recovered():
             self._tell_drift(recovered)

@@ -9,6 +9,7 @@ from typing import Protocol
 from edge_agent.installation.active import ActiveRelease
 from edge_agent.learner_supervisor import LearnerSupervisor
 from edge_agent.remote.executor import Executor
+from protocol.messages.commands import CommandResult
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
 
@@ -31,8 +32,8 @@ class Clocks:
 class Installation(Protocol):
     """Which release to run; `edge_agent.installation.installer.Installer` is one. Every call returns at once."""
 
-    def submit(self, desired: DesiredState) -> None:
-        """Ask for a release."""
+    def submit(self, desired: DesiredState) -> list[CommandResult]:
+        """Ask for a release; returns what the fleet is told at once."""
 
     def poll(self) -> list[InstallReport]:
         """Reports made since the last call."""

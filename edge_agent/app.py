@@ -32,6 +32,7 @@ from edge_agent.errors import RestartNeededError
 from edge_agent.fetch_conditions import FetchConditions
 from edge_agent.fleet_client import FleetClient, FleetEndpoint, FleetWord
 from edge_agent.fleet_poll import CommandRoad, FleetPoll
+from edge_agent.fleet_words import FleetWords
 from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals, headline
 from edge_agent.identity_key import open_identity
 from edge_agent.installation.acceptance import Requirements
@@ -54,6 +55,7 @@ from edge_agent.remote.diagnosis import Diagnosis
 from edge_agent.remote.fleet_settings import SettingsInForce
 from edge_agent.remote.journal import CommandFile
 from edge_agent.remote.log_ring import LogRing
+from edge_agent.report_seals import ReportSeals
 from edge_agent.reporting import StatusReporter
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.score_log import ScoreLog
@@ -62,12 +64,12 @@ from edge_agent.source_host import open_for_loop
 from edge_agent.sources.port import Source
 from edge_agent.status import load_counters
 from edge_agent.stop_signals import StopSignals
-from edge_agent.telemetry import Identity, Telemetry, last_will, subscriptions
+from edge_agent.telemetry import Identity, OwnRoads, Telemetry, last_will, subscriptions
 from edge_agent.trusted_clock import TrustedClock
 from edge_agent.update_trust import LOOK_EVERY_S, UpdateTrust, open_trust
 from edge_agent.version import AGENT_VERSION
 from protocol.messages.kinds import InstallStep
-from protocol.messages.payloads import Birth, DesiredState
+from protocol.messages.payloads import Birth
 from runtime.bounded_logs import log_to_stderr
 from runtime.durable_files import private_directory
 from runtime.errors import FedgeError
@@ -131,7 +133,7 @@ def _build(
     choice = DelegateChoice(settings.inference.delegate, settings.inference.library, ChildTrial())
     fetching = FetchConditions(settings.installation, lambda: counters.update_bytes, clock.boot_s)
     trust = open_trust(settings, clock, None if fleet is None else fleet.trust_file)
-    installer = _installer(settings, source, fleet, CountedBundles(fleet, counters), trust, fetching, choice)
+    installer = _installer(settings, source, CountedBundles(fleet, counters), trust, fetching, choice)
     stack.callback(installer.close)
     announce_start(paths.status, process)  # not before: another agent may have the directory
     if (active := installer.active()) is not None:
@@ -157,7 +159,7 @@ def _build(
     )
     link = _link(settings, identity, waking.set, clock.wall_s(), stack)
     certificate = _kept_certificate(settings, enrolled, fleet, clock, link, stack)
-    desired, own_word = _roads(fleet, settings, link, waking.set, stack)
+    roads = _roads(fleet, settings, link, _repository_poll(fleet, trust, installer, stack), waking, stack)
     commands = CommandFile(paths.commands)
     in_force = SettingsInForce(settings, commands.journal.settings, commands.journal.unmet)
     pipeline = Pipeline(
@@ -204,7 +206,6 @@ def _build(
         diagnosis=diagnosis,
         outbox=outbox,
         clock=clock,
-        own_word=own_word,
     )
     hands = Hands(installation=installer, learner=learner, executor=executor)
     telemetry = Telemetry(
@@ -213,7 +214,16 @@ def _build(
         link,
         counters,
         now=lambda: moment_of(clock),
-        polled=desired.take if desired else lambda: None,
+        words=FleetWords(
+            tenant=identity.tenant,
+            device=identity.device,
+            keys=trust.fleet_keys,
+            earliest_s=clock.earliest_s,
+            monotonic=time.monotonic,
+            doubt=roads.doubt,
+        ),
+        sealing=_sealing(settings, identity, waking, stack),
+        roads=roads,
         certificate=certificate,
     )
     reporter = StatusReporter(
@@ -240,23 +250,35 @@ def _build(
         clocks=clocks,
     )
     installer.start(wake=waking.set)
-    _keep_fresh(trust, fleet, installer.look_again, stack)
     return agent
 
 
-def _keep_fresh(
-    trust: UpdateTrust, fleet: FleetClient | None, on_change: Callable[[], None], stack: ExitStack
-) -> None:
-    """Ask what the signed repository says: at once, and from then on when it is due; nothing where there is none to ask."""
+def _repository_poll(
+    fleet: FleetClient | None, trust: UpdateTrust, installer: Installer, stack: ExitStack
+) -> FleetPoll[UpdateTrust] | None:
+    """Asks what the signed repository says: at once, and from then on when it is due; None where there is none to ask."""
+    if fleet is None:
+        return None
 
     def ask(_etag: str) -> FleetWord[UpdateTrust]:
         has_changed = trust.refresh()
         return FleetWord(state=trust if has_changed else None, etag="", is_unchanged=not has_changed)
 
-    if fleet is not None:
-        poll = FleetPoll(ask, name="repository", every_s=LOOK_EVERY_S, is_needed=trust.is_due, wake=on_change)
-        stack.callback(poll.close)
-        poll.ask_soon()
+    poll = FleetPoll(
+        ask, name="repository", every_s=LOOK_EVERY_S, is_needed=trust.is_due, wake=installer.look_again
+    )
+    stack.callback(poll.close)
+    poll.ask_soon()
+    return poll
+
+
+def _sealing(
+    settings: Settings, identity: Identity, waking: threading.Event, stack: ExitStack
+) -> ReportSeals:
+    key = open_identity(settings)
+    sealing = ReportSeals(key, tenant=identity.tenant, device=identity.device, wake=waking.set)
+    stack.callback(sealing.close)
+    return sealing
 
 
 def _vitals(counters: Counters, wall_s: float, blind_after_windows: int) -> Vitals:
@@ -281,7 +303,6 @@ def _wait(waking: threading.Event, timeout_s: float) -> bool:
 def _installer(
     settings: Settings,
     source: Source,
-    fleet: FleetClient | None,
     bundles: CountedBundles,
     trust: UpdateTrust,
     fetching: FetchConditions,
@@ -294,7 +315,6 @@ def _installer(
         trust=trust,
         requirements=Requirements(family=settings.family, features=source.spec),
         source=bundles,
-        ask_fleet=None if fleet is None else lambda: fleet.desired().state,
         hindrance=fetching.hindrance,
         probe=ProbeWithDelegate(ChildProbe(), choice),
     )
@@ -350,22 +370,30 @@ def _roads(
     fleet: FleetClient | None,
     settings: Settings,
     link: MqttLink | None,
-    wake: Callable[[], None],
+    repository: FleetPoll[UpdateTrust] | None,
+    waking: threading.Event,
     stack: ExitStack,
-) -> tuple[FleetPoll[DesiredState] | None, CommandRoad | None]:
+) -> OwnRoads:
     """What the fleet is asked over HTTPS: what to run, and what to do and be; nothing where there is none to ask."""
-    if fleet is None or settings.fleet is None:
-        return None, None
+    if fleet is None or settings.fleet is None or repository is None:
+        return OwnRoads()
+    every_s = settings.fleet.poll_s
 
     def is_away() -> bool:
         return link is None or not link.is_connected
 
-    every_s = settings.fleet.poll_s
-    desired = FleetPoll(fleet.desired, name="desired", every_s=every_s, is_needed=is_away, wake=wake)
+    desired = FleetPoll(fleet.desired, name="desired", every_s=every_s, is_needed=is_away, wake=waking.set)
     stack.callback(desired.close)
-    road = CommandRoad(fleet.commands, send=fleet.tell_result, every_s=every_s, is_needed=is_away, wake=wake)
-    stack.callback(road.close)
-    return desired, road
+    commands = CommandRoad(
+        fleet.commands, send=fleet.tell_result, every_s=every_s, is_needed=is_away, wake=waking.set
+    )
+    stack.callback(commands.close)
+
+    def doubt() -> None:
+        for poll in (repository, desired, commands):
+            poll.ask_soon()
+
+    return OwnRoads(asked=(desired, commands), tell=commands.tell, doubt=doubt)
 
 
 def _offer(installer: Installer, buffer: SampleBuffer) -> Device:

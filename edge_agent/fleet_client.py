@@ -25,10 +25,8 @@ from edge_agent.update_trust import Fetched
 from protocol.enrolment import CertificateAnswer, CertificateQuestion
 from protocol.errors import IdentityError, MessageError
 from protocol.identity import TOKEN_LIFETIME_S, IdentityKey, issue_token, key_from_compressed
-from protocol.messages.commands import CommandResult, Commands
-from protocol.messages.envelope import CLOUD_EVENT, decode
+from protocol.messages.envelope import CLOUD_EVENT, Event, decode
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import DesiredState
 from protocol.names import DeviceId
 
 __all__ = ["Answer", "BundleStream", "FleetClient", "FleetEndpoint", "FleetWord"]
@@ -47,7 +45,7 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 
 @dataclass(frozen=True, kw_only=True)
 class FleetWord(Generic[T]):
-    """What the fleet says to this device.
+    """What was answered in the fleet's name: a message as it came, whose seal is not yet checked.
 
     `state` is None where it says nothing, or where nothing changed since `etag` was given (`is_unchanged`).
     """
@@ -100,7 +98,7 @@ class FleetClient:
         self._fleet_offset_s: float | None = None
         self._token = ("", float("-inf"))
 
-    def desired(self, etag: str = "") -> FleetWord[DesiredState]:
+    def desired(self, etag: str = "") -> FleetWord[Event]:
         """Ask what this device shall run; for devices behind a firewall that blocks MQTT.
 
         Args:
@@ -109,21 +107,20 @@ class FleetClient:
         Raises:
             FleetError: see `FleetEndpoint.exchange`; FleetAnswerError also for a malformed state.
         """
-        return self._word("/v1/device/desired", etag, DesiredState, Kind.DESIRED)
+        return self._word("/v1/device/desired", etag, Kind.DESIRED)
 
-    def commands(self, etag: str = "") -> FleetWord[Commands]:
+    def commands(self, etag: str = "") -> FleetWord[Event]:
         """Ask what this device shall do and be; arguments and errors as `desired`."""
-        return self._word("/v1/device/commands", etag, Commands, Kind.COMMANDS)
+        return self._word("/v1/device/commands", etag, Kind.COMMANDS)
 
-    def tell_result(self, result: CommandResult) -> None:
-        """Say what became of a command; for devices whose events do not reach the broker. Raises FleetError."""
-        body = msgspec.json.encode(result)
+    def tell_result(self, message: bytes) -> None:
+        """Say what became of a command, in a sealed message; for devices whose events do not reach the broker. Raises FleetError."""
         self._in_time(
             lambda: self._endpoint.exchange(
                 "POST",
                 "/v1/device/results",
-                headers={**self._headers(), "Content-Type": "application/json"},
-                body=body,
+                headers={**self._headers(), "Content-Type": CLOUD_EVENT},
+                body=message,
             )
         )
 
@@ -141,7 +138,7 @@ class FleetClient:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FleetAnswerError(f"POST {path}: the fleet's answer is no certificate: {error}") from None
 
-    def _word(self, path: str, etag: str, kind: type[T], said: Kind) -> FleetWord[T]:
+    def _word(self, path: str, etag: str, kind: Kind) -> FleetWord[Event]:
         known = {"If-None-Match": etag} if etag else {}
         answer = self._ask(path, {"Accept": f"{CLOUD_EVENT}, application/problem+json", **known})
         if answer.status == 304:
@@ -149,13 +146,16 @@ class FleetClient:
         new_etag = answer.headers.get("etag", "")
         if answer.status == 204:
             return FleetWord(state=None, etag=new_etag, is_unchanged=False)
+        if not answer.headers.get("content-type", "").startswith(CLOUD_EVENT):
+            raise FleetAnswerError(
+                f"GET {path}: the fleet's answer is not sealed: the fleet is older than this agent; nothing is obeyed before it has been"
+                " upgraded"
+            )
         try:
-            state = decode(answer.body, said).data
+            event = decode(answer.body, kind)
         except MessageError as error:
             raise FleetAnswerError(f"GET {path}: the fleet's answer is malformed: {error}") from None
-        if not isinstance(state, kind):
-            raise FleetAnswerError(f"GET {path}: the fleet answered with a {type(state).__name__}")
-        return FleetWord(state=state, etag=new_etag, is_unchanged=False)
+        return FleetWord(state=event, etag=new_etag, is_unchanged=False)
 
     def family_roster(self) -> dict[DeviceId, EllipticCurvePublicKey]:
         """The identity keys of all devices of this device's family that the fleet lets in, this one included.

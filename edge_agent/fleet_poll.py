@@ -1,8 +1,8 @@
 """Asks the fleet over HTTPS for its own word: what this device shall run, or what it shall do and be.
 
-For firewalls that let no MQTT through, and wherever a broker's word is only a hint to ask. One daemon thread a question, that
-sleeps most of its life; an unchanged answer costs some hundred bytes (ETag). It decides nothing: a word that also came
-over MQTT is recognised by its counter.
+For firewalls that let no MQTT through, and once an hour in any case: a broker can hold a word back, and a sealed word says nothing
+of those after it. One daemon thread a question, that sleeps most of its life; an unchanged answer costs some hundred
+bytes (ETag). It believes nothing and decides nothing: a word is the fleet's by its seal, and news by its counter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 
 from edge_agent.errors import FleetAnswerError, FleetError
 from edge_agent.fleet_client import FleetWord
-from protocol.messages.commands import CommandResult, Commands
+from protocol.messages.envelope import Event
 
 __all__ = ["CommandRoad", "FleetPoll"]
 
@@ -31,12 +31,7 @@ _MOST_RESULTS: Final = 16
 
 
 class FleetPoll(Generic[T]):
-    """Polls every `every_s` seconds while `is_needed()`, and when it is told to; once an hour in any case.
-
-    Attributes:
-        answers: how often the fleet answered, unchanged or not.
-        failures: how often it did not.
-    """
+    """Polls every `every_s` seconds while `is_needed()`, and when it is told to; once an hour in any case."""
 
     def __init__(
         self,
@@ -63,7 +58,6 @@ class FleetPoll(Generic[T]):
         self._etag = ""
         self._word: T | None = None
         self._complaint = ""
-        self.answers = self.failures = 0
         self._ringing = threading.Event()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name=f"{name}-poll", daemon=True)
@@ -73,6 +67,10 @@ class FleetPoll(Generic[T]):
         """The newest word not taken yet."""
         word, self._word = self._word, None
         return word
+
+    def forget(self) -> None:
+        """What was taken is not believed: the next question is for the whole word, whether it has changed or not."""
+        self._etag = ""
 
     def ask_soon(self) -> None:
         """Ask now, in its own thread."""
@@ -87,11 +85,9 @@ class FleetPoll(Generic[T]):
             if told != self._complaint:
                 log.warning("%s_not_asked error=%s", self._name, told)
             self._complaint = told
-            self.failures += 1
             return
         self._complaint = ""
         self._etag = answer.etag
-        self.answers += 1
         if answer.state is not None:
             self._word = answer.state
             self._wake()
@@ -114,7 +110,7 @@ class FleetPoll(Generic[T]):
                 self.ask_once()
 
 
-class CommandRoad(FleetPoll[Commands]):
+class CommandRoad(FleetPoll[Event]):
     """Commands and their results over HTTPS alone. A result that is told here lies in the outbox as well: hearing it twice changes nothing.
 
     Args:
@@ -124,21 +120,21 @@ class CommandRoad(FleetPoll[Commands]):
 
     def __init__(
         self,
-        ask: Callable[[str], FleetWord[Commands]],
+        ask: Callable[[str], FleetWord[Event]],
         *,
-        send: Callable[[CommandResult], None],
+        send: Callable[[bytes], None],
         every_s: float,
         is_needed: Callable[[], bool],
         wake: Callable[[], None],
     ) -> None:
         self._send = send
-        self._results: deque[CommandResult] = deque(maxlen=_MOST_RESULTS)
+        self._results: deque[bytes] = deque(maxlen=_MOST_RESULTS)
         super().__init__(ask, name="commands", every_s=every_s, is_needed=is_needed, wake=wake)
 
-    def tell(self, result: CommandResult) -> None:
-        """Say it soon, where no broker carries it; returns at once."""
+    def tell(self, message: bytes) -> None:
+        """Say what became of a command soon, where no broker carries it; returns at once."""
         if self._is_needed():
-            self._results.append(result)
+            self._results.append(message)
             self.ask_soon()
 
     def ask_once(self) -> None:
@@ -147,7 +143,7 @@ class CommandRoad(FleetPoll[Commands]):
             try:
                 self._send(self._results[0])
             except Exception as error:  # noqa: BLE001 - as in `FleetPoll.ask_once`
-                log.info("result_not_told number=%d error=%s", self._results[0].number, error)
+                log.info("result_not_told error=%s", error)
                 if not (isinstance(error, FleetAnswerError) and error.status in _NEVER_TAKEN):
                     break
             self._results.popleft()

@@ -1,24 +1,25 @@
 """Everything this device says and hears: payloads become numbered events in the outbox, downlinks become typed values.
 
 It knows topics, sequence numbers and bytes, not what the payloads are about. What is poison on the way in is counted
-and told in one line, and never reaches the agent.
+and told in one line, and never reaches the agent; nor does what is said in the fleet's name and not sealed by it.
 
 ::
 
-    post(payloads) ─► Event(boot, sequence) ─► Outbox ─► deliver() ─► Link.publish
-    Link.take_messages ─► receive() ─► acks → Outbox │ Downlink(desired, commands, invitations)
+    post(payloads) ─► Event(boot, sequence) ─► Outbox ─► deliver() ─► ReportSeals ─► Link.publish
+    Link.take_messages ─┬─► receive() ─► FleetWords ─► acks → Outbox │ Downlink(desired, commands) │ invitations (the learner's to check)
+    FleetPoll.take ─────┘
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final
-
-from msgspec.structs import replace
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from edge_agent.enrolled import Enrolled
+from edge_agent.fleet_words import FleetWords
 from edge_agent.health import Counters
 from edge_agent.link import Link, Message
 from edge_agent.outbox import Outbox
@@ -36,9 +37,10 @@ from protocol.messages.payloads import (
     Payload,
     TrainingInvitation,
 )
+from protocol.sealed_events import SEALED_BY_THE_FLEET
 from protocol.topics import device_topic, training_topic
 
-__all__ = ["Downlink", "Identity", "Telemetry", "last_will", "subscriptions"]
+__all__ = ["Downlink", "Identity", "OwnRoads", "Road", "Sealing", "Telemetry", "last_will", "subscriptions"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ SILENCE_TOLD_S: Final = 180.0
 """A fleet that is updated is away for less."""
 _MOST_TOLD: Final = 32
 """Different complaints about downlinks in the log of one start; the counter goes on."""
+_MOST_RESULTS: Final = 16
+"""That wait to be told over HTTPS; as many commands may be outstanding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +86,75 @@ class Downlink:
     invitations: tuple[TrainingInvitation | None, ...] = ()
 
 
+@dataclass(kw_only=True)
+class _Heard:
+    """What one turn heard, in the order in which it came."""
+
+    acks: list[Ack] = field(default_factory=list)
+    desired: list[DesiredState] = field(default_factory=list)
+    commands: list[Commands] = field(default_factory=list)
+    invitations: list[TrainingInvitation | None] = field(default_factory=list)
+
+    def add(self, data: Payload) -> None:
+        match data:
+            case Ack():
+                self.acks.append(data)
+            case DesiredState():
+                self.desired.append(data)
+            case Commands():
+                self.commands.append(data)
+            case TrainingInvitation():
+                self.invitations.append(data)
+            case _:
+                pass  # the topics of a downlink bring nothing else
+
+
+class Road(Protocol):
+    """One question that the fleet is asked over HTTPS; `edge_agent.fleet_poll.FleetPoll` is one."""
+
+    def take(self) -> Event | None:
+        """The newest answer not taken yet."""
+
+    def forget(self) -> None:
+        """What was taken is not believed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRoads:
+    """The way to the fleet past the broker.
+
+    asked: what it is asked there.
+    tell: says, in a sealed message, what became of a command, where no broker carries it.
+    doubt: asks everything anew, the signed repository too.
+    """
+
+    asked: tuple[Road, ...] = ()
+    tell: Callable[[bytes], None] = lambda _: None
+    doubt: Callable[[], None] = lambda: None
+
+
+class Sealing(Protocol):
+    """What seals this device's reports; `edge_agent.report_seals.ReportSeals` is one."""
+
+    problem: str
+
+    def sealed(self, entry: OutboxEntry) -> OutboxEntry | None:
+        """The event as it may leave; None where it is not ready yet."""
+
+
 class Telemetry:
     """The device's voice and ear. One thread; `clock_s` arguments are monotonic seconds.
 
-    `now` reads both clocks of the device, `polled` gives a desired state that came over HTTPS, if any; `certificate` says what
-    is wrong with this device's certificate for the broker.
+    Args:
+        identity: who speaks.
+        outbox: what waits to be said.
+        link: the broker's, if there is one.
+        counters: of what goes by.
+        now: reads both clocks of the device.
+        words: knows the fleet's words from others'.
+        sealing: seals what this device reports.
+        roads: the way past the broker.
+        certificate: says what is wrong with this device's certificate for the broker.
     """
 
     def __init__(
@@ -97,7 +165,9 @@ class Telemetry:
         counters: Counters,
         *,
         now: Callable[[], Moment],
-        polled: Callable[[], DesiredState | None] = lambda: None,
+        words: FleetWords,
+        sealing: Sealing,
+        roads: OwnRoads = OwnRoads(),
         certificate: Callable[[], str] = lambda: "",
     ) -> None:
         self._identity = identity
@@ -105,14 +175,15 @@ class Telemetry:
         self._link = link
         self._counters = counters
         self._now = now
-        self._polled = polled
+        self._words, self._sealing, self._roads = words, sealing, roads
         self._certificate = certificate
+        self._results: deque[OutboxEntry] = deque(maxlen=_MOST_RESULTS)
         self._sequence = 0
         self._connections = 0
         self._connected_s = 0.0
         self._clock_s = 0.0
         self._told: set[tuple[str, str]] = set()
-        self._evicted = self._refused = self._bytes_sent = 0
+        self._evicted = self._refused = self._unbelieved = self._bytes_sent = 0
         self._kinds = {topic: kind for kind, topic in _downlink_topics(identity).items()}
 
     @property
@@ -136,16 +207,22 @@ class Telemetry:
         entries = [entry for payload in fresh if (entry := self._entry(payload, now)) is not None]
         if entries:
             self._outbox.put(entries, now=now)
+        self._results.extend(entry for entry in entries if entry.kind is Kind.RESULT)
         self._counters.outbox_evicted += self._outbox.evicted - self._evicted
         self._evicted = self._outbox.evicted
 
     def deliver(self, clock_s: float) -> None:
-        """Send what is due. Without a broker everything waits."""
+        """Send what is due. Without a broker everything waits, but for what became of commands: that goes past it."""
         self._hear_outcomes(clock_s)
+        while self._results and (sealed := self._sealing.sealed(self._results[0])) is not None:
+            self._results.popleft()
+            self._roads.tell(sealed.payload)
         link = self._link
         if link is None or not link.is_connected:
             return
-        for entry in self._outbox.due(clock_s):
+        for due in self._outbox.due(clock_s):
+            if (entry := self._sealing.sealed(due)) is None:
+                continue
             topic = device_topic(self._identity.tenant, self._identity.device, entry.kind)
             message = Message(topic=topic, payload=entry.payload)
             if not link.publish(message, entry.key, retain=entry.kind is Kind.DEATH):
@@ -155,7 +232,7 @@ class Telemetry:
     def problems(self) -> tuple[str, ...]:
         """What a person should know of the road to the fleet, in sentences."""
         link = self._link
-        found = [trouble] if (trouble := self._certificate()) else []
+        found = [text for text in (self._words.problem, self._sealing.problem, self._certificate()) if text]
         if link is None:
             return *found, *self._outbox.problems()
         if not link.is_connected:
@@ -174,39 +251,41 @@ class Telemetry:
     def receive(self, clock_s: float) -> Downlink:
         """Take what arrived: acknowledgements go to the outbox, the rest to the caller."""
         self._hear_outcomes(clock_s)
-        messages = self._link.take_messages() if self._link is not None else []
-        acks: list[Ack] = []
-        desired: list[DesiredState] = []
-        commands: list[Commands] = []
-        invitations: list[TrainingInvitation | None] = []
-        for message in messages:
+        heard = _Heard()
+        for message in self._link.take_messages() if self._link is not None else ():
             kind = self._kinds.get(message.topic)
             if not message.payload and kind in {Kind.TRAINING, Kind.DESIRED, Kind.COMMANDS}:
                 # An empty retained message is MQTT's word for "cleared".
                 if kind is Kind.TRAINING:
-                    invitations.append(None)
+                    heard.invitations.append(None)
                 continue
-            data = self._decoded(message, kind)
-            if isinstance(data, Ack):
-                acks.append(data)
-            elif isinstance(data, DesiredState):
-                # a person's approval is the fleet's word over HTTPS; whoever writes to the broker may claim one
-                desired.append(replace(data, is_approved=False))
-            elif isinstance(data, Commands):
-                commands.append(data)
-            elif isinstance(data, TrainingInvitation):
-                invitations.append(data)
-        for ack in acks:
+            if kind in SEALED_BY_THE_FLEET and not self._words.may_look(kind):
+                continue
+            if (event := self._decoded(message, kind)) is not None and self._may_obey(event):
+                heard.add(event.data)
+        for road in self._roads.asked:
+            if (event := road.take()) is not None:
+                if self._words.is_fleets(event):
+                    heard.add(event.data)
+                else:
+                    road.forget()
+        for event in self._words.take_doubtful():
+            if self._words.is_fleets(event):
+                heard.add(event.data)
+        for ack in heard.acks:
             self._acknowledge(ack, clock_s)
         self._counters.outbox_refused += self._outbox.refused - self._refused
         self._refused = self._outbox.refused
-        if (polled := self._polled()) is not None:
-            desired.append(polled)
+        self._counters.malformed_downlinks += self._words.refused - self._unbelieved
+        self._unbelieved = self._words.refused
         return Downlink(
-            desired=tuple(desired),
-            commands=tuple(commands),
-            invitations=tuple(invitations),
+            desired=tuple(heard.desired),
+            commands=tuple(heard.commands),
+            invitations=tuple(heard.invitations),
         )
+
+    def _may_obey(self, event: Event) -> bool:
+        return kind_of(event.data) not in SEALED_BY_THE_FLEET or self._words.is_fleets(event)
 
     def _acknowledge(self, ack: Ack, clock_s: float) -> None:
         try:
@@ -259,12 +338,12 @@ class Telemetry:
             payload=encoded,
         )
 
-    def _decoded(self, message: Message, kind: Kind | None) -> Payload | None:
+    def _decoded(self, message: Message, kind: Kind | None) -> Event | None:
         if kind is None:
             self._refuse(message.topic, MalformedMessageError("this device did not subscribe to that topic"))
             return None
         try:
-            return decode(message.payload, kind).data
+            return decode(message.payload, kind)
         except Exception as error:  # noqa: BLE001 - from outside comes anything; the next message is another one
             self._refuse(message.topic, error)
             return None

@@ -7,14 +7,19 @@ row when it sends, can never send an outdated one last, and sends every row agai
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from fleet.storage.device_tables import Desired
+from fleet.storage.rollout_tables import DesiredCounter
+from protocol.limits import MAX_INTEGER
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import DesiredState
 
-__all__ = ["DesiredPublisher", "desired_state", "next_counter"]
+__all__ = ["DesiredPublisher", "desired_state", "next_counter", "overtake_desired"]
 
 CLOCK_START_S: Final = 1_704_067_200.0
 """2024-01-01, Unix seconds: counters stay short."""
@@ -53,3 +58,24 @@ def next_counter(known: int, now: float) -> int:
     too.
     """
     return max(known + 1, 1, int(now - CLOCK_START_S))
+
+
+def overtake_desired(session: Session, obeyed: Mapping[str, int], now: float) -> set[str]:
+    """Go on beyond the counters that devices have obeyed (by device), and say what they shall run anew; returns who is to hear it."""
+    counters = {
+        row.device: row
+        for row in session.scalars(select(DesiredCounter).where(DesiredCounter.device.in_(list(obeyed))))
+    }
+    told: set[str] = set()
+    for device, counter in obeyed.items():
+        row = counters.get(device)
+        if row is not None and row.counter >= counter:
+            continue  # it heard an older word late, and the newer one before
+        if row is None:
+            row = DesiredCounter(device=device, counter=0)
+            session.add(row)
+        row.counter = min(next_counter(max(row.counter, counter), now), MAX_INTEGER)
+        if (wanted := session.get(Desired, device)) is not None:
+            wanted.counter = row.counter
+            told.add(device)
+    return told

@@ -7,9 +7,9 @@
                 └─────► CANCELED | SUPERSEDED | EXPIRED                    the fleet's; a device that had begun it overrules them
 
 Invariants: a command, the device's counter and the audit line are one transaction. Of each action at most one command is
-outstanding for a device: so what a device that was away for weeks finds is short, and says each thing once. A word that a
-device has obeyed under a greater counter than the fleet ever gave (a database that was lost, a hostile broker) lifts the
-fleet's counter: else the device would never listen again.
+outstanding for a device: so what a device that was away for weeks finds is short, and says each thing once. A device that has
+obeyed a word under a greater counter than the fleet's (a database that was lost, a key that another one had) says so, sealed
+(`protocol.messages.commands.outdated`), and the fleet goes on beyond it: else the device would never listen again.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.desired import next_counter
+from fleet.desired import next_counter, overtake_desired
 from fleet.errors import ConflictError, NotFoundError
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.limits import MAX_INTEGER
 from protocol.messages.commands import Command, CommandResult, Commands
-from protocol.messages.kinds import CommandAction, CommandStatus
+from protocol.messages.kinds import CommandAction, CommandStatus, Kind, RefusalCode
 
 __all__ = [
     "OUTSTANDING",
@@ -43,9 +43,8 @@ __all__ = [
     "find_command",
     "find_device",
     "give_commands",
+    "hear_results",
     "is_due",
-    "note_obeyed",
-    "note_results",
     "read_words",
     "step_counter",
     "words_for",
@@ -265,11 +264,48 @@ def _keep_report(session: Session, record: CommandRecord, report: str) -> None:
     )
 
 
-def note_obeyed(session: Session, obeyed: Mapping[str, int], now: float) -> set[str]:
-    """Lift the counters of devices that have obeyed a greater one (`obeyed`: of each, by its health); returns which."""
-    words = read_words(session, [device for device, counter in obeyed.items() if counter])
-    behind = [device for device, word in words.items() if obeyed[device] > word.counter]
-    behind += [device for device, counter in obeyed.items() if counter and device not in words]
+@dataclass(frozen=True, kw_only=True)
+class HeardResults:
+    """What results changed: commands by action and status, and the devices whose words are to be published again."""
+
+    changed: Sequence[tuple[str, CommandStatus]]
+    commanded: frozenset[str]
+    desiring: frozenset[str]
+
+
+def hear_results(session: Session, results: Sequence[tuple[str, CommandResult]], now: float) -> HeardResults:
+    """Note what devices said of commands, and go on beyond the counters that they have obeyed. Said again, it changes nothing.
+
+    Args:
+        session: the transaction.
+        results: by device, each sealed by its key.
+        now: Unix seconds.
+    """
+    of_commands = [one for one in results if one[1].code != RefusalCode.OUTDATED]
+    obeyed = {
+        kind: {
+            device: result.number
+            for device, result in results
+            if result.code == RefusalCode.OUTDATED and result.action == kind
+        }
+        for kind in (Kind.COMMANDS, Kind.DESIRED)
+    }
+    changed = note_results(session, of_commands, now)
+    return HeardResults(
+        changed=changed,
+        commanded=frozenset(
+            {device for device, _ in of_commands} | _overtake(session, obeyed[Kind.COMMANDS], now)
+        ),
+        desiring=frozenset(overtake_desired(session, obeyed[Kind.DESIRED], now)),
+    )
+
+
+def _overtake(session: Session, obeyed: Mapping[str, int], now: float) -> set[str]:
+    """Lift the counters of devices that have obeyed a greater one; returns which."""
+    words = read_words(session, obeyed)
+    behind = [
+        device for device, counter in obeyed.items() if device not in words or words[device].counter < counter
+    ]
     for device in behind:
         word = step_counter(session, device, words.get(device), now)
         word.counter = min(max(word.counter, obeyed[device] + 1), MAX_INTEGER)

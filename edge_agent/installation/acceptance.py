@@ -60,18 +60,16 @@ class Novelty(StrEnum):
     FAR = "far"  # so far ahead that no fleet can have counted there: after it nothing would be new
 
 
-def novelty(journal: Journal, desired: DesiredState, *, is_confirmed: bool = False) -> Novelty:
+def novelty(journal: Journal, desired: DesiredState) -> Novelty:
     """Compare a desired state with the journal.
 
-    The counter decides, not the version: a rollback is old content under a new counter. What the fleet itself
-    confirmed just now (`edge_agent.installation.wishes`) is no replay, whatever the counters say.
+    The counter decides, not the version: a rollback is old content under a new counter. Each is the fleet's word by its seal
+    (`edge_agent.fleet_words`); an older one is a replay, or held back.
     """
     if journal.attempt is not None and journal.attempt.desired.asks_the_same(desired):
         return Novelty.RUNNING
     outcome = journal.outcome_of(desired.execution)
     if outcome is None or outcome.counter != desired.counter or outcome.release != desired.release:
-        if is_confirmed:
-            return Novelty.NEW
         ahead = desired.counter - journal.highest_counter
         if ahead > FARTHEST_JUMP:
             return Novelty.FAR

@@ -15,7 +15,6 @@ from edge_agent.installation.journal_file import JournalFile
 from edge_agent.installation.probe import ChildProbe, ModelProbe
 from edge_agent.installation.trial import WindowRecord
 from edge_agent.installation.verification import ReleaseList
-from edge_agent.installation.wishes import AskFleet
 
 __all__ = ["open_installer"]
 
@@ -27,7 +26,6 @@ def open_installer(
     trust: ReleaseList,
     requirements: Requirements,
     source: BundleSource,
-    ask_fleet: AskFleet | None = None,
     hindrance: Callable[[int], str] = lambda _: "",
     limits: InstallLimits | None = None,
     probe: ModelProbe | None = None,
@@ -40,7 +38,6 @@ def open_installer(
         trust: lets releases in.
         requirements: what this device can run.
         source: where bundles come from: a `edge_agent.fleet_client.FleetClient`.
-        ask_fleet: what the fleet itself wants; None: whoever submits is believed.
         hindrance: why so many bytes are not fetched now, or empty.
         limits: of download and trial.
         probe: how models are tried out; default a child process.
@@ -57,7 +54,6 @@ def open_installer(
         requirements=requirements,
         baseline=record.baseline,
         free_bytes=store.free_bytes,
-        ask_fleet=ask_fleet,
         hindrance=hindrance,
     )
     return Installer(

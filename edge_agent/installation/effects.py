@@ -53,7 +53,6 @@ from edge_agent.installation.probe import ModelProbe
 from edge_agent.installation.recovery import find_factory, find_staged
 from edge_agent.installation.trial import TrialLimits
 from edge_agent.installation.verification import ReleaseList, has_hash, verify
-from edge_agent.installation.wishes import AskFleet, Wishes
 from models.bundles import ModelBundle
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import DesiredState
@@ -88,7 +87,6 @@ class InstallTools:
         baseline: how detection goes at present.
         free_bytes: disk space left.
         hindrance: why so many bytes are not fetched now, in a sentence, or empty.
-        ask_fleet: what the fleet itself wants, over HTTPS; None where nobody can be asked.
     """
 
     store: BundleStore
@@ -99,7 +97,6 @@ class InstallTools:
     baseline: Callable[[], Baseline | None]
     free_bytes: Callable[[], int]
     hindrance: Callable[[int], str] = lambda _: ""
-    ask_fleet: AskFleet | None = None
 
 
 class Effects:
@@ -109,10 +106,9 @@ class Effects:
         mended: the last release whose file the disk had damaged, and that was whole elsewhere; empty: none was.
     """
 
-    def __init__(self, tools: InstallTools, limits: InstallLimits, wishes: Wishes) -> None:
+    def __init__(self, tools: InstallTools, limits: InstallLimits) -> None:
         self._tools = tools
         self._limits = limits
-        self._wishes = wishes
         self._opened: tuple[BundleRef, ModelBundle] | None = None
         self.mended = ""
 
@@ -206,7 +202,7 @@ class Effects:
             patience.wait(ASK_AGAIN_S)
         if hindrance:
             return None if patience.is_interrupted() else FetchWaits(reason=hindrance)
-        source = _Gate(self._tools, effect, self._wishes)
+        source = _Gate(self._tools, desired)
         was_resumed = fetched > 0
 
         def fetch() -> int | None:
@@ -273,19 +269,14 @@ class Effects:
 
 
 class _Gate:
-    """A `BundleSource` that hands out nothing that is not listed, nor before the fleet has said that it wants it."""
+    """A `BundleSource` that hands out nothing that is not listed."""
 
-    def __init__(self, tools: InstallTools, effect: Download, wishes: Wishes) -> None:
-        self._tools, self._wishes = tools, wishes
-        self._desired, self._is_confirmed = effect.desired, effect.is_confirmed
-        self._is_listed = False
+    def __init__(self, tools: InstallTools, desired: DesiredState) -> None:
+        self._tools, self._desired, self._is_listed = tools, desired, False
 
     def bundle(self, path: str, *, offset: int = 0) -> AbstractContextManager[BundleStream]:
         """See `BundleSource.bundle`; raises ReleaseRefusedError and UpdateTrustError, too."""
         desired = self._desired
-        if not self._is_confirmed:
-            self._wishes.confirm(desired)
-            self._is_confirmed = True
         if not self._is_listed:
             self._tools.trust.check_listed(desired.release, desired.bundle_sha256, desired.bundle_bytes)
             self._is_listed = True

@@ -48,10 +48,9 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Somebody wants a release; `is_confirmed`: the fleet itself, which was asked over HTTPS."""
+    """The fleet wants a release."""
 
     desired: DesiredState
-    is_confirmed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,13 +207,9 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """Fetch what is missing of the bundle, after the fleet confirmed that it wants it (where it has not: `is_confirmed`).
-
-    `is_deferred`: it has been said that it is not the time for it.
-    """
+    """Fetch what is missing of the bundle; `is_deferred`: it has been said that it is not the time for it."""
 
     desired: DesiredState
-    is_confirmed: bool = False
     is_deferred: bool = False
 
 

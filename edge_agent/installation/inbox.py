@@ -33,23 +33,17 @@ class Inbox:
         self.now, self.jitter = clock, jitter
         self._events: deque[Event] = deque()
         self._asked: Asked | None = None
-        self._held_until_s = float("-inf")
         self._is_closed = False
         self._changed = threading.Condition()
 
     def put(self, event: Event) -> None:
-        """Add an event; wakes the worker. A request takes the place of the one that waits, unless that is the fleet's own word."""
+        """Add an event; wakes the worker. A request takes the place of the one that waits, unless it is older."""
         with self._changed:
             if not isinstance(event, Asked):
                 self._events.append(event)
-            elif self._asked is None or event.is_confirmed or not self._asked.is_confirmed:
+            elif self._asked is None or event.desired.counter >= self._asked.desired.counter:
                 self._asked = event
             self._changed.notify_all()
-
-    def hold(self, seconds: float) -> None:
-        """Let requests wait for so long, but those that the fleet itself confirmed."""
-        with self._changed:
-            self._held_until_s = self.now() + seconds
 
     def close(self) -> None:
         """Tell the worker to end as soon as what it does can be continued later."""
@@ -60,15 +54,12 @@ class Inbox:
     def take(self, *, is_blocking: bool) -> Event | None:
         """The next event; None when closed, or when there is none and `is_blocking` is False."""
         with self._changed:
-            while is_blocking and not (self._is_closed or self._events or self._is_asked()):
-                waits = self._asked is not None
-                self._changed.wait(max(0.0, self._held_until_s - self.now()) if waits else None)
+            while is_blocking and not (self._events or self._has_request()):
+                self._changed.wait()
             if self._is_closed:
                 return None
             if self._events:
                 return self._events.popleft()
-            if not self._is_asked():
-                return None
             request, self._asked = self._asked, None
             return request
 
@@ -83,8 +74,4 @@ class Inbox:
             return self._has_request()
 
     def _has_request(self) -> bool:
-        return self._is_closed or self._is_asked()
-
-    def _is_asked(self) -> bool:
-        asked = self._asked
-        return asked is not None and (asked.is_confirmed or self.now() >= self._held_until_s)
+        return self._is_closed or self._asked is not None

@@ -23,6 +23,8 @@ from typing import Final
 
 import msgspec
 
+from edge_agent.allowance import Allowance
+from edge_agent.installation.acceptance import Novelty, novelty
 from edge_agent.installation.active import ActiveRelease
 from edge_agent.installation.effects import Effects, InstallLimits, InstallTools
 from edge_agent.installation.events import (
@@ -48,9 +50,8 @@ from edge_agent.installation.reports import Reports
 from edge_agent.installation.transitions import Decision, decide
 from edge_agent.installation.trial import WindowRecord
 from edge_agent.installation.trial_watch import TrialWatch
-from edge_agent.installation.wishes import Wishes
-from edge_agent.installation.works import work_of
-from protocol.messages.kinds import InstallStatus, InstallStep
+from protocol.messages.commands import CommandResult, outdated
+from protocol.messages.kinds import InstallStatus, InstallStep, Kind
 from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
 from runtime.errors import FedgeError, StorageError
 
@@ -60,6 +61,9 @@ log: Final = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S: Final = 5.0
 """How often a long download is reported."""
+
+REPEATED_EVERY_S: Final = 600.0
+"""How often a word that is no news is answered, past the first few: a broker may bring them again without end."""
 
 CLOSE_WAIT_S: Final = 5.0
 """How long `close` waits for the worker: a read from the network ends within its own timeout."""
@@ -109,8 +113,10 @@ class Installer:
         self._record = record
         self._limits = limits
         self._inbox = inbox
-        self._wishes = Wishes(tools.ask_fleet, inbox)
-        self._effects = Effects(tools, limits, self._wishes)
+        self._effects = Effects(tools, limits)
+        self._repeats = Allowance(burst=4, every_s=REPEATED_EVERY_S, monotonic=inbox.now)
+        self._repeated: DesiredState | None = None
+        self._told_counter = 0
         self._reports = Reports()
         self._wake: Callable[[], None] = lambda: None
         self._thread: threading.Thread | None = None
@@ -132,15 +138,34 @@ class Installer:
         self._thread = threading.Thread(target=self._work, name="installer", daemon=True)
         self._thread.start()
 
-    def submit(self, desired: DesiredState) -> None:
-        """Ask for a release, on the word of the broker: the fleet itself is asked whether it wants it, where there is one.
+    def submit(self, desired: DesiredState) -> list[CommandResult]:
+        """Ask for a release, by a word that the fleet has sealed for this device.
 
-        A repeated request is answered again, an older one is refused with a report.
+        A repeated one is answered again, an older one is refused with a report; neither without end.
+
+        Returns:
+            What the fleet is told at once: that a newer word was obeyed here before.
         """
-        attempt = self._journal.attempt
-        if attempt is not None and attempt.desired == desired:
-            return  # brokers repeat retained messages; that must not interrupt the very work they ask for
+        journal, told = self._journal, list[CommandResult]()
+        if journal.attempt is not None and journal.attempt.desired == desired:
+            return (
+                told  # brokers repeat retained messages; that must not interrupt the very work they ask for
+            )
+        known = novelty(journal, desired)
+        if known is Novelty.STALE:
+            # no report: it would speak of an execution that ended otherwise
+            if self._told_counter != journal.highest_counter:
+                self._told_counter = journal.highest_counter
+                told.append(outdated(Kind.DESIRED, desired.counter, journal.highest_counter))
+            return told
+        if known in {Novelty.NEW, Novelty.LOST, Novelty.RUNNING} or _approves(journal, desired):
+            self._repeated = None
+        elif journal.attempt is not None or desired == self._repeated or not self._repeats.take():
+            return told
+        else:
+            self._repeated = desired
         self._inbox.put(Asked(desired=desired))
+        return told
 
     def poll(self) -> list[InstallReport]:
         """Take the reports made since the last call, oldest first; of one execution's progress only the newest."""
@@ -254,7 +279,6 @@ class Installer:
             f"the disk had damaged {mended}; it was mended from another copy: is the card worn out?"
             if mended
             else "",
-            self._wishes.problem,
             *self._tools.trust.problems(),
         )
         return [text for text in found if text]
@@ -264,12 +288,6 @@ class Installer:
             if self._journal.active is not None or self._journal.attempt is not None:
                 return
             event = ActiveLost(reason="nothing runs here, and the list of releases changed")
-        if isinstance(event, Asked):
-            wish = self._wishes.look_up(self._journal, event)
-            if wish is None:
-                self._follow(work_of(self._journal))
-                return
-            event = wish
         decision = decide(self._journal, event)
         if self._apply(decision):
             self._follow(decision.effect)
@@ -388,3 +406,10 @@ class Installer:
         except StorageError as error:  # found again at the next start; detection does not wait for a disk
             log.error("install_journal_unwritten error=%s", error)  # noqa: TRY400 - expected, no traceback
         return journal
+
+
+def _approves(journal: Journal, desired: DesiredState) -> bool:
+    """Whether a word says of what it asked for before that a person approved it by now."""
+    known = journal.approved
+    is_known = known is not None and known.sha256 == desired.bundle_sha256
+    return desired.is_approved and desired.counter == journal.highest_counter and not is_known

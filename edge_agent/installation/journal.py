@@ -3,7 +3,7 @@
 Not a log: it holds the present, plus the last few outcomes so that a repeated request gets the same answer. The pointer
 to the active bundle lives in the same value as the step of the installation, so that both always change in one write.
 
-Invariants: `highest_counter` falls only by the fleet's own word; `committed` holds at most `KEPT_COMMITTED` bundles, newest first; `attempt`
+Invariants: `highest_counter` never falls; `committed` holds at most `KEPT_COMMITTED` bundles, newest first; `attempt`
 is None unless an installation is under way.
 
 Source: the pointer kept together with its boot counter follows A/B updaters (RAUC, U-Boot bootcount); the steps are
@@ -63,7 +63,6 @@ class Attempt(Struct, frozen=True, kw_only=True):
         baseline: the yardstick, from TRIAL on.
         reason: why it is being undone, from ROLLING_BACK on, or why it is deferred.
         is_deferred: whether the trial waits for windows that do not come.
-        is_confirmed: whether the fleet itself said over HTTPS that it wants this; else it is known from the broker alone.
         is_sham: whether what runs is activated once more, for comparison with what a new release does to a device.
         shadow: what came of judging beside the champion, from ACTIVATING on.
     """
@@ -75,7 +74,6 @@ class Attempt(Struct, frozen=True, kw_only=True):
     baseline: Baseline | None = None
     reason: str = ""
     is_deferred: bool = False
-    is_confirmed: bool = False
     is_sham: bool = False
     shadow: ShadowReport | None = None
 
@@ -89,13 +87,12 @@ class Journal(Struct, frozen=True, kw_only=True):
     """The content of ``install.json``.
 
     Attributes:
-        highest_counter: of the newest desired state that the fleet confirmed, or whose signed bundle was verified here;
-            from anybody else, anything at or below it is old.
+        highest_counter: of the newest desired state that was begun here; what is below it is old.
         active: the bundle the agent runs, also after a restart.
         committed: bundles that passed their trial here, newest first.
         factory: the bundle that came with the device, else the first one ever committed; never deleted.
         attempt: the installation under way.
-        approved: the newest bundle of which the fleet said over HTTPS that a person approved it, installed or not.
+        approved: the newest bundle of which the fleet said that a person approved it, installed or not.
         outcomes: final reports of the last installations, oldest first.
     """
 

@@ -110,11 +110,8 @@ def decide(journal: Journal, event: Event) -> Decision:
 
 def _asked(journal: Journal, asked: Asked) -> Decision:
     desired = asked.desired
-    if desired.is_approved:
-        # The broker's word never says so (`telemetry`); it may come long after the release was installed.
-        approved = BundleRef(release=desired.release, sha256=desired.bundle_sha256)
-        journal = replace(journal, approved=approved)
-    match novelty(journal, desired, is_confirmed=asked.is_confirmed):
+    journal = _with_approval(journal, desired)
+    match novelty(journal, desired):
         case Novelty.RUNNING:
             return Decision(journal=journal, effect=work_of(journal), reports=progress(journal))
         case Novelty.ANSWERED:
@@ -122,36 +119,31 @@ def _asked(journal: Journal, asked: Asked) -> Decision:
             reports = () if answer is None else (answer,)
             return Decision(journal=journal, effect=work_of(journal), reports=reports)
         case Novelty.STALE:
-            return _refuse(
-                journal,
-                desired,
-                f"is not newer than {journal.highest_counter}, which this device has accepted",
-            )
+            # no report: it would speak of an execution that may have ended otherwise (`Installer.submit` tells the fleet)
+            return Decision(journal=journal, effect=work_of(journal))
         case Novelty.FAR:
-            return _refuse(
-                journal,
+            refusal = journal.report(
                 desired,
-                f"is more than {FARTHEST_JUMP} ahead of {journal.highest_counter}, which this device has accepted",
+                InstallStep.REJECTED,
+                InstallStatus.REJECTED,
+                reason=f"desired state {desired.counter} ({desired.release}) is more than {FARTHEST_JUMP} ahead of"
+                f" {journal.highest_counter}, which this device has accepted",
             )
+            return Decision(journal=journal, effect=work_of(journal), reports=(refusal,))
         case Novelty.NEW | Novelty.LOST:
-            return _begin(journal, asked)
+            return _begin(journal, desired)
         case unknown:
             assert_never(unknown)
 
 
-def _refuse(journal: Journal, desired: DesiredState, why: str) -> Decision:
-    """Say no to a counter, and go on with what is under way."""
-    refusal = journal.report(
-        desired,
-        InstallStep.REJECTED,
-        InstallStatus.REJECTED,
-        reason=f"desired state {desired.counter} ({desired.release}) {why}",
-    )
-    return Decision(journal=journal, effect=work_of(journal), reports=(refusal,))
+def _with_approval(journal: Journal, desired: DesiredState) -> Journal:
+    """What a person approved is noted, also long after it was installed; an older word says nothing of it any more."""
+    if not desired.is_approved or not 0 <= desired.counter - journal.highest_counter <= FARTHEST_JUMP:
+        return journal
+    return replace(journal, approved=BundleRef(release=desired.release, sha256=desired.bundle_sha256))
 
 
-def _begin(journal: Journal, asked: Asked) -> Decision:
-    desired = asked.desired
+def _begin(journal: Journal, desired: DesiredState) -> Decision:
     reports: tuple[InstallReport, ...] = ()
     if (attempt := journal.attempt) is not None:
         # Content that never proved itself must not outlive its trial, not even while the next release is fetched.
@@ -165,14 +157,8 @@ def _begin(journal: Journal, asked: Asked) -> Decision:
         )
     journal = replace(
         journal,
-        # Anybody may name a number: only the fleet's own word counts before the signed bundle is there.
-        highest_counter=desired.counter if asked.is_confirmed else journal.highest_counter,
-        attempt=Attempt(
-            desired=desired,
-            step=InstallStep.CHECKING,
-            fallback=journal.active,
-            is_confirmed=asked.is_confirmed,
-        ),
+        highest_counter=desired.counter,
+        attempt=Attempt(desired=desired, step=InstallStep.CHECKING, fallback=journal.active),
     )
     return Decision(journal=journal, effect=work_of(journal), reports=(*reports, *progress(journal)))
 
@@ -239,8 +225,7 @@ def _under_way(journal: Journal, attempt: Attempt, event: Event) -> Decision:
         case InstallStep.DOWNLOADING, Downloaded() | FetchWaits():
             decision = _fetched(journal, attempt, event)
         case InstallStep.VERIFYING, Verified():
-            counter = max(journal.highest_counter, attempt.desired.counter)
-            decision = _enter(replace(journal, highest_counter=counter), attempt, InstallStep.STAGED)
+            decision = _enter(journal, attempt, InstallStep.STAGED)
         case InstallStep.STAGED, Staged():
             is_proven = journal.has_proven(attempt.bundle.sha256)
             step = InstallStep.ACTIVATING if is_proven else InstallStep.PROBING

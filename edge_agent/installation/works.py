@@ -28,9 +28,7 @@ def work_of(journal: Journal) -> Effect | None:
     desired, bundle = attempt.desired, attempt.bundle
     works: dict[InstallStep, Effect] = {
         InstallStep.CHECKING: Check(desired=desired),
-        InstallStep.DOWNLOADING: Download(
-            desired=desired, is_confirmed=attempt.is_confirmed, is_deferred=attempt.is_deferred
-        ),
+        InstallStep.DOWNLOADING: Download(desired=desired, is_deferred=attempt.is_deferred),
         InstallStep.VERIFYING: Verify(desired=desired, is_proven=journal.has_proven(bundle.sha256)),
         InstallStep.STAGED: Proceed(),
         InstallStep.PROBING: Probe(bundle=bundle),

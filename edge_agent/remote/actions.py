@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from edge_agent.allowance import Allowance
 from edge_agent.pipeline import Pipeline
-from edge_agent.remote.allowance import Allowance
 from edge_agent.remote.executor import Action, Outcome, refuse
 from protocol.messages.commands import Command
 from protocol.messages.kinds import CommandStatus, InstallStatus, InstallStep, RefusalCode

@@ -17,7 +17,6 @@ from edge_agent.remote.actions import (
 from edge_agent.remote.diagnosis import Diagnosis
 from edge_agent.remote.executor import Executor
 from edge_agent.remote.fleet_settings import PLACES, SettingsInForce
-from edge_agent.remote.hearing import OwnWord
 from edge_agent.remote.journal import CommandFile
 from edge_agent.settings import Settings
 from edge_agent.trusted_clock import TrustedClock
@@ -36,7 +35,6 @@ def make_executor(
     diagnosis: Diagnosis,
     outbox: Outbox,
     clock: TrustedClock,
-    own_word: OwnWord | None,
 ) -> Executor:
     """What the fleet's word can do here.
 
@@ -49,7 +47,6 @@ def make_executor(
         diagnosis: makes bundles.
         outbox: offers again what was parked.
         clock: knows whether a command has expired.
-        own_word: where the fleet can be asked itself.
     """
     monotonic, own_budget = time.monotonic, own.detection.budget
 
@@ -74,5 +71,4 @@ def make_executor(
         apply=apply,
         monotonic=monotonic,
         known_wall=clock.known_s,
-        own_word=own_word,
     )

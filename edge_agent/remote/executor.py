@@ -11,9 +11,8 @@ At most once: the number is written before the command is begun. What a kill cut
 no harm (`Action.is_repeatable`), and is `INTERRUPTED` otherwise. At least once: a result is remembered until it is in
 the outbox, and told again to a fleet that still lists the command.
 
-The word comes over the broker and is not signed. Where the fleet can be asked itself, the broker's word is a hint to ask,
-and what the fleet answers is obeyed. Else it can do what its actions and the bounds of the settings allow, and no more
-than so often; its counter may not leap, because a word from the end of all numbers would be the last one.
+The word is the fleet's by its seal. Against a fleet that was taken over it can do what its actions and the bounds of the settings
+allow, and no more than so often; its counter may not leap, because a word from the end of all numbers would be the last one.
 Nothing here raises: whatever an action fails with becomes its result.
 """
 
@@ -27,9 +26,9 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from edge_agent.remote.allowance import Allowance
+from edge_agent.allowance import Allowance
 from edge_agent.remote.fleet_settings import SettingsInForce
-from edge_agent.remote.hearing import Hearing, OwnWord
+from edge_agent.remote.hearing import Hearing
 from edge_agent.remote.journal import KEPT_RESULTS, Begun, CommandFile, CommandJournal
 from edge_agent.settings import Settings
 from models.drift.monitor import DriftVerdict
@@ -93,7 +92,6 @@ class Executor:
         apply: makes settings effective, see `SettingsInForce.obey`.
         monotonic: seconds.
         known_wall: Unix seconds where the date is known, else None: then nothing expires here.
-        own_word: where the fleet can be asked itself; None: the broker's word is all there is.
     """
 
     def __init__(
@@ -106,14 +104,13 @@ class Executor:
         apply: Callable[[Settings], Mapping[str, str]],
         monotonic: Callable[[], float],
         known_wall: Callable[[], float | None],
-        own_word: OwnWord | None = None,
     ) -> None:
         self._file, self._actions, self._allowed = file, actions, frozenset(allowed)
         self._settings, self._apply = settings, apply
         self._monotonic, self._known_wall = monotonic, known_wall
         self._journal = file.journal
         self._cut_off = deque(begun for begun in self._journal.under_way if begun.result is None)
-        self._hearing = Hearing(own_word, monotonic=monotonic)
+        self._hearing = Hearing(monotonic=monotonic)
         self._refusals = Allowance(burst=64, every_s=10.0, monotonic=monotonic)
         self._waiting: deque[Command] = deque()
         self._posted: list[CommandResult] = []
@@ -152,14 +149,14 @@ class Executor:
             for r in (*self._journal.results[-3:], *going)
         )
 
-    def hear(self, messages: Sequence[Commands]) -> None:
-        """Take what arrived; the newest word counts, whatever order they came in."""
-        self._hearing.hear(messages, self._journal.counter)
+    def hear(self, messages: Sequence[Commands]) -> list[CommandResult]:
+        """Take what arrived; the newest word counts, whatever order they came in. Returns what the fleet is told at once."""
+        return self._hearing.hear(messages, self._journal.counter)
 
     def turn(self) -> list[CommandResult]:
         """Go on: at most one command is begun; returns what is to be told. `told` confirms it."""
         now_s = self._monotonic()
-        if (word := self._hearing.next_word(self._journal.counter)) is not None:
+        if (word := self._hearing.next_word()) is not None:
             self._take_up(word)
         elif self._journal.settings and now_s >= self._try_at_s:
             self._set(self._journal.settings, self._journal.counter)
@@ -171,7 +168,6 @@ class Executor:
                 self._begin_next()
         posts, self._to_tell = self._to_tell, []
         self._posted += posts
-        self._hearing.tell(posts)
         return posts
 
     def take_recovered(self) -> list[DriftVerdict]:

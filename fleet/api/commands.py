@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Final, Literal, Self
 
-from fastapi import APIRouter, Depends, Header, Path, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -21,29 +21,24 @@ from fleet.device_commands import (
     find_command,
     find_device,
     give_commands,
-    note_results,
+    hear_results,
 )
 from fleet.device_query import device_filter
-from fleet.errors import ConflictError, NotFoundError
+from fleet.errors import ConflictError, NotFoundError, UnacceptableError
+from fleet.ingest.report_seals import check_sealed_by
 from fleet.storage.command_tables import CommandRecord
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.limits import MAX_INTEGER
 from protocol.messages.commands import CommandResult
+from protocol.messages.envelope import CLOUD_EVENT, decode
 from protocol.messages.kinds import CommandAction, CommandStatus, Kind
 from service.access import require
-from service.json_bodies import json_body
 from service.roles import Caller, Role
 
 __all__ = ["SelectedBy", "chosen_by", "router"]
 
 router = APIRouter(prefix="/v1", tags=["commands"])
 
-_RESULT: Final = {
-    "number": 92000001,
-    "action": "recommission",
-    "status": "DONE",
-    "reason": "a scale of 240 windows",
-}
 WEEK_S: Final = 7 * 86400.0
 Action = Literal["reactivate", "recommission", "diagnose", "retry-parked"]
 Number = Annotated[int, Path(ge=1, le=MAX_INTEGER)]
@@ -281,17 +276,41 @@ def cancel(
     return view
 
 
-@router.post("/device/results", tags=["for devices"], status_code=204)
+async def _sealed_message(request: Request) -> bytes:
+    if not request.headers.get("content-type", "").startswith(CLOUD_EVENT):
+        raise UnacceptableError(
+            f"a result is a sealed message ({CLOUD_EVENT}), as over MQTT; this agent is older than the fleet: install the fleet's"
+            " version of it"
+        )
+    return await request.body()
+
+
+@router.post(
+    "/device/results",
+    tags=["for devices"],
+    status_code=204,
+    openapi_extra={
+        "requestBody": {"required": True, "content": {CLOUD_EVENT: {"schema": {"type": "object"}}}}
+    },
+)
 def hear_result(
-    result: Annotated[CommandResult, Depends(json_body(CommandResult, example=_RESULT))],
+    message: Annotated[bytes, Depends(_sealed_message)],
     caller: Annotated[Caller, Depends(require_device)],
     services: Annotated[Services, Depends(get_services)],
 ) -> None:
-    """What became of a command of the calling device: the same content as its MQTT message. Said again, it changes nothing."""
+    """What became of a command of the calling device: its MQTT message, sealed by its identity key. Said again, it changes nothing."""
+    event, now = decode(message, Kind.RESULT), services.now()
     with services.database.write() as session:
-        changed = note_results(session, [(caller.name, result)], services.now())
-    services.metrics.count_commands(changed)
-    services.publisher.announce([caller.name], Kind.COMMANDS)
+        key = session.get_one(Device, caller.name).public_key
+        check_sealed_by(key, event, services.settings.tenant, now)
+        if event.source != caller.name or not isinstance(event.data, CommandResult):
+            raise UnacceptableError(
+                f"this result is of device {event.source[:80]!r}, and {caller.name!r} brought it"
+            )
+        heard = hear_results(session, [(caller.name, event.data)], now)
+    services.metrics.count_commands(heard.changed)
+    services.publisher.announce(heard.commanded, Kind.COMMANDS)
+    services.publisher.announce(heard.desiring)
 
 
 def _announce(services: Services, given: Given, action: str) -> None:

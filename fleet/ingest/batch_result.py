@@ -24,7 +24,8 @@ class BatchResult:
     duplicates: events that had been stored before.
     refusals: messages that were not taken for what they are.
     postponed: messages, by device, of boots that began too fast one after the other; not acknowledged, so they come again.
-    commanded: devices whose commands or counter changed by what they said: their word is to be published again.
+    commanded: devices whose commands or their counter changed by what they said: their word is to be published again.
+    desiring: devices whose desired state has another counter now, likewise.
     """
 
     acks: Mapping[str, Ack]
@@ -33,6 +34,7 @@ class BatchResult:
     refusals: Sequence[Refusal]
     postponed: Mapping[str, int] = field(default_factory=dict)
     commanded: frozenset[str] = frozenset()
+    desiring: frozenset[str] = frozenset()
 
 
 def acks_of(
@@ -62,4 +64,5 @@ def join_results(one: BatchResult, other: BatchResult) -> BatchResult:
         refusals=[*one.refusals, *other.refusals],
         postponed=Counter(one.postponed) + Counter(other.postponed),
         commanded=one.commanded | other.commanded,
+        desiring=one.desiring | other.desiring,
     )

@@ -44,6 +44,8 @@ class RefusalReason(StrEnum):
     WRONG_SOURCE = "wrong_source"
     UNKNOWN_DEVICE = "unknown_device"
     UNSTORABLE = "unstorable"
+    UNSIGNED = "unsigned"
+    FORGED = "forged"
 
 
 _REASONS: Final[dict[type[ProtocolError], RefusalReason]] = {

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 from sqlalchemy.orm import Session, defer
 
 from fleet import audit
-from fleet.device_commands import note_obeyed, note_results
+from fleet.device_commands import hear_results
 from fleet.ingest.batch_result import BatchResult, acks_of, join_results
 from fleet.ingest.boots import BootBook, BootKey, position_of
 from fleet.ingest.clones import ConflictWatch
@@ -30,6 +30,7 @@ from fleet.ingest.plain_data import plain_data
 from fleet.ingest.ranges import acknowledged, read_ranges, stored_in, write_ranges
 from fleet.ingest.rates import TokenBuckets
 from fleet.ingest.records import TABLE_OF, make_row, only_first_ends
+from fleet.ingest.report_seals import check_reports
 from fleet.ingest.sequences import Range, contains
 from fleet.metrics import FleetMetrics
 from fleet.storage.base import Database
@@ -38,7 +39,7 @@ from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import AnomalyEnd, Received
 from protocol.messages.commands import CommandResult
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import Health, RefusedEvent
+from protocol.messages.payloads import RefusedEvent
 
 __all__ = ["EventStore"]
 
@@ -76,7 +77,6 @@ class _Batch:
     duplicates: int = 0
     postponed: Counter[str] = field(default_factory=Counter)
     results: list[tuple[str, CommandResult]] = field(default_factory=list)
-    obeyed: dict[str, int] = field(default_factory=dict)
 
     def is_known(self, key: BootKey, sequence: int, kind: Kind, boot: Boot) -> bool:
         """Whether an event is stored already. Up to `closed_to` the ranges do not tell; `come` does."""
@@ -181,7 +181,10 @@ class EventStore:
         started = time.monotonic()
         judged = [judge(arrival, self._tenant) for arrival in arrivals]
         refusals = [one for one in judged if isinstance(one, Refusal)]
-        accepted = [one for one in judged if isinstance(one, Accepted)]
+        accepted, unsealed = check_reports(
+            self._database, [one for one in judged if isinstance(one, Accepted)], self._tenant
+        )
+        refusals += unsealed
         with self._database.write() as session:
             names = {one.event.source for one in accepted} | {one.device for one in refusals}
             devices = _read_devices(session, names)
@@ -200,15 +203,14 @@ class EventStore:
                 if rows:
                     # of the connection and not of the session, which does as much again for each row
                     session.connection().execute(insert(table), rows)
-            answered = note_results(session, batch.results, time.time())
-            changed = {name for name, _ in batch.results} | note_obeyed(session, batch.obeyed, time.time())
+            heard = hear_results(session, batch.results, time.time())
             refusals += [
                 refuse(one.arrival, one.event.source, RefusalReason.UNKNOWN_DEVICE, "")
                 for one in accepted
                 if not _is_enrolled(devices.get(one.event.source))
             ]
             refused = self._refuse(session, devices, refusals)
-        self._metrics.count_commands(answered)
+        self._metrics.count_commands(heard.changed)
         self._count(batch, len(arrivals), time.monotonic() - started)
         self._count_refused(refused)
         acked = {
@@ -221,7 +223,8 @@ class EventStore:
             duplicates=batch.duplicates,
             refusals=refused.refusals,
             postponed=batch.postponed,
-            commanded=frozenset(changed),
+            commanded=heard.commanded,
+            desiring=heard.desiring,
         )
 
     def _take(self, batch: _Batch, accepted: Accepted) -> None:
@@ -253,8 +256,6 @@ class EventStore:
         if not arrival.retained:
             batch.watch.hear(device, boot, arrival.received_at)
         batch.boots.hear(boot, device, event, arrival.received_at)
-        if isinstance(event.data, Health):
-            batch.obeyed[device.id] = max(event.data.obeyed, batch.obeyed.get(device.id, 0))
         fields = plain_data(event.data)
         observe(
             device,
@@ -277,7 +278,7 @@ class EventStore:
             for one in refusals
             if not _is_enrolled(devices.get(one.device))
         ]
-        kept = keep(session, devices, mine)
+        kept = keep(session, devices, [one for one in mine if one.reason is not RefusalReason.FORGED])
         told: dict[str, list[RefusedEvent]] = defaultdict(list)
         for one in kept.settled:
             if one.identity is not None:

@@ -116,6 +116,7 @@ class Intake:
             if result is not None:
                 self._outgoing.acknowledge(result.acks)
                 self._outgoing.announce(result.commanded, Kind.COMMANDS)
+                self._outgoing.announce(result.desiring)
                 self._limited.update(result.postponed)
                 if not _MOVES_ROLLOUTS.isdisjoint(result.stored):
                     self._wake_rollouts()

@@ -84,7 +84,7 @@ class Desired(Base):
     device: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
     execution: Mapped[str] = mapped_column(String(200))
     release: Mapped[str] = mapped_column(String(80))
-    counter: Mapped[int]
+    counter: Mapped[int] = mapped_column(BigInteger)
     bundle_path: Mapped[str] = mapped_column(String(300))
     bundle_sha256: Mapped[str] = mapped_column(String(64))
     bundle_bytes: Mapped[int]

@@ -9,8 +9,9 @@ import paho.mqtt.client as mqtt
 from agent_world import DEVICE, TENANT
 from mosquitto_broker import MosquittoBroker
 from paho.mqtt.enums import CallbackAPIVersion
+from sealing_world import fleet_message
 
-from protocol.messages.envelope import Event, decode, encode, kind_of
+from protocol.messages.envelope import Event, decode, kind_of
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack, BootAck, Payload
 from protocol.topics import device_topic, parse_device_topic, training_topic, uplink_filter
@@ -53,8 +54,7 @@ class ListeningFleet:
         topic = (
             training_topic(TENANT, family) if kind is Kind.TRAINING else device_topic(TENANT, DEVICE, kind)
         )
-        event = Event(source="fleet", boot_id="fleet", sequence=1, time=1.8e9, data=data)
-        self.publish(topic, encode(event), retain=kind is not Kind.ACK)
+        self.publish(topic, fleet_message(data, tenant=TENANT, device=DEVICE), retain=kind is not Kind.ACK)
 
     def acknowledge_all(self) -> None:
         for event in list(self.events.values()):
@@ -72,8 +72,8 @@ class ListeningFleet:
 
     def _acknowledge(self, event: Event) -> None:
         ack = Ack(boots=(BootAck(boot_id=event.boot_id, ranges=((event.sequence, event.sequence),)),))
-        answer = Event(source="fleet", boot_id="fleet", sequence=1, time=1.8e9, data=ack)
-        self._client.publish(device_topic(TENANT, event.source, Kind.ACK), encode(answer), qos=1)
+        answer = fleet_message(ack, tenant=TENANT, device=event.source)
+        self._client.publish(device_topic(TENANT, event.source, Kind.ACK), answer, qos=1)
 
 
 _UPLINKS = (

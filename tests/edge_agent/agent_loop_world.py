@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from agent_world import SPEC, TRUSTED, make_bundle
 from fake_link import FakeLink
+from sealing_world import SealedAtOnce, fleet_message, fleet_words
 
 from edge_agent.agent import Agent
 from edge_agent.agent_ports import Clocks, Hands
@@ -37,14 +38,14 @@ from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.settings import Settings, load_agent_settings
 from edge_agent.sources.port import SourceWindow
 from edge_agent.status import Status, load_counters, read_status
-from edge_agent.telemetry import Identity, Telemetry
+from edge_agent.telemetry import Identity, OwnRoads, Telemetry
 from edge_agent.trusted_clock import TrustedClock
 from models.bundles import read_bundle
 from models.detection.prior import FleetPrior
 from protocol.bundle import open_bundle
 from protocol.manifest import FeatureSpec
-from protocol.messages.commands import Command, Commands
-from protocol.messages.envelope import Event, decode, encode
+from protocol.messages.commands import Command, CommandResult, Commands
+from protocol.messages.envelope import Event, decode
 from protocol.messages.kinds import InstallStep, Kind
 from protocol.messages.payloads import Birth, DesiredState, InstallReport, Payload, ShadowReport
 from runtime.errors import StorageError
@@ -115,8 +116,9 @@ class FakeInstallation:
             is_trial=is_trial,
         )
 
-    def submit(self, desired: DesiredState) -> None:
+    def submit(self, desired: DesiredState) -> list[CommandResult]:
         self.asked.append(desired)
+        return []
 
     def poll(self) -> list[InstallReport]:
         taken, self.reports = self.reports, []
@@ -139,6 +141,21 @@ class FakeInstallation:
 
     def on_shadow(self, sha256: str, told: ShadowReport | str) -> None:
         self.shadows.append((sha256, told))
+
+
+class Polled:
+    """A road past the broker; `word` is what the fleet answered there."""
+
+    def __init__(self) -> None:
+        self.word: Event | None = None
+        self.forgotten = 0
+
+    def take(self) -> Event | None:
+        taken, self.word = self.word, None
+        return taken
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
 
 class Buffer(SampleBuffer):
@@ -182,7 +199,7 @@ class World:
         )
         self.buffer = Buffer(self.paths.buffer, SPEC, 1 << 20)
         others = open_stores(self.paths, SPEC, settings.buffer)
-        self.polled: DesiredState | None = None
+        self.polled = Polled()
         self.learner = LearnerSupervisor(
             self.paths,
             start=self._no_learner,
@@ -227,7 +244,14 @@ class World:
         )
         hands = Hands(installation=self.installation, learner=self.learner, executor=self.executor)
         telemetry = Telemetry(
-            identity, self.outbox, self.link, self.counters, now=self._now, polled=self._take_polled
+            identity,
+            self.outbox,
+            self.link,
+            self.counters,
+            now=self._now,
+            words=fleet_words("demo", "pump-07", monotonic=self._monotonic),
+            sealing=SealedAtOnce("demo", "pump-07"),
+            roads=OwnRoads(asked=(self.polled,)),
         )
         reporter = StatusReporter(
             settings,
@@ -270,10 +294,6 @@ class World:
         self.now_s += 0.1
         return False
 
-    def _take_polled(self) -> DesiredState | None:
-        taken, self.polled = self.polled, None
-        return taken
-
     def _no_learner(self) -> None:  # type: ignore[return] # never called: the refusal above always refuses
         raise AssertionError
 
@@ -292,7 +312,7 @@ class World:
 
     def arrive(self, kind: Kind, data: Payload) -> None:
         level = "training/pump" if kind is Kind.TRAINING else f"pump-07/{kind.value}"
-        payload = encode(Event(source="fleet", boot_id="f", sequence=1, time=self._wall(), data=data))
+        payload = fleet_message(data, tenant="demo", device="pump-07")
         self.link.arrived.append(Message(topic=f"fedge/v1/demo/{level}", payload=payload))
 
     def accept_as_normal(self, number: int) -> None:

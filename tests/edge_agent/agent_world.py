@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sealing_world import FLEET_KEY
 from trust_repository import TrustRepository
 
 from models.architecture import Architecture, initial_parameters
@@ -102,7 +103,9 @@ def write_trust(
     directory: Path, *bundles: bytes, repository: TrustRepository | None = None
 ) -> TrustRepository:
     """A pinned root, and the repository that the image brought along, with these bundles on its list."""
-    repository = repository or TrustRepository(FAMILY, release_key=RELEASE_KEY, now=datetime.now(UTC))
+    repository = repository or TrustRepository(
+        FAMILY, release_key=RELEASE_KEY, fleet_key=FLEET_KEY, now=datetime.now(UTC)
+    )
     for bundle in bundles:
         repository.list(manifest_of(bundle).release, bundle)
     repository.publish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_agent.remote.allowance import Allowance
+from edge_agent.allowance import Allowance
 from edge_agent.remote.executor import Executor, Outcome
 from edge_agent.remote.fleet_settings import SettingsInForce
 from edge_agent.remote.journal import CommandFile
@@ -41,29 +41,6 @@ class Deed:
         return Outcome(status=self.later, reason="looked at")
 
 
-class OwnFleet:
-    """A fleet that answers over HTTPS when a test says so."""
-
-    def __init__(self) -> None:
-        self.answers = self.failures = self.asked = 0
-        self.word: Commands | None = None
-        self.told: list[CommandResult] = []
-
-    def ask_soon(self) -> None:
-        self.asked += 1
-
-    def take(self) -> Commands | None:
-        word, self.word = self.word, None
-        return word
-
-    def tell(self, result: CommandResult) -> None:
-        self.told.append(result)
-
-    def say(self, word: Commands | None) -> None:
-        """What it answers; None: nothing new."""
-        self.answers, self.word = self.answers + 1, word
-
-
 class Device:
     """An executor on one folder, restarted as often as a test likes."""
 
@@ -77,7 +54,7 @@ class Device:
         self.allowed = ("recommission", "diagnose")
         self.applied: list[Settings] = []
         self.deaf: dict[str, str] = {}
-        self.own: OwnFleet | None = None
+        self.told: list[CommandResult] = []
         self.note: Callable[[str], None] = lambda _: None
         self.start()
 
@@ -94,14 +71,7 @@ class Device:
             apply=self.apply,
             monotonic=self.clock,
             known_wall=lambda: self.wall_s,
-            own_word=self.own,
         )
-
-    def ask_itself(self) -> OwnFleet:
-        """The fleet can be asked over HTTPS from now on."""
-        self.own = OwnFleet()
-        self.start()
-        return self.own
 
     def apply(self, settings: Settings) -> dict[str, str]:
         self.applied.append(settings)
@@ -110,7 +80,7 @@ class Device:
     def hear(self, *commands: Command, counter: int = 0, **settings: Value) -> None:
         counter = counter or max((command.number for command in commands), default=1)
         named = {name.replace("__", "."): value for name, value in settings.items()}
-        self.executor.hear([Commands(counter=counter, settings=named, outstanding=commands)])
+        self.told += self.executor.hear([Commands(counter=counter, settings=named, outstanding=commands)])
 
     def turn(self, turns: int = 4, *, is_told: bool = True) -> list[CommandResult]:
         """Some turns of the loop; `is_told`: what they give reaches the outbox."""

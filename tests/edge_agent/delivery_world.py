@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent_world import DEVICE, FAMILY, TENANT
+from sealing_world import SealedAtOnce, fleet_words
 from waiting import wait_until
 
 from edge_agent.health import Counters
@@ -45,7 +46,15 @@ class Delivery:
             wake=self.woken.set,
         )
         self.counters = Counters()
-        self.telemetry = Telemetry(identity, self.outbox, self.link, self.counters, now=self._now)
+        self.telemetry = Telemetry(
+            identity,
+            self.outbox,
+            self.link,
+            self.counters,
+            now=self._now,
+            words=fleet_words(TENANT, DEVICE, monotonic=time.monotonic),
+            sealing=SealedAtOnce(TENANT, DEVICE),
+        )
 
     def _now(self) -> Moment:
         return Moment(wall_s=time.time(), boot_s=time.monotonic(), kernel_boot="k1", is_set=True)

@@ -16,7 +16,7 @@ from installation_world import ask
 from msgspec.structs import replace
 from trust_repository import TrustRepository
 
-from protocol.messages.envelope import Event, encode
+from protocol.messages.envelope import CLOUD_EVENT, Event, encode
 from protocol.messages.payloads import DesiredState
 from protocol.sealed_events import seal
 
@@ -69,7 +69,7 @@ class HostileFleet:
     def answer(self, request: Request) -> Reply:
         path = request.path
         if path == "/v1/device/desired":
-            return Reply(204) if self.desired is None else self._tagged(request, self.desired)
+            return Reply(204) if self.desired is None else self._tagged(request, self.desired, CLOUD_EVENT)
         if path == "/v1/device/commands":
             return Reply(204)
         if path in self.bundles:
@@ -78,10 +78,12 @@ class HostileFleet:
         content = self.repository.files.get(path.removeprefix("/v1/trust/"))
         return Reply(404, b"{}") if content is None else self._tagged(request, content)
 
-    def _tagged(self, request: Request, content: bytes) -> Reply:
+    def _tagged(self, request: Request, content: bytes, kind: str = "application/json") -> Reply:
         etag = f'"{hashlib.sha256(content).hexdigest()}"'
         is_known = request.headers.get("if-none-match") == etag
-        return Reply(304 if is_known else 200, b"" if is_known else content, {"ETag": etag})
+        return Reply(
+            304 if is_known else 200, b"" if is_known else content, {"ETag": etag, "Content-Type": kind}
+        )
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from models.drift.reference import DriftReference
 from models.int8_model import Int8Model
 from protocol.bundle import entries_for, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, Provenance, ThresholdSpec
+from protocol.messages.commands import CommandResult
 from protocol.messages.kinds import ShadowOutcome
 from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
 from protocol.training import TrainingSettings
@@ -113,17 +114,8 @@ class FleetInMemory:
     requests: list[tuple[str, int]] = field(default_factory=list)
     chunk_bytes: int = 4096
     on_chunk: Callable[[], None] = lambda: None
-    wanted: DesiredState | None = None
     is_away: bool = False
     ignores_ranges: bool = False
-    questions: int = 0
-
-    def ask(self) -> DesiredState | None:
-        """What a device asks over HTTPS."""
-        self.questions += 1
-        if self.is_away:
-            raise FleetUnreachableError("the fleet refused the connection")
-        return self.wanted
 
     def offer(self, content: bytes, version: int, counter: int | None = None) -> DesiredState:
         desired = ask(content, version, counter)
@@ -203,6 +195,7 @@ class Device:
         self.hindrance = ""
         self.overrides = overrides
         self.reports: list[InstallReport] = []
+        self.told: list[CommandResult] = []
         self.beside: ShadowReport | str | None = ShadowReport(outcome=ShadowOutcome.PASSED, note="as told")
         self.installer = self._open()
 
@@ -217,7 +210,6 @@ class Device:
             baseline=record.baseline,
             free_bytes=lambda: self.free_bytes,
             hindrance=lambda missing: self.hindrance,
-            ask_fleet=self.fleet.ask if self.overrides.get("asks") else None,
         )
         return Installer(
             journal_file=self.overrides.get("journal_file") or JournalFile(self.root / "install.json"),  # type: ignore[arg-type]  # a fake port
@@ -251,7 +243,7 @@ class Device:
         return reports
 
     def submit(self, desired: DesiredState) -> list[InstallReport]:
-        self.installer.submit(desired)
+        self.told += self.installer.submit(desired)
         return self.work()
 
     def watch(

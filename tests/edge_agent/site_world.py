@@ -13,6 +13,7 @@ import paho.mqtt.client as paho
 from agent_world import DEVICE, RELEASE_KEY, TENANT, manifest_of
 from command_line import run_command
 from mosquitto_broker import MosquittoBroker
+from sealing_world import FLEET_KEY
 from trust_world import Keys, list_bundles, make_repository
 from waiting import died, wait_until
 
@@ -20,7 +21,7 @@ from edge_agent.identity_key import load_device_key
 from fleet.migrations.upgrade import open_storage
 from fleet.settings import load_fleet_settings
 from fleet.storage.device_tables import Device
-from protocol.identity import fingerprint, public_key_pem
+from protocol.identity import fingerprint, private_key_pem, public_key_pem
 from protocol.messages.envelope import Event, encode, kind_of
 from protocol.messages.payloads import Payload
 from protocol.topics import device_topic
@@ -43,7 +44,11 @@ class Site:
             f'[mqtt]\nurl = "{broker.url}"\nca_file = "{broker.ca_file}"\n'
             f'tls_cert = "{certificate}"\ntls_key = "{key}"\nshut_out = "none"\nreconnect_s = 0.1\n'
         )
-        self.repository = make_repository(folder / "data", Keys(families={"pump": RELEASE_KEY}))
+        (folder / "data").mkdir(exist_ok=True)
+        (folder / "data" / "instruction.key").write_bytes(private_key_pem(FLEET_KEY))
+        self.repository = make_repository(
+            folder / "data", Keys(families={"pump": RELEASE_KEY}, fleet=FLEET_KEY)
+        )
         self._bring_along(folder / "data" / "trust" / "metadata", agent.parent)
         self._enrol()
 

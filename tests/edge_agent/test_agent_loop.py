@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from agent_loop_world import World, world
 from agent_world import ARCHITECTURE, faulty, healthy
+from sealing_world import fleet_event
 
 from protocol.messages.envelope import decode
 from protocol.messages.kinds import AgentState, DriftState, InstallStatus, InstallStep, Kind
@@ -91,7 +92,9 @@ def test_a_first_release_that_was_undone_judges_no_more(world: World) -> None:
 
 def test_desired_states_of_both_roads_reach_the_installer_and_its_reports_the_fleet(world: World) -> None:
     world.arrive(Kind.DESIRED, DESIRED)
-    world.polled = msgspec.structs.replace(DESIRED, counter=3)
+    world.polled.word = fleet_event(
+        msgspec.structs.replace(DESIRED, counter=3), tenant="demo", device="pump-07"
+    )
     world.watch(healthy(3))
     assert [d.counter for d in world.installation.asked] == [2, 3]
     report = InstallReport(

@@ -6,10 +6,12 @@ import socket
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from https_world import Reply, Request, make_certificate, serving
 from installation_world import REQUIREMENTS, ListOfAll, TrustingProbe, ask, make_bundle
+from sealing_world import fleet_event
 
 from edge_agent.errors import (
     FleetAnswerError,
@@ -24,7 +26,7 @@ from edge_agent.installation.assembly import open_installer
 from edge_agent.installation.effects import InstallLimits
 from edge_agent.installation.trial import TrialLimits
 from protocol.identity import verify_token
-from protocol.messages.envelope import CLOUD_EVENT, Event, encode
+from protocol.messages.envelope import CLOUD_EVENT, encode
 from protocol.messages.kinds import InstallStatus
 from runtime.errors import FedgeError, SettingsError
 
@@ -40,18 +42,19 @@ def client(url: str, ca_file: Path, *, timeout_s: float = 5.0, now: float = 1000
 
 
 def test_desired_state_is_asked_for_with_a_token_and_an_etag(tmp_path: Path) -> None:
+    said = fleet_event(DESIRED, tenant="demo", device="d1")
+
     def answer(request: Request) -> Reply:
         token = request.headers["authorization"].removeprefix("Bearer ")
         assert verify_token(token, KEY.public_key(), "fleet", 1000.0) == "d1"
         if request.headers.get("if-none-match") == '"7"':
             return Reply(304, headers={"ETag": '"7"'})
-        said = Event(source="fleet", boot_id="b", sequence=1, time=0.0, data=DESIRED)
         return Reply(200, encode(said), {"ETag": '"7"', "Content-Type": CLOUD_EVENT})
 
     with serving(tmp_path, answer) as server:
         fleet = client(server.url, server.ca_file)
         first = fleet.desired()
-        assert (first.state, first.etag, first.is_unchanged) == (DESIRED, '"7"', False)
+        assert (first.state, first.etag, first.is_unchanged) == (said, '"7"', False)
         again = fleet.desired(first.etag)
         assert (again.state, again.etag, again.is_unchanged) == (None, '"7"', True)
 
@@ -126,8 +129,18 @@ def test_an_error_status_is_one_clear_line_with_the_fleets_words(tmp_path: Path,
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"release": 3}', b"\xff\xfe"])
 def test_an_answer_that_is_no_desired_state_is_refused(tmp_path: Path, body: bytes) -> None:
     with (
-        serving(tmp_path, lambda _: Reply(200, body)) as server,
+        serving(tmp_path, lambda _: Reply(200, body, {"Content-Type": CLOUD_EVENT})) as server,
         pytest.raises(FleetAnswerError, match="answer is malformed"),
+    ):
+        client(server.url, server.ca_file).desired()
+
+
+def test_an_older_fleet_is_told_by_its_answer_without_a_seal(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, lambda _: Reply(200, msgspec.json.encode(DESIRED))) as server,
+        pytest.raises(
+            FleetAnswerError, match=r"not sealed: the fleet is older than this agent; nothing is obeyed"
+        ),
     ):
         client(server.url, server.ca_file).desired()
 

@@ -27,9 +27,11 @@ from edge_agent.installation.trial import TrialLimits
 from edge_agent.settings import FleetSettings, Settings, TrustSettings
 from edge_agent.update_trust import UpdateTrust
 from edge_agent.update_trust_files import TrustFiles
-from protocol.messages.commands import CommandResult
+from protocol.messages.commands import CommandResult, Commands
+from protocol.messages.envelope import Event, encode
 from protocol.messages.kinds import CommandStatus, InstallStatus
 from protocol.messages.payloads import DesiredState
+from protocol.sealed_events import seal
 
 pytestmark = pytest.mark.slow
 
@@ -101,17 +103,14 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
         )
         enrolled = enrol_device(settings)
         assert enrol_device(settings).device == enrolled.device, "enrolling again is harmless"
-        client = FleetClient(
-            endpoint=fleet.endpoint,
-            device=enrolled.device,
-            key=load_device_key(settings.paths.device_key),
-        )
+        key = load_device_key(settings.paths.device_key)
+        client = FleetClient(endpoint=fleet.endpoint, device=enrolled.device, key=key)
         assert client.desired().state is None
         for year in (1970, 2046):  # a board without a battery, and a broken one
             lost = FleetClient(
                 endpoint=fleet.endpoint,
                 device=enrolled.device,
-                key=load_device_key(settings.paths.device_key),
+                key=key,
                 clock=lambda year=year: (year - 1970) * 365.25 * 86_400.0,  # type: ignore[misc]  # the year of now
             )
             assert lost.desired().state is None, (
@@ -163,17 +162,20 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
         asked = fleet.call(admin, f"/v1/devices/{enrolled.device}/commands", b'{"action": "diagnose"}')
         word = client.commands()
         assert word.state is not None
-        assert [command.number for command in word.state.outstanding] == [asked["number"]]
+        assert isinstance(word.state.data, Commands)
+        assert [command.number for command in word.state.data.outstanding] == [asked["number"]]
         assert client.commands(word.etag).is_unchanged
-        (command,) = word.state.outstanding
+        (command,) = word.state.data.outstanding
         done = CommandResult(
             number=command.number, action="diagnose", status=CommandStatus.DONE, report="YnVuZGxl"
         )
+        said = Event(source=enrolled.device, boot_id="b", sequence=1, time=time.time(), data=done)
+        sealed = seal(said, key, tenant="demo", device=enrolled.device, nonce="ab" * 16)
         for _ in range(2):
-            client.tell_result(done)
+            client.tell_result(encode(sealed))
         told = client.commands(word.etag).state
         assert told is not None
-        assert told.outstanding == ()
+        assert told.data == Commands(counter=asked["number"])
 
         fleet.call(
             admin, f"/v1/devices/{enrolled.device}:revoke", msgspec.json.encode({"confirm": enrolled.device})
@@ -185,6 +187,9 @@ def test_a_device_lives_on_https_alone(tmp_path: Path) -> None:
 def _wanted(client: FleetClient) -> tuple[DesiredState, str]:
     def wanted() -> tuple[DesiredState, str] | None:
         answer = client.desired()
-        return (answer.state, answer.etag) if answer.state else None
+        if answer.state is None:
+            return None
+        assert isinstance(answer.state.data, DesiredState)
+        return answer.state.data, answer.etag
 
     return wait_until(wanted, "the rollout to reach the device")

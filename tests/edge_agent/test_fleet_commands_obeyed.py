@@ -275,42 +275,21 @@ def test_a_budget_that_would_make_it_deaf_is_put_off_and_tried_again_when_it_has
     assert device.in_force(BUDGET) == (0.001, SettingSource.FLEET, False)
 
 
-def test_where_the_fleet_can_be_asked_a_brokers_word_is_a_hint_and_no_forged_one_is_obeyed(
+def test_a_word_that_is_older_than_what_was_obeyed_is_answered_once_with_how_far_this_device_is(
     device: Device,
 ) -> None:
-    own = device.ask_itself()
-    forged = order(9, "recommission")
-    device.hear(forged, detection__budget__alarms_per_1000_windows=10.0)
-    assert device.turn() == []
-    assert own.asked == 1
-    own.say(Commands(counter=5, outstanding=(order(5, "diagnose"),)))
-    assert said(device.turn()) == [(5, "DONE", "")]
-    assert device.in_force(BUDGET)[1] is SettingSource.DEFAULT
-    device.hear(forged)
-    own.say(None)
-    device.now_s += 60.0
+    device.hear(order(7))
     device.turn()
-    own.say(None)  # unchanged: nothing but the fleet's last word holds
-    assert device.turn() == []
-    assert (device.deeds["recommission"].done, device.executor.counter) == (0, 5)
-
-
-def test_a_fleet_that_cannot_be_asked_leaves_the_brokers_word_within_its_bounds(device: Device) -> None:
-    own = device.ask_itself()
-    device.hear(order(5))
-    assert device.turn() == []
-    own.failures += 1
-    assert said(device.turn()) == [(5, "DONE", "")]
-
-
-def test_the_fleets_own_word_needs_no_broker(device: Device) -> None:
-    own = device.ask_itself()
-    own.say(Commands(counter=2**40, settings={INTERVAL: 60.0}, outstanding=(order(2**40),)))
-    assert said(device.turn()) == [(2**40, "DONE", "")] == said(own.told)
-    assert device.in_force(INTERVAL) == (60.0, SettingSource.FLEET, False)
-    own.say(Commands(counter=2**40 - 1, settings={}))
+    for _ in range(50):
+        device.hear(order(6, "diagnose"), counter=6)
+        assert device.turn() == []
+    [told] = device.told
+    assert (told.number, told.action, told.code) == (7, "commands", RefusalCode.OUTDATED)
+    device.hear(order(9))
     device.turn()
-    assert device.in_force(INTERVAL) == (60.0, SettingSource.FLEET, False), "older than what was obeyed"
+    device.hear(order(8), counter=8)
+    assert [one.number for one in device.told] == [7, 9], "and again once it is farther"
+    assert device.deeds["diagnose"].done == 0
 
 
 def test_a_wish_that_breaks_what_it_is_put_into_is_refused_and_what_was_in_force_stays(

@@ -168,9 +168,7 @@ def test_a_newer_request_ends_the_one_under_way_and_an_untried_release_stops_at_
         ]
         assert decision.reports[0].reason == "superseded by desired state 10 (pump/3)"
         journal = decision.journal
-        assert (journal.active, journal.highest_counter) == (active, 9), (
-            "it counts once its bundle is verified"
-        )
+        assert (journal.active, journal.highest_counter) == (active, 10)
         assert journal.attempt == Attempt(desired=wanted(3, 10), step=S.CHECKING, fallback=active)
 
 

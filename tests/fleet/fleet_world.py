@@ -48,6 +48,7 @@ from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 from protocol.messages.envelope import CLOUD_EVENT, Event, decode, encode, kind_of
 from protocol.messages.kinds import AgentState, Kind
 from protocol.messages.payloads import Ack, AnomalyClosed, AnomalyEvent, Health, Payload
+from protocol.sealed_events import SEALED_BY_DEVICES, seal
 from protocol.topics import device_topic
 from service.roles import Role
 from service.tokens import TokenGrant, create_token
@@ -157,7 +158,7 @@ class Machine:
         if sequence is None:
             self.sequence += 1
             sequence = self.sequence
-        return Event(
+        event = Event(
             source=self.name,
             boot_id=self.boot,
             boot_number=self.number,
@@ -165,6 +166,9 @@ class Machine:
             time=at,
             data=data,
         )
+        if kind_of(data) not in SEALED_BY_DEVICES:
+            return event
+        return seal(event, self.key, tenant=TENANT, device=self.name, nonce=secrets.token_hex(16))
 
     def restart(self, boot: str, number: int = 0) -> None:
         """A new boot, which counts its events anew."""

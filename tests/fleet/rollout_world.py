@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleet.rollouts.engine import RolloutEngine
 from fleet.rollouts.operations import carry_out_verb, create_rollout
@@ -18,11 +19,14 @@ from fleet.storage.boot_tables import Boot
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
+from protocol.identity import public_key_pem
 from protocol.messages.kinds import AgentState, InstallStatus, InstallStep, Kind
 from service.roles import Caller, Role
 
 FAMILY = "pump"
 ANN = Caller(name="ann", role=Role.OPERATOR, person="ann")
+DEVICE_KEY = ec.derive_private_key(1, ec.SECP256R1())
+"""Of every device of the world: what they report is sealed by it."""
 PLAN: dict[str, Any] = {
     "name": "pump v2",
     "release": "pump/2",
@@ -222,7 +226,7 @@ def make_device(name: str, now: float, release: str | None = "pump/1") -> Device
     return Device(
         id=name,
         fingerprint=name.rjust(64, "0"),
-        public_key="-",
+        public_key=public_key_pem(DEVICE_KEY.public_key()).decode(),
         hardware="rpi4",
         family=FAMILY,
         labels={},

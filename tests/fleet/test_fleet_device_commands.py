@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import msgspec
 import pytest
 from fleet_api_world import Fleet, fleet, is_problem, machine
-from fleet_world import NOW, TENANT, Machine, Told, enrol_directly, health, word_of
+from fleet_world import NOW, TENANT, Machine, Told, arrival, enrol_directly, health, word_of
+from msgspec.structs import replace
 
 from fleet.device_commands import (
     KEPT_FINISHED,
@@ -22,9 +24,12 @@ from fleet.ingest.batch_result import BatchResult
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
+from fleet.storage.device_tables import Desired
+from fleet.storage.rollout_tables import DesiredCounter
 from protocol.fleet_settings import FLEET_SETTINGS
-from protocol.limits import MAX_OUTSTANDING
-from protocol.messages.commands import CommandResult, Commands, SettingInForce
+from protocol.limits import MAX_INTEGER, MAX_OUTSTANDING
+from protocol.messages.commands import CommandResult, Commands, SettingInForce, outdated
+from protocol.messages.envelope import CLOUD_EVENT, encode
 from protocol.messages.kinds import CommandAction, CommandStatus, Kind, SettingSource
 from service.roles import Role
 
@@ -236,25 +241,58 @@ def test_a_device_of_many_commands_keeps_the_last_hundred(fleet: Fleet, device: 
     assert listed[0]["status"] == "WAITING"
 
 
-@pytest.mark.parametrize("obeyed", [0, 10**12])
-def test_a_fleet_whose_counter_is_behind_its_device_overtakes_it(
-    fleet: Fleet, device: Machine, obeyed: int
-) -> None:
+def test_a_fleet_whose_counter_is_behind_its_device_overtakes_it(fleet: Fleet, device: Machine) -> None:
     number = give(fleet, device.name).json()["number"]
+    obeyed = 10**12
     store = EventStore(fleet.database, TENANT, FleetMetrics())
-    result = store.store([device.arrival(health(obeyed=obeyed))])
-    assert result.commanded == ({device.name} if obeyed else set())
-    assert word(fleet, device.name).counter == (obeyed + 1 if obeyed else number)
-    if obeyed:
-        answer(fleet, device, number, "REFUSED", code="stale")
-        again = give(fleet, device.name).json()["number"]
-        assert again == obeyed + 2
+    said = device.arrival(outdated(Kind.COMMANDS, number, obeyed))
+    for _ in range(2):
+        result = store.store([said])
+        assert word(fleet, device.name).counter == obeyed + 1, "and hearing it again lifts nothing"
+    assert (result.commanded, show(fleet, device.name, number)["status"]) == (frozenset(), "WAITING")
+    answer(fleet, device, number, "REFUSED", code="stale")
+    assert give(fleet, device.name).json()["number"] == obeyed + 2
 
 
 def test_a_fleet_that_lost_its_rows_learns_the_counter_from_its_device(fleet: Fleet, device: Machine) -> None:
     store = EventStore(fleet.database, TENANT, FleetMetrics())
-    assert store.store([device.arrival(health(obeyed=10**12))]).commanded == {device.name}
+    result = store.store([device.arrival(outdated(Kind.COMMANDS, 7, 10**12))])
+    assert result.commanded == {device.name}
     assert word(fleet, device.name) == Commands(counter=10**12 + 1)
+
+
+def test_a_counter_is_lifted_by_what_a_device_sealed_alone(fleet: Fleet, device: Machine) -> None:
+    number = give(fleet, device.name).json()["number"]
+    store = EventStore(fleet.database, TENANT, FleetMetrics())
+    claimed = replace(device.event(outdated(Kind.COMMANDS, 7, 10**12)), seal=None)
+    result = store.store([device.arrival(health(obeyed=10**12)), arrival(claimed)])
+    assert (result.commanded, word(fleet, device.name).counter) == (frozenset(), number)
+
+
+def test_what_a_device_shall_run_is_said_anew_beyond_the_counter_that_it_has_obeyed(
+    fleet: Fleet, device: Machine
+) -> None:
+    with fleet.database.write() as session:
+        session.add(
+            Desired(
+                device=device.name,
+                execution="e1",
+                release="motor/1",
+                counter=4,
+                set_at=NOW,
+                bundle_path="/v1/releases/motor/1/bundle",
+                bundle_sha256="0" * 64,
+                bundle_bytes=10,
+            )
+        )  # fmt: skip - one row
+        session.add(DesiredCounter(device=device.name, counter=4))
+    store = EventStore(fleet.database, TENANT, FleetMetrics())
+    for obeyed, is_lifted in ((4, False), (1 << 40, True), (1 << 40, False), (MAX_INTEGER, True)):
+        result = store.store([device.arrival(outdated(Kind.DESIRED, 3, obeyed))])
+        assert result.desiring == ({device.name} if is_lifted else set())
+    with fleet.database.read() as session:
+        counters = [session.get_one(table, device.name).counter for table in (Desired, DesiredCounter)]
+    assert counters == [MAX_INTEGER, MAX_INTEGER]
 
 
 def test_words_about_no_command_change_nothing(fleet: Fleet, device: Machine) -> None:
@@ -279,15 +317,39 @@ def test_a_device_without_mqtt_gets_the_same_word_and_little_when_it_has_it(
     assert fleet.call("GET", "/v1/device/commands", token, headers=known).status_code == 304
     number = give(fleet, device.name, "diagnose").json()["number"]
     assert fleet.call("GET", "/v1/device/commands", token, headers=known).status_code == 200
-    done = {"number": number, "action": "diagnose", "status": "DONE", "report": "YnVuZGxl"}
+    done = CommandResult(number=number, action="diagnose", status=CommandStatus.DONE, report="YnVuZGxl")
+    message = encode(device.event(done))
     for _ in range(2):
-        assert fleet.call("POST", "/v1/device/results", token, json=done).status_code == 204
+        assert tell(fleet, token, message).status_code == 204
     assert (show(fleet, device.name, number)["status"], show(fleet, device.name, number)["report_bytes"]) == (
         "DONE",
         6,
     )
-    is_problem(fleet.call("POST", "/v1/device/results", token, json=done | {"number": 0}), 422, "number")
-    is_problem(fleet.call("POST", "/v1/device/results", Role.ADMIN, json=done), 403, "for devices")
+    is_problem(tell(fleet, Role.ADMIN, message), 403)
+
+
+def tell(fleet: Fleet, token: str, message: bytes, kind: str = CLOUD_EVENT) -> Any:
+    return fleet.call("POST", "/v1/device/results", token, content=message, headers={"Content-Type": kind})
+
+
+def test_a_result_over_https_is_believed_by_its_seal(fleet: Fleet, device: Machine) -> None:
+    other = Machine(name=f"other-{device.name}")
+    enrol_directly(fleet.database, other)
+    token, number = device.token(fleet.now()), give(fleet, device.name, "diagnose").json()["number"]
+    done = CommandResult(number=number, action="diagnose", status=CommandStatus.DONE)
+    sealed = device.event(done)
+    bare = msgspec.json.encode(done)
+    is_problem(tell(fleet, token, bare, "application/json"), 422, "older than the fleet", "install")
+    is_problem(tell(fleet, token, bare), 422, "not a Fedge message")
+    is_problem(tell(fleet, token, encode(replace(sealed, seal=None))), 422, "not signed")
+    is_problem(tell(fleet, token, encode(other.event(done))), 422, "not signed by whom it must come from")
+    is_problem(tell(fleet, other.token(fleet.now()), encode(sealed)), 422, "not signed by whom")
+    changed = replace(sealed, data=replace(done, status=CommandStatus.FAILED))
+    is_problem(tell(fleet, token, encode(changed)), 422, "not signed by whom")
+    is_problem(tell(fleet, token, encode(device.event(health()))), 422, "arrived on the topic")
+    assert show(fleet, device.name, number)["status"] == "WAITING"
+    assert tell(fleet, token, encode(sealed)).status_code == 204
+    assert show(fleet, device.name, number)["status"] == "DONE"
 
 
 def set_(fleet: Fleet, name: str, **settings: float) -> Any:

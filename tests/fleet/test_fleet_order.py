@@ -11,7 +11,7 @@ import pytest
 from fleet_world import NOW, TENANT, Machine, anomaly, arrival, closed, enrol_directly, health
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rollout_world import RolloutWorld
+from rollout_world import DEVICE_KEY, RolloutWorld
 from sqlalchemy import select
 
 from fleet.ingest.judging import Arrival
@@ -171,7 +171,7 @@ def test_what_a_rollout_sees_of_its_devices_does_not_depend_on_the_order_of_arri
     store = EventStore(world.database, TENANT, FleetMetrics())
     chance = random.Random(1)
     for name in world.devices:
-        machine, wanted = Machine(name=name), world.desired(name)
+        machine, wanted = Machine(name=name, key=DEVICE_KEY), world.desired(name)
         assert wanted is not None
         said: list[Arrival] = []
         for number, status, step, figures in (

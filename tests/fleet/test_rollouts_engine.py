@@ -6,21 +6,17 @@ import asyncio
 import contextlib
 
 import pytest
-from rollout_world import RolloutWorld
+from fleet_world import TENANT, Machine, arrival
+from rollout_world import DEVICE_KEY, RolloutWorld
 from sqlalchemy.exc import OperationalError
 
-from fleet.ingest.judging import Arrival
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.rollouts.engine import RolloutEngine
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
-from protocol.messages.envelope import Event, encode, kind_of
 from protocol.messages.kinds import AgentState, InstallStatus, InstallStep
 from protocol.messages.payloads import Health, InstallReport, Payload
-from protocol.topics import device_topic
-
-TENANT = "demo"
 
 
 class Devices:
@@ -29,24 +25,11 @@ class Devices:
     def __init__(self, world: RolloutWorld) -> None:
         self._world = world
         self._store = EventStore(world.database, TENANT, FleetMetrics())
-        self._sequence = 0
+        self._machines = {name: Machine(name=name, key=DEVICE_KEY) for name in world.devices}
 
     def send(self, device: str, *payloads: Payload) -> None:
-        arrivals = []
-        for payload in payloads:
-            self._sequence += 1
-            event = Event(
-                source=device, boot_id="b1", sequence=self._sequence, time=self._world.now, data=payload
-            )
-            arrivals.append(
-                Arrival(
-                    topic=device_topic(TENANT, device, kind_of(payload)),
-                    payload=encode(event),
-                    retained=False,
-                    received_at=self._world.now,
-                )
-            )
-        self._store.store(arrivals)
+        machine = self._machines[device]
+        self._store.store([arrival(machine.event(payload, at=self._world.now)) for payload in payloads])
 
     def install(self, device: str) -> None:
         """What an agent says of the desired state it holds."""
