@@ -220,7 +220,7 @@ def publishing(
 
     async def run() -> None:
         outgoing, broker = Outgoing(), Broker()
-        parts: dict[str, Any] = dict.fromkeys(("intake", "accounts"))
+        parts: dict[str, Any] = dict.fromkeys(("intake", "door"))
         link = BrokerLink(
             None,  # type: ignore[arg-type]  # no session is begun
             instructions(folder),
