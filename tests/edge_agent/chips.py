@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pkcs11
 import pytest
-from free_ports import free_port, is_taken
 from waiting import died, wait_until
 
 from edge_agent.settings import IdentitySettings
@@ -40,7 +39,6 @@ class Chip:
 
 class TpmChip(Chip):
     process: subprocess.Popen[bytes] | None = None
-    port = 0
 
     def go_away(self) -> None:
         process, self.process = self.process, None
@@ -50,9 +48,13 @@ class TpmChip(Chip):
 
     def come_back(self) -> None:
         log = self.folder / "swtpm.log"
+        control = self.folder / "tpm.ctrl"
+        control.unlink(missing_ok=True)
         addresses = [
-            *("--server", f"type=tcp,port={self.port},bindaddr=127.0.0.1"),
-            *("--ctrl", f"type=tcp,port={self.port + 1},bindaddr=127.0.0.1"),
+            "--server",
+            f"type=unixio,path={self.folder / 'tpm'}",
+            "--ctrl",
+            f"type=unixio,path={control}",
         ]
         with log.open("ab") as out:
             self.process = subprocess.Popen(
@@ -64,7 +66,7 @@ class TpmChip(Chip):
                 stderr=out,
             )
         child = self.process
-        wait_until(lambda: is_taken(self.port + 1), "swtpm to listen", unless=lambda: died(child, log))
+        wait_until(control.exists, "swtpm to listen", unless=lambda: died(child, log))
 
 
 @contextmanager
@@ -87,15 +89,13 @@ def tpm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Chip]:
         pytest.skip("no TPM to test with: sudo apt-get install swtpm libtpm2-pkcs11-1")
     for name in ("state", "store"):
         (folder / name).mkdir(parents=True)
-    port = next(port for port in iter(free_port, 0) if not is_taken(port + 1))
     environment = {
         "TPM2_PKCS11_STORE": str(folder / "store"),
-        "TPM2_PKCS11_TCTI": f"swtpm:host=127.0.0.1,port={port}",
+        "TPM2_PKCS11_TCTI": f"swtpm:path={folder / 'tpm'}",
         "TPM2_PKCS11_LOG_LEVEL": "0",
         "TSS2_LOG": "all+NONE",
     }
     chip = TpmChip(_settings(folder, found[0]), environment, folder)
-    chip.port = port
     chip.come_back()
     try:
         with _set_up(chip, monkeypatch):

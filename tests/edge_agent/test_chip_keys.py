@@ -25,6 +25,11 @@ from edge_agent.fleet_client import FleetClient, FleetEndpoint
 from edge_agent.identity_key import make_identity, open_identity
 from edge_agent.settings import IdentitySettings
 from protocol.identity import issue_token, sign_statement, verify_statement, verify_token
+from protocol.messages.envelope import Event, decode, encode
+from protocol.messages.kinds import DeathReason
+from protocol.messages.payloads import Death
+from protocol.sealed_events import check_seal, seal
+from protocol.signed_requests import RequestSigner, read_request
 
 # python-pkcs11 ends a search when its object ends, and the token may be gone by then
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -57,6 +62,11 @@ def test_a_key_that_is_made_in_a_chip_signs_as_one_in_a_file_does(chip: Chip) ->
     public = key.public_key()
     assert signs(key, public)
     assert verify_token(issue_token(key, "pump-07", "fleet", 1e9), public, "fleet", 1e9) == "pump-07"
+    request = RequestSigner(key, public, clock=lambda: 0.0).sign("POST", "/v1/fleet/push", b"body")
+    read_request(request, "POST", "/v1/fleet/push").check(public)
+    event = Event(source="pump-07", boot_id="b1", sequence=1, time=1e9, data=Death(reason=DeathReason.LOST))
+    sealed = seal(event, key, tenant="demo", device="pump-07", nonce="0" * 32)
+    check_seal(decode(encode(sealed)), [public], tenant="demo", device="pump-07", now_s=1e9)
     key.make_if_missing()
     again = ChipKey(chip.settings)
     assert again.public_key() == public, "made once"
