@@ -359,7 +359,8 @@ def _kept_certificate(
 ) -> Callable[[], str]:
     """Have the certificate for the broker renewed where there is a fleet to ask; returns what says what is wrong with it."""
     if fleet is None:
-        return lambda: ""
+        told = "agent.toml names no [fleet], which alone gives this device a certificate for the broker"
+        return lambda: told if link is not None and not settings.paths.connection.exists() else ""
     keeper = CertificateKeeper(settings, enrolled, fleet, clock=clock, link=link)
     stack.callback(keeper.close)
     keeper.start()

@@ -132,3 +132,17 @@ def test_the_command_tells_the_fingerprint_that_the_person_compares(
     mine = device(tmp_path, fleet, "--approve")
     assert enrol_and_wait(mine, is_patient=False) == WAITING
     assert load_enrolled(mine.paths.enrolment).fingerprint in capsys.readouterr().err
+
+
+def test_the_request_of_an_agent_of_7cc0d60_is_answered_with_what_to_do_and_spends_nothing(
+    tmp_path: Path, fleet: Fleet
+) -> None:
+    frozen = Path(__file__).parent / "golden" / "enrolment_request_of_7cc0d60.json"
+    claim = fleet.cli("claims", "create", "--family", "pump", "--unreleased")
+    with pytest.raises(FleetAnswerError) as told:
+        fleet.call(claim, "/v1/enrolments", frozen.read_bytes())
+    assert 400 <= told.value.status < 500
+    assert "install the agent of this fleet's version and start it with the state directory" in str(
+        told.value
+    )
+    assert enrol_device(settings(tmp_path, fleet.url, fleet.ca, claim)).family == "pump"

@@ -150,6 +150,20 @@ def test_a_device_of_7cc0d60_that_its_fleet_no_longer_knows_says_what_to_do_and_
     assert len(kept_events(folder)) >= EVENTS
 
 
+def test_a_device_of_7cc0d60_whose_settings_name_no_fleet_says_so_and_watches(
+    folder: Path, server: HttpsServer, broker: MosquittoBroker
+) -> None:
+    config = brought_up_to_date(folder, server, broker)
+    config.write_text(config.read_text().partition("[fleet]")[0])
+    with running_agent(config) as agent:
+        wait_until(
+            lambda: "agent.toml names no [fleet]" in json.dumps(status_of(config).get("problems", [])),
+            "the status to say what is missing",
+            unless=lambda: died(agent, folder / "agent.log"),
+        )
+        assert status_of(config)["commissioned"]
+
+
 def test_an_enrolment_of_7cc0d60_is_read_as_what_it_is(folder: Path) -> None:
     enrolled = load_enrolled(folder / "state" / "enrolment.json")
     assert (enrolled.device, enrolled.tenant, enrolled.family, enrolled.is_waiting) == (
