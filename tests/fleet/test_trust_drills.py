@@ -17,6 +17,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Timestamp
 
 from fleet.errors import ConflictError, NotFoundError, UnacceptableError
+from fleet.trust import published
 from fleet.trust.key_files import load_private_key, load_public_key
 from fleet.trust.metadata import DAY_S, encode, expiry, public_key, sign
 from protocol.trust_roles import FLEET_ROLE
@@ -411,3 +412,22 @@ def test_a_trial_on_one_machine_is_one_command(tmp_path: Path) -> None:
     assert (out / "root-1.key").stat().st_mode & 0o777 == 0o600
     with pytest.raises(SettingsError, match="holds a repository already"):
         people.run(*words)
+
+
+def test_a_root_that_only_its_own_keys_have_signed_is_refused(people: People) -> None:
+    for name in ("dave", "erin", "frank"):
+        people.make_key(name)
+    names = ("dave", "erin", "frank")
+    change = people.prepare("rotate", "root", *(w for n in names for w in ("--key", people.public(n))))
+    with pytest.raises(UnacceptableError, match="of the root before it"):
+        people.publish(people.sign(change, *names))
+
+
+def test_what_our_own_checks_would_let_pass_a_real_client_still_stops(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "_check_signed", lambda *_: None)
+    change = people.prepare("renew", "--role", "root")
+    with pytest.raises(UnacceptableError, match="a device that is up to date now would refuse this"):
+        people.publish(people.sign(change, "alice"))
+    assert people.repository.published().root.signed.version == 1

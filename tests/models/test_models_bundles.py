@@ -191,3 +191,11 @@ def test_whatever_a_signed_file_holds_nothing_but_a_refusal_comes_out(
     files[file] = files[file][:at] + piece + (files[file][at + len(piece) :] if rest else b"")
     with suppress(ModelError):
         read_bundle(verified(files, detector="mixture"))
+
+
+@pytest.mark.parametrize("file", ["reference.json", "golden.json", PRIOR_FILE])
+def test_a_file_that_nests_without_end_is_refused(file: str) -> None:
+    files = good_files(small_prior())
+    files[file] = b'{"x":' + b"[" * 100_000
+    with pytest.raises(BundleContentError):
+        read_bundle(verified(files, detector="mixture"))
