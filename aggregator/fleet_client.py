@@ -122,7 +122,10 @@ class FleetClient:
             answer = self._call("POST", "/v1/rollouts", json=body, headers={"Idempotency-Key": name})
             rollout = _object(answer)
         identifier = str(_field(rollout, "id", (str, int), "rollout"))
-        # After a kill between creation and start the rollout is there and waits; a running one is left alone.
+        # What a person must approve, a person starts. After a kill between creation and start the rollout is there and waits; a
+        # running one is left alone.
+        if rollout.get("needs_approval"):
+            return identifier
         if rollout.get("state") in {None, "DRAFT", "READY"}:
             self._call("POST", f"/v1/rollouts/{quote(identifier, safe='')}:start")
         return identifier

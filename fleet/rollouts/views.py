@@ -40,7 +40,10 @@ __all__ = [
 
 
 class RolloutSummary(BaseModel):
-    """One rollout in a list. `counts` says how many devices are in each execution state; times are Unix seconds."""
+    """One rollout in a list. `counts` says how many devices are in each execution state; times are Unix seconds.
+
+    `author` is the person who answers for `created_by`, null where nobody does; where it `needs_approval` another one approves.
+    """
 
     id: str
     name: str
@@ -50,6 +53,8 @@ class RolloutSummary(BaseModel):
     since: float
     created_at: float
     created_by: str
+    author: str | None
+    needs_approval: bool
     counts: dict[str, int]
 
 
@@ -203,6 +208,8 @@ def _summarise(record: RolloutRecord, counts: dict[str, int]) -> RolloutSummary:
         since=record.since,
         created_at=record.created_at,
         created_by=record.created_by,
+        author=record.author,
+        needs_approval=record.needs_approval,
         counts=counts,
     )
 

@@ -7,11 +7,13 @@ import os
 import re
 import sqlite3
 import stat
+import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_command
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.cli import cli
@@ -28,7 +30,7 @@ from models.trust_radius import Isolation
 from protocol.bundle import TrustedKeys, open_bundle
 from protocol.training import TrainingSettings
 from runtime.errors import SettingsError, StorageError
-from service.errors import TokenChangeError
+from service.errors import TokenChangeError, UnauthenticatedError
 from service.roles import Caller, Role
 from service.tokens import TokenGrant, create_token, token_digest
 
@@ -326,3 +328,31 @@ def test_a_file_that_the_settings_name_and_that_is_not_there_is_found_without_st
         assert wrong in said
         if wrong == "signing_key":
             create_key_files(tmp_path / "release.key", Ed25519PrivateKey.generate())
+
+
+def test_the_aggregators_tokens_are_made_rotated_and_revoked_by_its_own_command(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "aggregator.toml"
+    config.write_text(GOOD)
+
+    def tokens(*words: str, status: int = 0) -> str:
+        done = run_command("aggregator", "tokens", *words, "--config", str(config))
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+    made = ("create", "--role", "operator", "--name", "anna", "--out", str(tmp_path / "anna.token"))
+    assert "--person NAME" in tokens(*made, status=2)
+    tokens(*made, "--person", "Anna", "--valid", "30d")
+    assert "File exists" in tokens("rotate", "anna", "--out", str(tmp_path / "anna.token"), status=2)
+    tokens("rotate", "anna", "--grace", "1h", "--out", str(tmp_path / "new.token"))
+    store = TokenStore(load_aggregator_settings(config, {}).data_dir / "aggregator.sqlite", time.time)
+    with closing(store):
+        secrets = [(tmp_path / name).read_text().strip() for name in ("anna.token", "new.token")]
+        assert [store.find_caller(secret).person for secret in secrets] == ["anna", "anna"]
+        assert "old secret good until" in tokens("list")
+        tokens("revoke", "anna", "--yes")
+        assert "revoked" in tokens("list")
+        with pytest.raises(UnauthenticatedError):
+            store.find_caller(secrets[1])
+    assert "is no length of time" in tokens("rotate", "anna", "--grace", "soon", status=2)

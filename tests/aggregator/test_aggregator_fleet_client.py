@@ -135,6 +135,25 @@ def test_a_rollout_that_was_made_but_not_started_before_a_kill_is_started(
     assert fleet.rollouts[0]["state"] == "RUNNING"
 
 
+def test_what_a_person_approved_after_a_kill_is_left_for_a_person_to_start(
+    client: FleetClient, fleet: PagingFleet
+) -> None:
+    fleet.rollouts = [{"id": "r1", "name": "pump/2 by run-1", "state": "READY", "needs_approval": True}]
+    assert client.start_rollout({}, "pump/2", "pump/2 by run-1") == "r1"
+    assert fleet.rollouts[0]["state"] == "READY"
+
+
+def test_a_token_that_was_rotated_is_taken_up_without_a_restart(
+    client: FleetClient, fleet: PagingFleet, tls: Tls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.releases(FAMILY) == []
+    monkeypatch.setattr("aggregator_service_world.TOKEN", "fo_new")
+    with pytest.raises(FleetRefusedError, match="401"):
+        client.releases(FAMILY)
+    secret_file(tls.ca.parent / "token", "fo_new\n")
+    assert client.releases(FAMILY) == []
+
+
 def test_drift_comes_with_its_dates(client: FleetClient, fleet: PagingFleet) -> None:
     fleet.devices, fleet.drift_since = [{**DEVICE, "id": "a"}], {"a": 17.0}
     assert client.drift(FAMILY) == DriftSummary(devices=1, drifted_since=(17.0,))
