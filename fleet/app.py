@@ -241,18 +241,18 @@ def serve(settings: Settings) -> None:
             ConnectionBook(in_all=places_for_callers()),
             has_lifespan=True,
         )
-        host, port = listening.getsockname()[:2]
-        _log.info(
-            "listening",
-            url=f"{'http' if certificate is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}",
-            tenant=settings.tenant,
-        )
 
         def stop(*_: object) -> None:
             server.should_exit = True
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
+        host, port = listening.getsockname()[:2]
+        _log.info(
+            "listening",
+            url=f"{'http' if certificate is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}",
+            tenant=settings.tenant,
+        )
         server.run(sockets=[listening])
 
 
