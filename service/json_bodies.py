@@ -34,6 +34,11 @@ def json_body(kind: type[S], *, example: dict[str, Any]) -> Callable[..., S]:
 def read_json_body(document: dict[str, Any], kind: type[S]) -> S:
     """A body that was parsed as `kind`; raises InvalidBodyError."""
     try:
+        # JSON can name half a character, which no database keeps and no answer can repeat.
+        msgspec.json.encode(document)
+    except (UnicodeError, RecursionError):
+        raise InvalidBodyError("the body is not valid: it holds half a character, or is too deep") from None
+    try:
         return check_document(document, kind, place=lambda _: "the body is not valid")
     except SettingsError as error:
         raise InvalidBodyError(str(error)) from None

@@ -7,6 +7,7 @@ Source: RFC 9457, Problem Details for HTTP APIs (2023).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -82,6 +83,12 @@ class Problem(JSONResponse):
         if status == HTTPStatus.UNAUTHORIZED:
             headers = {"WWW-Authenticate": "Bearer"} | dict(headers or {})
         super().__init__(members | extensions, status_code=status, headers=headers)
+
+    def render(self, content: Any) -> bytes:
+        """As JSON; half a character, which a refusal may quote, is written out."""
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(
+            "utf-8", "backslashreplace"
+        )
 
 
 def install_problems(app: FastAPI, statuses: StatusTable) -> None:

@@ -58,6 +58,11 @@ STEPS: Final = (
         ("-m", "pytest", "-q", "-m", "long", "tests"),
     ),
     Step(
+        "fuzz",
+        "spoilt input of every kind is refused by whoever reads it, in its own words, soon and in little memory",
+        ("-W", "ignore", "tests/fuzz/fuzzing.py", "--seconds", "900"),
+    ),
+    Step(
         "privacy-audit",
         "guesses prove less than is claimed, voids included, and would notice a wrong account or too little noise",
         ("tests/aggregator/prove_privacy_audit.py",),

@@ -42,6 +42,7 @@ from models.bundles import ModelBundle
 from protocol.training import TrainingSettings
 from runtime.durable_files import private_directory, read_bytes, write_durably
 from runtime.errors import StorageError
+from runtime.unreadable import UNREADABLE
 
 __all__ = ["Anchor", "anchor_of", "read_anchor", "require_trained_near", "trust_active_release"]
 
@@ -214,7 +215,7 @@ def _load(path: Path) -> Anchor | None:
         if hashlib.sha256(file.content).digest() == file.digest:
             return _anchor_decoder.decode(file.content)
         _log.warning("anchor_damaged digest")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         _log.warning("anchor_damaged %s", error)
     return None
 

@@ -34,6 +34,7 @@ from protocol.messages.payloads import (
     TrainingInvitation,
 )
 from protocol.messages.seals import Seal
+from runtime.unreadable import UNREADABLE
 
 __all__ = ["CLOUD_EVENT", "Event", "decode", "encode", "kind_of", "read_identity"]
 
@@ -173,7 +174,7 @@ def decode(payload: bytes, expected: Kind | None = None) -> Event:
     _check_limits(payload)
     try:
         wire = _wire_decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise MalformedMessageError(
             f"not a Fedge message ({error}); expected a CloudEvents 1.0 JSON object"
         ) from None
@@ -184,7 +185,7 @@ def decode(payload: bytes, expected: Kind | None = None) -> Event:
         )
     try:
         data = _data_decoders[kind].decode(wire.data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise MalformedMessageError(f"the data of this {kind.value} message is wrong: {error}") from None
     if wire.time.tzinfo is None:
         raise MalformedMessageError(
@@ -209,7 +210,7 @@ def read_identity(payload: bytes) -> tuple[str, int] | None:
     try:
         _check_limits(payload)
         identity = _identity_decoder.decode(payload)
-    except (MessageTooLargeError, msgspec.DecodeError, UnicodeDecodeError):
+    except (MessageTooLargeError, *UNREADABLE):
         return None
     return identity.bootid, identity.sequence
 

@@ -26,6 +26,7 @@ from msgspec import Meta, Struct, field
 
 from protocol.secure_sum.errors import SumMessageError
 from protocol.secure_sum.masks import MAX_WORD_BITS, MIN_WORD_BITS, MaskGenerator
+from runtime.unreadable import UNREADABLE
 
 __all__ = [
     "MAX_COHORT",
@@ -251,7 +252,7 @@ def decode(content: bytes, kind: type[MessageT]) -> MessageT:
         )
     try:
         message = _decoders[kind].decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise SumMessageError(f"these bytes are no {kind.__name__} of a secure sum: {error}") from None
     # The decoder was made for this kind; the check is for the type checker, and cheap.
     if not isinstance(message, kind):

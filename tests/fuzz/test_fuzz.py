@@ -1,0 +1,61 @@
+"""Whatever reads bytes from outside refuses what it cannot read, in its own words; and a new reader is fed too."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fuzzing import FoundError, feed
+from parsers import EXEMPT, PARSERS, Parser
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("runtime", "protocol", "models", "service", "edge_agent", "aggregator", "fleet")
+READS = re.compile(r"(decode|parse|read|open|load|peek|check|verify|split|token_subject|\w+_from_)")
+"""How functions are called that make something of bytes; what they are given first is bytes or text."""
+
+SEED, TIMES = 20261130, 60
+
+
+@pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
+def test_a_spoilt_input_is_refused_in_our_own_words(parser: Parser) -> None:
+    feed(parser, SEED, TIMES)
+
+
+def readers() -> Iterator[str]:
+    """Public functions of ours that look as if they read what came from outside."""
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.parse(file.read_text()).body:
+                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not READS.match(node.name):
+                    continue
+                first = node.args.args[0].annotation if node.args.args else None
+                if first is not None and ast.unparse(first) in {"bytes", "str", "bytes | bytearray"}:
+                    yield ".".join((*file.relative_to(ROOT).with_suffix("").parts, node.name))
+
+
+def test_every_reader_is_fed_or_says_why_not() -> None:
+    found, fed = set(readers()), {name for parser in PARSERS for name in parser.covers}
+    assert len(found) > 30
+    missing = found - fed - EXEMPT.keys()
+    assert not missing, (
+        f"add these to tests/fuzz/parsers.py, as a Parser or to EXEMPT with a reason: {sorted(missing)}"
+    )
+    assert not EXEMPT.keys() - found, f"exempt, and not there any more: {sorted(EXEMPT.keys() - found)}"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda content: content.decode("ascii"), "UnicodeDecodeError"),
+        (lambda content: content[0], "IndexError"),
+        (lambda content: [None] * 60_000_000 if len(content) > 30 else None, "grew by"),
+    ],
+    ids=["a foreign error", "an index", "memory"],
+)
+def test_a_reader_that_forgets_something_is_found(call: object, words: str) -> None:
+    forgetful = Parser(name="x", call=call, covers=(), samples=[b"0123456789" * 3], may_raise=())  # type: ignore[arg-type] # a callable
+    with pytest.raises(FoundError, match=words):
+        feed(forgetful, SEED, 500)
