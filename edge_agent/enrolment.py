@@ -32,6 +32,7 @@ from protocol.enrolment import ENROLMENT_DOMAIN, EnrolmentAnswer, EnrolmentQuest
 from protocol.identity import IdentityKey, fingerprint, public_key_pem, sign_statement
 from runtime.durable_files import private_directory
 from runtime.errors import SettingsError
+from runtime.unreadable import UNREADABLE
 
 __all__ = ["DEFAULT_NAME_DIGITS", "device_name", "enrol_device"]
 
@@ -146,7 +147,7 @@ def _read_token(path: Path) -> str:
 def _parse(body: bytes, settings: Settings, device: str) -> EnrolmentAnswer:
     try:
         answer = msgspec.json.decode(body, type=EnrolmentAnswer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise FleetAnswerError(f"POST {PATH}: the fleet's answer is not an enrolment: {error}") from None
     for what, asked, said in (
         ("device", device, answer.device),

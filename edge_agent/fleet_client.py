@@ -28,6 +28,7 @@ from protocol.identity import TOKEN_LIFETIME_S, IdentityKey, issue_token, key_fr
 from protocol.messages.envelope import CLOUD_EVENT, Event, decode
 from protocol.messages.kinds import Kind
 from protocol.names import DeviceId
+from runtime.unreadable import UNREADABLE
 
 __all__ = ["Answer", "BundleStream", "FleetClient", "FleetEndpoint", "FleetWord"]
 
@@ -135,7 +136,7 @@ class FleetClient:
         )
         try:
             return msgspec.json.decode(answer.body, type=CertificateAnswer).certificate
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise FleetAnswerError(f"POST {path}: the fleet's answer is no certificate: {error}") from None
 
     def _word(self, path: str, etag: str, kind: Kind) -> FleetWord[Event]:
@@ -172,7 +173,7 @@ class FleetClient:
             try:
                 page = msgspec.json.decode(answer.body, type=_RosterPage)
                 keys |= {DeviceId(name): key_from_compressed(point) for name, point in page.devices.items()}
-            except (msgspec.DecodeError, UnicodeDecodeError, IdentityError, RecursionError) as error:
+            except (*UNREADABLE, IdentityError) as error:
                 raise FleetAnswerError(f"GET {path}: the fleet's roster is malformed: {error}") from None
             cursor = page.next_cursor
             if cursor is None:

@@ -29,6 +29,7 @@ from edge_agent.errors import (
 from edge_agent.pinned_tls import KnownTime, SlowPeerError, pinned_context
 from protocol.limits import MAX_PAYLOAD_BYTES
 from runtime.errors import SettingsError
+from runtime.unreadable import UNREADABLE
 
 __all__ = ["Answer", "FleetEndpoint"]
 
@@ -167,7 +168,7 @@ def _refusal(call: str, response: http.client.HTTPResponse, body: bytes) -> Flee
     status, date_s = response.status, _date_s(response)
     try:
         problem = msgspec.json.decode(body, type=_Problem)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         problem = _Problem()
     said = " ".join((problem.detail or problem.title or http.client.responses.get(status, "")).split())[:300]
     line = f"{call}: the fleet answered {status}: {said}"

@@ -28,6 +28,7 @@ from models.errors import BundleContentError, GoldenMismatchError, LayoutError, 
 from models.seal import check_seal
 from protocol.bundle import VerifiedBundle
 from protocol.manifest import Manifest
+from runtime.unreadable import UNREADABLE
 
 __all__ = [
     "EDGE_TPU_FILE",
@@ -211,7 +212,7 @@ def make_golden_vectors(
 def _decode(content: bytes, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BundleContentError(f"{what} is not of format 1: {error}") from None
 
 

@@ -27,6 +27,7 @@ from protocol.errors import BundleFormatError, BundleIntegrityError, UntrustedBu
 from protocol.limits import MAX_BUNDLE_BYTES, MAX_BUNDLE_FILES, MAX_MANIFEST_BYTES
 from protocol.manifest import FileEntry, Manifest
 from protocol.manifest_text import check_manifest_text
+from runtime.unreadable import UNREADABLE
 
 __all__ = [
     "TrustedKeys",
@@ -206,7 +207,7 @@ def _parse(body: bytes) -> Manifest:
     check_manifest_text(body)
     try:
         return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BundleFormatError(
             f"the bundle's manifest says what no manifest of format 1 may ({error}); this build reads no other format"
         ) from None

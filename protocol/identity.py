@@ -10,17 +10,19 @@ Source: RFC 7515/7519 (JWS, JWT), RFC 7518 section 3.4 (ES256); claims checked: 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-from typing import Final, Protocol
+from typing import Annotated, Final, Protocol
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from msgspec import Meta
 
 from protocol.errors import IdentityError, TokenError
+from protocol.limits import MAX_NAME_CHARS
+from runtime.unreadable import UNREADABLE
 
 __all__ = [
     "IdentityKey",
@@ -48,7 +50,7 @@ _HEADER: Final = b'{"alg":"ES256","typ":"JWT"}'
 
 
 class _Claims(msgspec.Struct, frozen=True, kw_only=True):
-    sub: str
+    sub: Annotated[str, Meta(max_length=MAX_NAME_CHARS, pattern=r"^[^\x00-\x1f\x7f]*$")]
     aud: str
     iat: float
     exp: float
@@ -68,7 +70,7 @@ def load_private_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     """Read an unencrypted PEM (PKCS#8 or SEC 1) P-256 key; raises IdentityError for anything else."""
     try:
         key = serialization.load_pem_private_key(pem, None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise IdentityError(f"not an unencrypted PEM private key: {error}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise IdentityError("the device key must be a P-256 (secp256r1) key")
@@ -79,7 +81,7 @@ def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
     """Read a PEM SubjectPublicKeyInfo P-256 key; raises IdentityError for anything else."""
     try:
         key = serialization.load_pem_public_key(pem)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise IdentityError(f"not a PEM public key: {error}") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise IdentityError("the device key must be a P-256 (secp256r1) key")
@@ -180,7 +182,7 @@ def _parse(token: str) -> tuple[_Claims, bytes, bytes]:
     try:
         header, claims, raw = (base64.urlsafe_b64decode(part + b"==") for part in parts)
         parsed = msgspec.json.decode(claims, type=_Claims)
-    except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, *UNREADABLE) as error:
         raise TokenError(f"the device token does not parse: {error}") from None
     if header != _HEADER or len(raw) != 64:
         raise TokenError("a device token is signed with ES256")

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from protocol.errors import QuestionError
 from protocol.grids import FEATURE_GRID, RANGE_GRID, SCORE_GRID
 from protocol.refit_sizes import covariance_sizes, curve_sizes, scale_sizes
+from runtime.unreadable import UNREADABLE
 
 __all__ = [
     "ASSESS",
@@ -181,7 +182,7 @@ def decode_question(text: str) -> Question:
     """Read a question; raises QuestionError where it is none this build knows."""
     try:
         question: Question = _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise QuestionError(f"not a round question this build knows: {error}") from None
     return question
 

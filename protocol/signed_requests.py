@@ -29,6 +29,7 @@ from msgspec import Meta, Struct
 
 from protocol.errors import IdentityError
 from protocol.identity import IdentityKey, fingerprint, sign_statement, verify_statement
+from runtime.unreadable import UNREADABLE
 
 __all__ = [
     "ANSWER_HEADER",
@@ -103,7 +104,7 @@ def read_request(header: str, method: str, path: str) -> SignedRequest:
     try:
         claims, signature = (_unpacked(part) for part in header.removeprefix(SCHEME).split("."))
         parsed = msgspec.json.decode(claims, type=RequestClaims)
-    except (ValueError, msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, *UNREADABLE) as error:
         raise IdentityError(f"the request's signature does not parse: {error}") from None
     return SignedRequest(parsed, header, _statement(method, path, claims), signature)
 
@@ -209,7 +210,7 @@ def decode_step(body: bytes) -> Step | None:
     """Read `encode_step`; None where it is something else: a refusal in words."""
     try:
         return msgspec.json.decode(body, type=Step)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 

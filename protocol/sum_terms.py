@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from protocol.errors import QuestionError
 from protocol.questions import Kind
+from runtime.unreadable import UNREADABLE
 
 __all__ = [
     "NoiseTerms",
@@ -111,7 +112,7 @@ def decode_terms(text: str) -> SumTerms:
         raise QuestionError(f"terms of {len(text)} characters; at most {MAX_TERMS_BYTES} are read")
     try:
         return _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise QuestionError(f"not the terms of a secure round this build knows: {error}") from None
 
 

@@ -39,6 +39,7 @@ from models.detection.sums import total
 from models.errors import BundleContentError, InputError
 from models.standardiser import CLIP
 from protocol.refit_sizes import MOST_MIXED_FEATURES
+from runtime.unreadable import UNREADABLE
 
 __all__ = ["FleetPrior", "can_mix", "decode_prior", "encode_prior", "fleet_prior", "rescaled"]
 
@@ -192,7 +193,7 @@ def decode_prior(content: bytes) -> FleetPrior:
         raise BundleContentError(f"a prior has at most {MOST_PRIOR_BYTES} bytes, got {len(content)}")
     try:
         file = _decoder.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BundleContentError(f"not a fleet's prior: {error}") from None
     f = file.features
     freedom = _unpack(file.scale_freedom, "<f4", f, "scale_freedom")

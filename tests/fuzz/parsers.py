@@ -115,6 +115,7 @@ EXEMPT: Final[Mapping[str, str]] = {
     "models.recordings.cells.decoded": "reached by read_csv",
     "protocol.secure_sum.device_rules.check_sharers": "reads its bits with unpack_positions",
     "protocol.secure_sum.device_rules.check_survivors": "as above",
+    "protocol.secure_sum.keys.key_pair_from_secret": "a secret of our own",
     "protocol.secure_sum.shamir.split": "splits a secret of our own",
     "fleet.api.commands.read_report": "an endpoint; a name that stands in a path",
     "fleet.api.trust.read_trust": "as above",
@@ -122,7 +123,6 @@ EXEMPT: Final[Mapping[str, str]] = {
     "fleet.migrations.upgrade.open_storage": "the operator's own setting",
     "fleet.storage.base.open_database": "as above",
     "fleet.rollouts.states.check_follows": "states of our own",
-    "fleet.broker_accounts.passwords.verify_password": "what the fleet itself has stored",
 }
 """Functions that look like parsers, and why they are not fed here."""
 
@@ -421,7 +421,11 @@ PARSERS: Final[tuple[Parser, ...]] = (
     Parser(
         name="bundle",
         call=_verified_bundle,
-        covers=("protocol.bundle.open_bundle", "models.bundles.read_bundle"),
+        covers=(
+            "protocol.bundle.open_bundle",
+            "protocol.manifest_text.check_manifest_text",
+            "models.bundles.read_bundle",
+        ),
         samples=[RELEASE],
         may_raise=(ProtocolError, ModelError),
         own=(_signed_anew,),
@@ -436,8 +440,8 @@ PARSERS: Final[tuple[Parser, ...]] = (
     ),
     Parser(
         name="bundle, on a device",
-        call=lambda c: verify(c, hashlib.sha256(c).hexdigest(), TRUSTED),
-        covers=("edge_agent.installation.verification.verify",),
+        call=lambda c: verify(c, hashlib.sha256(c).hexdigest()),
+        covers=("edge_agent.installation.verification.verify", "protocol.bundle.open_listed"),
         samples=[RELEASE],
         may_raise=(EdgeAgentError,),
         own=(_signed_anew,),
