@@ -24,7 +24,7 @@ from agent_world import (
 )
 from chips import softhsm
 from command_line import run_command
-from enrolling_fleet import EnrollingFleet
+from enrolling_fleet import DeviceAuthority, EnrollingFleet
 from https_world import HttpsServer, serving
 from mosquitto_broker import MosquittoBroker
 from waiting import died, wait_until
@@ -164,6 +164,27 @@ def test_a_revoked_device_goes_on_watching_and_says_why_it_is_alone(tmp_path: Pa
             assert "is revoked" in json.dumps(health), (
                 "the fleet's people read it there, where a road is left"
             )
+
+
+def test_a_broker_that_trusts_another_device_ca_from_now_on_is_shown_one_of_its_certificates(
+    tmp_path: Path,
+) -> None:
+    with site(tmp_path) as here:
+        assert here.enrol().returncode == 0
+        with running_agent(here.config) as agent:
+            log = here.config.parent / "agent.log"
+
+            def is_connected() -> bool:
+                return bool(status_of(here.config).get("broker_connected"))
+
+            wait_until(is_connected, "the connection", unless=lambda: died(agent, log))
+            here.broker.stop()
+            here.fleet.authority = DeviceAuthority()
+            (tmp_path / "devices.pem").write_text(here.fleet.authority.pem)
+            here.broker.start()
+            wait_until(lambda: not is_connected(), "the loss")
+            wait_until(is_connected, "the connection", unless=lambda: died(agent, log))
+            assert len(here.fleet.issued) == 2, "one certificate, and no storm of them"
 
 
 def test_a_device_lives_by_the_key_of_its_chip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
