@@ -13,25 +13,29 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from edge_agent.agent import FAREWELL_S, Agent
+from edge_agent.agent import Agent
 from edge_agent.agent_ports import Clocks, Hands
 from edge_agent.aggregator_trust import distrust
 from edge_agent.boot_number import next_boot_number
-from edge_agent.certificate_keeper import CertificateKeeper
 from edge_agent.counted_bundles import CountedBundles
 from edge_agent.delegate_choice import ChildTrial, DelegateChoice, ProbeWithDelegate
 from edge_agent.detection_memory import DetectionMemory
 from edge_agent.enrolled import Enrolled, check_settings, load_enrolled
 from edge_agent.errors import RestartNeededError
 from edge_agent.fetch_conditions import FetchConditions
-from edge_agent.fleet_client import FleetClient, FleetEndpoint, FleetWord
-from edge_agent.fleet_poll import CommandRoad, FleetPoll
+from edge_agent.fleet_roads import (
+    keep_certificate,
+    open_client,
+    open_link,
+    open_repository,
+    open_roads,
+    open_seals,
+)
 from edge_agent.fleet_words import FleetWords
 from edge_agent.health import Counters, Interval, LatencyReservoir, Vitals, headline
 from edge_agent.identity_key import open_identity
@@ -42,7 +46,6 @@ from edge_agent.installation.probe import ChildProbe
 from edge_agent.kept_rows import open_stores
 from edge_agent.learner_supervisor import LearnerSupervisor, end_orphan, start_learner
 from edge_agent.loop_watch import LoopWatch, arm_process_guard, hang_limit_s, supervisor_of
-from edge_agent.mqtt_link import MqttLink
 from edge_agent.outbox import Outbox
 from edge_agent.outbox_entry import moment_of
 from edge_agent.outbox_owner import owner_of
@@ -55,7 +58,6 @@ from edge_agent.remote.diagnosis import Diagnosis
 from edge_agent.remote.fleet_settings import SettingsInForce
 from edge_agent.remote.journal import CommandFile
 from edge_agent.remote.log_ring import LogRing
-from edge_agent.report_seals import ReportSeals
 from edge_agent.reporting import StatusReporter
 from edge_agent.sample_buffer import SampleBuffer
 from edge_agent.score_log import ScoreLog
@@ -64,9 +66,9 @@ from edge_agent.source_host import open_for_loop
 from edge_agent.sources.port import Source
 from edge_agent.status import load_counters
 from edge_agent.stop_signals import StopSignals
-from edge_agent.telemetry import Identity, OwnRoads, Telemetry, last_will, subscriptions
+from edge_agent.telemetry import Identity, Telemetry
 from edge_agent.trusted_clock import TrustedClock
-from edge_agent.update_trust import LOOK_EVERY_S, UpdateTrust, open_trust
+from edge_agent.update_trust import UpdateTrust, open_trust
 from edge_agent.version import AGENT_VERSION
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import Birth
@@ -129,7 +131,8 @@ def _build(
     source = open_for_loop(settings.source, paths.source, time.monotonic, waking.set)
     stack.callback(source.close)
     counters = load_counters(paths.counters)
-    fleet = _fleet_client(settings, enrolled.device, clock)
+    key = open_identity(settings)
+    fleet = open_client(settings, enrolled.device, key, clock)
     choice = DelegateChoice(settings.inference.delegate, settings.inference.library, ChildTrial())
     fetching = FetchConditions(settings.installation, lambda: counters.update_bytes, clock.boot_s)
     trust = open_trust(settings, clock, None if fleet is None else fleet.trust_file)
@@ -157,9 +160,9 @@ def _build(
         boot_id=secrets.token_hex(8),
         boot_number=next_boot_number(paths.boot, outbox, counters.starts),
     )
-    link = _link(settings, identity, waking.set, clock.wall_s(), stack)
-    certificate = _kept_certificate(settings, enrolled, fleet, clock, link, stack)
-    roads = _roads(fleet, settings, link, _repository_poll(fleet, trust, installer, stack), waking, stack)
+    link = open_link(settings, identity, waking.set, clock.wall_s(), stack)
+    certificate = keep_certificate(settings, enrolled, fleet, clock, link, stack)
+    roads = open_roads(fleet, settings, link, open_repository(fleet, trust, installer, stack), waking, stack)
     commands = CommandFile(paths.commands)
     in_force = SettingsInForce(settings, commands.journal.settings, commands.journal.unmet)
     pipeline = Pipeline(
@@ -222,7 +225,7 @@ def _build(
             monotonic=time.monotonic,
             doubt=roads.doubt,
         ),
-        sealing=_sealing(settings, identity, waking, stack),
+        sealing=open_seals(key, identity, waking, stack),
         roads=roads,
         certificate=certificate,
     )
@@ -251,34 +254,6 @@ def _build(
     )
     installer.start(wake=waking.set)
     return agent
-
-
-def _repository_poll(
-    fleet: FleetClient | None, trust: UpdateTrust, installer: Installer, stack: ExitStack
-) -> FleetPoll[UpdateTrust] | None:
-    """Asks what the signed repository says: at once, and from then on when it is due; None where there is none to ask."""
-    if fleet is None:
-        return None
-
-    def ask(_etag: str) -> FleetWord[UpdateTrust]:
-        has_changed = trust.refresh()
-        return FleetWord(state=trust if has_changed else None, etag="", is_unchanged=not has_changed)
-
-    poll = FleetPoll(
-        ask, name="repository", every_s=LOOK_EVERY_S, is_needed=trust.is_due, wake=installer.look_again
-    )
-    stack.callback(poll.close)
-    poll.ask_soon()
-    return poll
-
-
-def _sealing(
-    settings: Settings, identity: Identity, waking: threading.Event, stack: ExitStack
-) -> ReportSeals:
-    key = open_identity(settings)
-    sealing = ReportSeals(key, tenant=identity.tenant, device=identity.device, wake=waking.set)
-    stack.callback(sealing.close)
-    return sealing
 
 
 def _vitals(counters: Counters, wall_s: float, blind_after_windows: int) -> Vitals:
@@ -318,83 +293,6 @@ def _installer(
         hindrance=fetching.hindrance,
         probe=ProbeWithDelegate(ChildProbe(), choice),
     )
-
-
-def _fleet_client(settings: Settings, device: str, clock: TrustedClock) -> FleetClient | None:
-    if settings.fleet is None:
-        return None
-    endpoint = FleetEndpoint(url=settings.fleet.url, ca_file=settings.fleet.ca_file, now=clock.known_s)
-    key = open_identity(settings)
-    return FleetClient(endpoint=endpoint, device=device, key=key, clock=clock.wall_s, hear=clock.hear)
-
-
-def _link(
-    settings: Settings,
-    identity: Identity,
-    wake: Callable[[], None],
-    now_s: float,
-    stack: ExitStack,
-) -> MqttLink | None:
-    if settings.mqtt is None:
-        return None
-    link = MqttLink(
-        settings.mqtt,
-        client_id=identity.device,
-        certificate=settings.paths.connection if settings.mqtt.tls else None,
-        will=last_will(identity, now_s),
-        subscriptions=subscriptions(identity),
-        wake=wake,
-    )
-    stack.callback(link.close, FAREWELL_S)
-    return link
-
-
-def _kept_certificate(
-    settings: Settings,
-    enrolled: Enrolled,
-    fleet: FleetClient | None,
-    clock: TrustedClock,
-    link: MqttLink | None,
-    stack: ExitStack,
-) -> Callable[[], str]:
-    """Have the certificate for the broker renewed where there is a fleet to ask; returns what says what is wrong with it."""
-    if fleet is None:
-        told = "agent.toml names no [fleet], which alone gives this device a certificate for the broker"
-        return lambda: told if link is not None and not settings.paths.connection.exists() else ""
-    keeper = CertificateKeeper(settings, enrolled, fleet, clock=clock, link=link)
-    stack.callback(keeper.close)
-    keeper.start()
-    return lambda: keeper.trouble
-
-
-def _roads(
-    fleet: FleetClient | None,
-    settings: Settings,
-    link: MqttLink | None,
-    repository: FleetPoll[UpdateTrust] | None,
-    waking: threading.Event,
-    stack: ExitStack,
-) -> OwnRoads:
-    """What the fleet is asked over HTTPS: what to run, and what to do and be; nothing where there is none to ask."""
-    if fleet is None or settings.fleet is None or repository is None:
-        return OwnRoads()
-    every_s = settings.fleet.poll_s
-
-    def is_away() -> bool:
-        return link is None or not link.is_connected
-
-    desired = FleetPoll(fleet.desired, name="desired", every_s=every_s, is_needed=is_away, wake=waking.set)
-    stack.callback(desired.close)
-    commands = CommandRoad(
-        fleet.commands, send=fleet.tell_result, every_s=every_s, is_needed=is_away, wake=waking.set
-    )
-    stack.callback(commands.close)
-
-    def doubt() -> None:
-        for poll in (repository, desired, commands):
-            poll.ask_soon()
-
-    return OwnRoads(asked=(desired, commands), tell=commands.tell, doubt=doubt)
 
 
 def _offer(installer: Installer, buffer: SampleBuffer) -> Device:
