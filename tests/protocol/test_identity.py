@@ -104,12 +104,18 @@ def test_a_signature_of_another_length_is_refused() -> None:
 
 
 def test_a_token_of_more_than_4096_characters_is_not_even_decoded() -> None:
-    token = issue_token(KEY, "d" * 2917, "fleet", NOW)
+    token = issue_token(KEY, "d01", "f" * 2919, NOW)
     assert len(token) == 4096
-    assert len(verify_token(token, KEY.public_key(), "fleet", NOW)) == 2917
-    for text in (issue_token(KEY, "d" * 2918, "fleet", NOW), "a.b", "a.b.c.d"):
+    assert verify_token(token, KEY.public_key(), "f" * 2919, NOW) == "d01"
+    for text in (issue_token(KEY, "d01", "f" * 2920, NOW), "a.b", "a.b.c.d"):
         with pytest.raises(TokenError, match="three parts"):
             token_subject(text)
+
+
+@pytest.mark.parametrize("name", ["d" * 65, "d\x00", "d\n1", "d\x7f"])
+def test_a_token_of_what_can_be_no_device_is_refused_before_anybody_looks_for_it(name: str) -> None:
+    with pytest.raises(TokenError, match="does not parse"):
+        token_subject(issue_token(KEY, name, "fleet", NOW))
 
 
 def test_a_token_is_a_jwt_that_any_other_library_would_verify() -> None:
