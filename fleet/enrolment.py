@@ -157,6 +157,8 @@ class Enrolments:
             verify_statement(identity, ENROLMENT_DOMAIN, statement, signature)
         except (TopicError, IdentityError) as error:
             raise BadRequestError(str(error)) from None
+        except UnicodeEncodeError:  # a JSON escape may name half a character
+            raise BadRequestError("a text of the enrolment is no Unicode text") from None
         except (binascii.Error, ValueError):
             raise BadRequestError("signature is not base64") from None
         if question.tenant != self._tenant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -164,6 +165,18 @@ def test_a_wrong_application_is_refused_with_words_and_spends_nothing(
 ) -> None:
     claim = fleet.claim()
     is_problem(fleet.enrol(machine, claim, **changes), status, words)
+    assert fleet.enrol(machine, claim).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "name", ["tenant", "public_key", "device", "family", "hardware", "certificate_request"]
+)
+def test_half_a_character_is_refused_and_spends_nothing(fleet: Fleet, machine: Machine, name: str) -> None:
+    claim, body = fleet.claim(), machine.enrolment()
+    content = json.dumps(body | {name: f"{body[name]}\ud800"}).encode()
+    headers = {"Content-Type": "application/json"}
+    answer = fleet.call("POST", "/v1/enrolments", claim, content=content, headers=headers)
+    assert answer.status_code in {400, 422}, answer.text
     assert fleet.enrol(machine, claim).status_code == 201
 
 
