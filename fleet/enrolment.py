@@ -24,7 +24,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.auth.claim_tokens import check_open, claim_id, find_claim, use_claim
+from fleet.auth.claim_tokens import claim_id, find_claim, use_claim
 from fleet.auth.device_tokens import check_admitted
 from fleet.certificate_requests import requested_key
 from fleet.device_ca import DeviceCa
@@ -265,7 +265,6 @@ def _take_in(session: Session, applicant: Applicant, claim: ClaimToken, now: flo
     if other is not None:
         _check_not_revoked(other)
         raise ConflictError(f"this key is already enrolled as device {other.id!r}; each device needs its own")
-    check_open(claim, now)
     _check_terms(claim, applicant)
     use_claim(claim, applicant.device, now)
     device = Device(

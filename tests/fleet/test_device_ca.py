@@ -112,6 +112,8 @@ def test_the_ca_is_made_once_its_key_is_private_and_it_comes_back_after_a_restar
     assert len({authority.trusted() for authority in authorities}) == 1
     assert stat.S_IMODE((tmp_path / "data/device-ca.key").stat().st_mode) == 0o600
     assert "PRIVATE" not in authorities[0].trusted()
+    assert authorities[0].trusted().count("BEGIN") == 1
+    authorities[1]._make(tmp_path / "data/device-ca.key", NOW)  # it too had seen that there was none
     again = open_ca(tmp_path / "data")
     again.ensure(NOW + 1)
     assert again.trusted() == authorities[0].trusted()
@@ -221,6 +223,15 @@ def test_a_ca_is_rotated_without_a_moment_in_which_a_device_is_not_trusted(
     assert ca.former() == []
     assert "OK" in openssl_says(tmp_path, after.chain, ca.trusted())
     assert "OK" not in openssl_says(tmp_path, before.chain, ca.trusted())
+
+
+def test_a_switch_keeps_the_former_ca_trusted_though_its_list_was_lost(ca: DeviceCa, tmp_path: Path) -> None:
+    before = ca.issue("press-7", new_key().public_key(), lifetime_s=30 * DAYS, now=NOW)
+    ca.rotate(NOW)
+    ca.trusted_file.unlink()
+    ca.switch()
+    assert ca.former() == [before.issuer]
+    assert "OK" in openssl_says(tmp_path, before.chain, ca.trusted())
 
 
 def test_a_power_cut_within_a_switch_loses_neither_ca(ca: DeviceCa, tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from fleet.enrolment import Enrolments
 from fleet.migrations.upgrade import open_storage
 from fleet.storage.access_tables import ClaimToken
 from fleet.storage.device_tables import Desired, Device, DeviceState
-from protocol.enrolment import EnrolmentQuestion
+from protocol.enrolment import CertificateQuestion, EnrolmentQuestion
 from protocol.identity import fingerprint
-from service.errors import UnauthenticatedError
+from service.errors import ForbiddenError, UnauthenticatedError
 from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
@@ -364,6 +364,16 @@ def test_a_revoked_device_is_shut_out_of_https_of_the_broker_and_of_certificates
         "certificate_issued",
         "device_revoked",
     ]  # fmt: skip - one line
+
+
+def test_a_device_that_is_revoked_while_it_asks_gets_no_certificate(fleet: Fleet, machine: Machine) -> None:
+    fleet.enrol(machine)
+    with fleet.database.write() as session:  # after its token was looked at
+        session.get_one(Device, machine.name).state = DeviceState.REVOKED
+    question = CertificateQuestion(certificate_request=machine.request())
+    enrolments = fleet.client.app.state.services.enrolments  # type: ignore[attr-defined] # a FastAPI app
+    with pytest.raises(ForbiddenError, match="revoked"):
+        enrolments.renew(machine.name, question, fleet.now())
 
 
 def test_refused_enrolments_by_one_claim_do_not_fill_the_audit_log(fleet: Fleet, machine: Machine) -> None:
