@@ -93,6 +93,7 @@ class RunScheduler:
         self._work.set()
         self._watching_since = now()
         self._is_fleet_away = False
+        self._is_door_compared = True
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -146,10 +147,7 @@ class RunScheduler:
 
     def look(self) -> None:
         """One look of the watcher at the door, and at every family that may start by itself."""
-        try:
-            self._door.look()
-        except (FleetError, RosterError) as error:
-            _log.warning("door_not_compared", reason=str(error))
+        self._look_at_door()
         for family, policy in self._families.items():
             if not policy.trigger.is_on:
                 continue
@@ -162,6 +160,16 @@ class RunScheduler:
                 continue
             self._is_fleet_away = False
             self._decide(family, policy, drift)
+
+    def _look_at_door(self) -> None:
+        try:
+            self._door.look()
+        except (FleetError, RosterError) as error:
+            if self._is_door_compared:
+                _log.warning("door_not_compared", reason=str(error))
+            self._is_door_compared = False
+        else:
+            self._is_door_compared = True
 
     def _decide(self, family: str, policy: FamilySettings, drift: DriftSummary) -> None:
         history = RunHistory(

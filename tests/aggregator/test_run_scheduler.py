@@ -224,5 +224,13 @@ def test_a_fleet_that_is_away_is_said_once_until_it_is_back(tmp_path: Path) -> N
 def test_a_door_that_cannot_be_compared_keeps_nobody_from_watching_drift(tmp_path: Path) -> None:
     world = World(tmp_path, family("a", drift_share=0.5))
     world.door.error = FleetUnreachableError("away")
-    world.scheduler.look()
-    assert (world.door.looks, world.fleet.asked) == (1, ["a"])
+    with capture_logs() as logs:
+        world.scheduler.look()
+        world.scheduler.look()
+        assert (world.door.looks, world.fleet.asked) == (2, ["a", "a"])
+        world.door.error = None
+        world.scheduler.look()
+        world.door.error = FleetUnreachableError("away once more")
+        world.scheduler.look()
+    said = [line["reason"] for line in logs if line["event"] == "door_not_compared"]
+    assert said == ["away", "away once more"], "once each time, and not at each look"
