@@ -218,6 +218,29 @@ def test_drill_the_online_keys_are_stolen(people: People) -> None:
     device.refresh()
 
 
+def test_drill_the_fleets_folder_is_lost_and_a_devices_mirror_is_all_that_is_left(people: People) -> None:
+    device = people.device("device")
+    metadata = people.repository.directory / "metadata"
+    state = people.repository.published()
+    assert state.snapshot is not None
+    led_to = [
+        "timestamp.json",
+        f"{state.snapshot.signed.version}.snapshot.json",
+        "1.targets.json",
+        "1.family-motor.json",
+    ]
+    mirror = {name: (metadata / name).read_bytes() for name in led_to}
+    pinned = (metadata / "1.root.json").read_bytes()
+    shutil.rmtree(people.repository.directory)
+    metadata.mkdir(parents=True)
+    for name, content in {**mirror, "1.root.json": pinned}.items():
+        (metadata / name).write_bytes(content)
+    people.publish(people.sign(people.prepare("rotate", "online"), "alice", "bob"))
+    assert device.find("motor/1") is not None
+    people.renew(1)
+    device.refresh()
+
+
 def test_drill_a_release_key_is_stolen(people: People) -> None:
     device = people.device("device")
     online, stolen = _online_keys(people), people.private("rita")
