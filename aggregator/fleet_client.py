@@ -23,6 +23,7 @@ from protocol.errors import ProtocolError
 from protocol.limits import MAX_BUNDLE_BYTES
 from protocol.names import DeviceId, FamilyName, check_name, split_release_id
 from runtime.errors import SettingsError
+from service.bounded_answers import bounded_request
 from service.client import refusal_words
 from service.token_file import TokenFile
 
@@ -90,10 +91,7 @@ class FleetClient:
 
     def bundle(self, family: FamilyName, version: int) -> bytes:
         """See `ReleaseFleet.bundle`."""
-        content = self._call("GET", f"/v1/releases/{quote(family, safe='')}/{version}/bundle").content
-        if len(content) > MAX_BUNDLE_BYTES:
-            raise FleetRefusedError(f"the bundle of {family}/{version} exceeds {MAX_BUNDLE_BYTES} bytes", 200)
-        return content
+        return self._call("GET", f"/v1/releases/{quote(family, safe='')}/{version}/bundle").content
 
     def publish(self, content: bytes) -> None:
         """See `ReleaseFleet.publish`."""
@@ -162,7 +160,7 @@ class FleetClient:
 
     def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
-            answer = self._http.request(method, path, **request)
+            answer = bounded_request(self._http, method, path, most_bytes=MAX_BUNDLE_BYTES, **request)
         except httpx.HTTPError as error:
             raise FleetUnreachableError(
                 f"the fleet at {self._url} cannot be reached: {error or type(error).__name__}"

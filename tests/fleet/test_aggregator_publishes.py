@@ -160,7 +160,12 @@ def test_a_server_cannot_have_listed_again_what_was_taken_back(fleet: Fleet, tmp
     one.publish(pump(70))
     old = one.release_list(ROLE)
     assert old is not None
-    fleet.call("POST", "/v1/releases/pump/70:withdraw", Role.OPERATOR, json={"reason": "alarms"})
+    fleet.call(
+        "POST",
+        "/v1/releases/pump/70:withdraw",
+        Role.OPERATOR,
+        json={"confirm": "pump/70", "reason": "alarms"},
+    )
     one.publish(pump(71))
     assert 70 not in listed(fleet), "withdrawn, and no device shall run it"
     one.lies[ROLE] = old

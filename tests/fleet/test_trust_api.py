@@ -292,7 +292,12 @@ def test_a_withdrawn_release_may_leave_the_list(fleet: Fleet) -> None:
     listed.version += 1
     del listed.targets["models/motor/105.fedge"]
     is_problem(post(fleet, signed(listed)), 409, "until it is withdrawn")
-    fleet.call("POST", "/v1/releases/motor/105:withdraw", Role.OPERATOR, json={"reason": "alarms"})
+    fleet.call(
+        "POST",
+        "/v1/releases/motor/105:withdraw",
+        Role.OPERATOR,
+        json={"confirm": "motor/105", "reason": "alarms"},
+    )
     assert post(fleet, signed(listed)).status_code == 204
     assert fleet.call("GET", "/v1/releases/motor/105").json()["listed_at"] is None
     device = Machine(name=f"late-{secrets.token_hex(4)}")
