@@ -175,7 +175,15 @@ def build_app(
             "bookkeeping": Bookkeeping(database, tokens).run,
         }
         if settings.mqtt and broker:
-            intake = Intake(events, outgoing, metrics, settings.mqtt, wake_rollouts=engine.wake)
+            plugin = door if isinstance(door, DynamicSecurity) else None
+            intake = Intake(
+                events,
+                outgoing,
+                metrics,
+                settings.mqtt,
+                wake_rollouts=engine.wake,
+                silence=plugin.silence if plugin else lambda _device: None,
+            )
             link = BrokerLink(
                 broker,
                 instructions,
@@ -185,7 +193,7 @@ def build_app(
                 outgoing=outgoing,
                 metrics=metrics,
                 now=time.time,
-                door=door if isinstance(door, DynamicSecurity) else None,
+                door=plugin,
             )
             tasks |= {"intake": intake.run, "broker_link": link.run}
         app.state.services = Services(

@@ -64,9 +64,10 @@ acl_file {folder / "acl"}
 # No message of ours is larger, with its topic.
 max_packet_size {_LARGEST_PACKET}
 # Ten thousand devices that come back at once send one message each before the fleet has read the first: with Mosquitto's
-# defaults (20 under way, 1000 waiting) it would drop most of them. The bytes bound what a slow fleet costs.
-max_inflight_messages 1000
-max_queued_messages 20000
+# defaults (20 under way, 1000 waiting) it would drop most of them. The bytes bound what a slow fleet costs. What is under
+# way the fleet confirms one by one, and a command that throws a flooder out waits behind that: hence few.
+max_inflight_messages 100
+max_queued_messages 12000
 max_queued_bytes 100000000
 # What one client alone can make the broker hold; at this limit it ends the connection of who asks for more.
 memory_limit 500000000

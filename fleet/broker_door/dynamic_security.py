@@ -4,6 +4,7 @@
 
     shut_out(name) ─► asked ──┐                        ┌─► $CONTROL/dynamic-security/v1           create and modify, delete
                               ├─► a few names at once ─┤
+    silence(name) ─► for a while, of a device that floods
     at each (re)connect:      │   what the database    └─◄ $CONTROL/dynamic-security/v1/response  one answer a request
     compare with the list ─► repairs   says now
 
@@ -15,6 +16,9 @@ mark is a person's: nothing takes it away, but who must stay out stays out also 
 The plugin throws nobody out when an entry is made, only when it is changed: so each name is created and then modified, and
 the broker's answer to the second command is its word that the device is out.
 
+Mosquitto has no rate for a client. So a device that goes on sending far faster than it may is shut out for `SILENCE_S`, as if it
+were revoked: what it says ends in the broker then, and not in the queue in which the others' messages wait.
+
 One request is under way at a time. The plugin writes its whole state for every command, and the broker does nothing
 else meanwhile; hence few names a request, and whoever waits before repairs.
 
@@ -25,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
 
@@ -47,6 +52,9 @@ PATIENCE_S: Final = 8.0
 
 ANSWER_TIMEOUT_S: Final = 30.0
 """A broker that answers no command for this long does not have the plugin, or gives us no rights in it."""
+
+SILENCE_S: Final = 300.0
+"""How long a device that floods is shut out."""
 
 NAMES_AT_ONCE: Final = 5
 """A request of five keeps the broker busy for a moment only (benchmarks/broker_door.py)."""
@@ -103,7 +111,16 @@ class DynamicSecurity:
         self._answer: asyncio.Future[list[_Reply]] | None = None
         self._asked: _Waiting = {}
         self._repairs: _Waiting = {}
+        self._silenced: dict[str, float] = {}
         self._work = asyncio.Event()
+
+    def silence(self, name: str) -> None:
+        """Shut `name` out for `SILENCE_S`, soon; nothing is kept of it over a restart. In the loop's own thread."""
+        if name not in self._silenced:
+            self._silenced[name] = asyncio.get_running_loop().time() + SILENCE_S
+            self._asked.setdefault(name, [])
+            self._work.set()
+            _log.warning("device_silenced", device=name, for_s=SILENCE_S)
 
     async def shut_out(self, name: str) -> None:
         """See `BrokerDoor.shut_out`."""
@@ -159,7 +176,7 @@ class DynamicSecurity:
         while listed := (await self._list(publish, offset)):
             offset += len(listed)
             held |= {client.username: client for client in listed}
-        wanted = await asyncio.to_thread(self._names)
+        wanted = await self._wanted()
         missing = {name for name in wanted if name not in held or not _is_shut_out(held[name])}
         left_over = {
             name for name, client in held.items() if client.textname == self._mark and name not in wanted
@@ -193,7 +210,10 @@ class DynamicSecurity:
     async def _make_some(self, publish: Publish) -> None:
         while not self._asked and not self._repairs:
             self._work.clear()
-            await self._work.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(self._silenced.values(), default=None)):
+                    await self._work.wait()
+            self._lift()
         queue = self._asked or self._repairs
         some = dict(islice(queue.items(), NAMES_AT_ONCE))
         for name in some:
@@ -214,9 +234,19 @@ class DynamicSecurity:
                 else:
                     done.set_result(None)
 
+    def _lift(self) -> None:
+        """Let those in again whose silence has ended."""
+        now = asyncio.get_running_loop().time()
+        for name in [name for name, until in self._silenced.items() if until <= now]:
+            del self._silenced[name]
+            self._repairs.setdefault(name, [])
+
+    async def _wanted(self) -> Collection[str]:
+        return {*await asyncio.to_thread(self._names), *self._silenced}
+
     async def _make(self, publish: Publish, names: Sequence[str]) -> dict[str, BrokerError]:
         """Make these entries what the database says; returns name → why it could not be."""
-        wanted = await asyncio.to_thread(self._names)
+        wanted = await self._wanted()
         commands: _Commands = []
         for name in names:
             if name in wanted:

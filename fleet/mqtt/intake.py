@@ -3,7 +3,8 @@
 ::
 
     broker ─► rate of its device ─► fair queue ─► batch ─► store ─► commit ─► acknowledgements
-                    └► counted, named, not acknowledged      └► database away: the batch waits until it writes again
+                    ├► counted, named, not acknowledged      └► database away: the batch waits until it writes again
+                    └► far beyond it: silenced at the broker
 
 A commit costs an fsync however much is in it, so what arrives within `batch_wait_s` shares one. The queue is bounded:
 when the disk cannot keep up, messages are dropped and counted, of the device that has most of them first. Nothing is lost
@@ -70,6 +71,7 @@ class Intake:
         metrics: counts what had to be dropped.
         settings: sizes and rates.
         wake_rollouts: called when something a rollout may wait for was stored.
+        silence: called with a device that goes on sending far faster than it may, once or often.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Intake:
         settings: MqttSettings,
         *,
         wake_rollouts: Callable[[], None],
+        silence: Callable[[str], None] = lambda _device: None,
     ) -> None:
         self._store = store
         self._outgoing = outgoing
@@ -94,6 +97,11 @@ class Intake:
         self._bytes = TokenBuckets(
             settings.device_bytes_per_s, settings.device_burst_bytes, most=DEVICES_REMEMBERED
         )
+        # what comes again and again after it was not taken: no agent does that, each waits for acknowledgements
+        self._patience = TokenBuckets(
+            settings.device_events_per_s, settings.device_burst_events, most=DEVICES_REMEMBERED
+        )
+        self._silence = silence
         self._limited: Counter[str] = Counter()
         self._told_at = 0.0
 
@@ -102,6 +110,8 @@ class Intake:
         device = _device_of(arrival.topic)
         if not self._may_send(device, arrival):
             self._limited[device] += 1
+            if not self._patience.take(device, 1.0, arrival.received_at):
+                self._silence(device)
             return
         if not self._queue.put(device, arrival):
             self._metrics.overflowed.inc()

@@ -173,6 +173,44 @@ def test_who_stands_in_the_list_without_being_denied_is_denied_and_who_is_denied
     assert sorted(plugin.commands("modifyClient")) == ["a-persons", "loosened", "mixed"]
 
 
+def test_a_device_that_floods_is_shut_out_for_a_while_before_what_is_only_repaired(
+    plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dynamic_security, "SILENCE_S", 0.05)
+
+    async def work(security: DynamicSecurity) -> None:
+        for _ in range(3):
+            security.silence("loud")
+        await until(lambda: "loud" in plugin.clients)
+        await until(lambda: "loud" not in plugin.clients)
+        assert plugin.commands("deleteClient") == ["loud"]
+        security.silence("loud")
+        await until(lambda: "loud" in plugin.clients)
+
+    during(plugin, {f"lost-{n:02}" for n in range(40)}, work)
+    created = plugin.commands("createClient")
+    assert created[0] == "loud"
+    assert created.count("loud") == 2
+
+
+def test_who_is_revoked_while_he_is_silenced_stays_out(
+    plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dynamic_security, "SILENCE_S", 0.05)
+    revoked: set[str] = set()
+
+    async def work(security: DynamicSecurity) -> None:
+        security.silence("loud")
+        await until(lambda: "loud" in plugin.clients)
+        revoked.add("loud")
+        await security.shut_out("loud")
+        await until(lambda: plugin.commands("modifyClient").count("loud") == 3)  # at the end of the silence
+
+    during(plugin, revoked, work)
+    assert plugin.clients == {"loud": (MARK, [SHUT_OUT_ROLE])}
+    assert plugin.commands("deleteClient") == []
+
+
 def test_answers_to_somebody_else_or_to_nothing_confirm_nothing(
     plugin: Plugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

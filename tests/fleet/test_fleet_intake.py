@@ -60,7 +60,13 @@ class SlowStore:
 
 
 def run_intake(
-    store: SlowStore, story: Callable[[Intake], None], stored: int, *, limited: int = 0, **settings: Any
+    store: SlowStore,
+    story: Callable[[Intake], None],
+    stored: int,
+    *,
+    limited: int = 0,
+    silence: Callable[[str], None] = lambda _device: None,
+    **settings: Any,
 ) -> FleetMetrics:
     metrics = FleetMetrics()
 
@@ -69,7 +75,7 @@ def run_intake(
             **{"url": "mqtt://127.0.0.1:1", "batch_events": 10, "batch_wait_s": 0, "queued_events": 25}
             | settings
         )
-        intake = Intake(store, Outgoing(), metrics, chosen, wake_rollouts=lambda: None)
+        intake = Intake(store, Outgoing(), metrics, chosen, wake_rollouts=lambda: None, silence=silence)
         task = asyncio.create_task(intake.run())
         story(intake)
         while store.stored < stored or store.limited.total() < limited:
@@ -153,6 +159,22 @@ def test_a_device_that_sends_too_fast_is_limited_counted_and_named_and_the_other
     assert stored == {"flood": 10, "calm": 1}
     assert store.limited == {"flood": 40}
     assert metrics.registry.get_sample_value("fedge_fleet_events_limited_total", {"by": "events"}) == 40
+
+
+@pytest.mark.parametrize(("sent", "is_silenced"), [(20, False), (21, True)])
+def test_who_sends_as_much_again_as_he_may_at_once_is_silenced_and_not_before(
+    sent: int, is_silenced: bool
+) -> None:
+    store, silenced = SlowStore(), set[str]()
+    store.gate.set()
+
+    def story(intake: Intake) -> None:
+        for message in messages("flood", sent):
+            intake.offer(message)
+
+    limits = {"device_burst_events": 10, "device_events_per_s": 1e-9}
+    run_intake(store, story, 10, limited=sent - 10, silence=silenced.add, **limits)
+    assert silenced == ({"flood"} if is_silenced else set())
 
 
 def test_bytes_are_limited_too() -> None:
