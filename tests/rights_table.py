@@ -30,10 +30,9 @@ def routes(app: Any, *, verbs: list[str]) -> Iterator[Call]:
                 yield method.upper(), path
 
 
-def address(path: str) -> str:
-    """A path with something in the place of each of its names that is not there."""
-    return re.sub(
-        r"\{(\w+)\}",
-        lambda match: "7" if match[1] in {"number", "version", "anomaly_id", "letter_id"} else "nobody",
-        path,
-    )
+NUMBERS = dict.fromkeys(("number", "version", "anomaly_id", "letter_id"), "7")
+
+
+def address(path: str, **names: str) -> str:
+    """A path with `names` in their places, and in the others something that is not there."""
+    return re.sub(r"\{(\w+)\}", lambda match: (NUMBERS | names).get(match[1], "nobody"), path)

@@ -294,8 +294,8 @@ async def _sealed_message(request: Request) -> bytes:
     },
 )
 def hear_result(
-    message: Annotated[bytes, Depends(_sealed_message)],
     caller: Annotated[Caller, Depends(require_device)],
+    message: Annotated[bytes, Depends(_sealed_message)],
     services: Annotated[Services, Depends(get_services)],
 ) -> None:
     """What became of a command of the calling device: its MQTT message, sealed by its identity key. Said again, it changes nothing."""
