@@ -6,7 +6,7 @@
     device-ca-next.key   those that will, once the broker trusts them
     device-ca.pem        every certificate to trust: the present one first, the next one, former ones
 
-    rotate ─► device-ca.pem to the broker ─► switch ─► devices renew ─► forget ─► device-ca.pem to the broker
+    rotate ─► the broker is started with both ─► switch ─► devices renew ─► forget ─► the broker is started with one
 
 It signs clients' certificates and nothing else, and no device trusts it for a server. A certificate is asked for over HTTPS
 with the identity key, for which this CA counts nothing: a device whose certificate is no longer trusted gets the next one all
