@@ -45,7 +45,7 @@ from edge_agent.installation.events import (
 from edge_agent.installation.inbox import Inbox
 from edge_agent.installation.journal import BundleRef, Journal
 from edge_agent.installation.journal_file import JournalFile
-from edge_agent.installation.recovery import first_journal
+from edge_agent.installation.recovery import first_journal, found_damaged
 from edge_agent.installation.reports import Reports
 from edge_agent.installation.transitions import Decision, decide
 from edge_agent.installation.trial import WindowRecord
@@ -82,7 +82,7 @@ class Installer:
 
     Use::
 
-        installer = open_installer(journal_file=..., bundles=..., keys=..., requirements=..., source=fleet_client)
+        installer = open_installer(journal_file=..., bundles=..., trust=..., requirements=..., source=fleet_client)
         installer.start(wake=loop_wakeup)
         while running:
             active = installer.active()  # once before each window
@@ -266,28 +266,12 @@ class Installer:
 
     def problems(self) -> list[str]:
         """What a person should know of bundles and requests, a sentence each, the gravest first."""
-        journal, active = self._journal, self._published.active
+        active = self._published.active
         running = f"{active.release} runs" if active is not None else "nothing runs"
-        lost, mended = journal.lost(), self._effects.mended
-        found = (
-            f"no copy of {lost} on this disk is whole: {running} until the fleet sends it again"
-            if lost
-            else "",
-            f"the journal of installations was damaged: {running}, as found on the disk"
-            if self._is_journal_lost
-            else "",
-            f"the disk had damaged {mended}; it was mended from another copy: is the card worn out?"
-            if mended
-            else "",
-            *self._tools.trust.problems(),
-        )
-        return [text for text in found if text]
+        lost = (self._journal.lost(), self._is_journal_lost, self._effects.mended)
+        return [*found_damaged(*lost, running=running), *self._tools.trust.problems()]
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, ListChanged):
-            if self._journal.active is not None or self._journal.attempt is not None:
-                return
-            event = ActiveLost(reason="nothing runs here, and the list of releases changed")
         decision = decide(self._journal, event)
         if self._apply(decision):
             self._follow(decision.effect)

@@ -22,7 +22,7 @@ from edge_agent.installation.journal import KEPT_COMMITTED, BundleRef, Journal
 from edge_agent.installation.verification import ReleaseList, verify
 from runtime.errors import FedgeError
 
-__all__ = ["Found", "find_factory", "find_staged", "first_journal"]
+__all__ = ["Found", "find_factory", "find_staged", "first_journal", "found_damaged"]
 
 log: Final = logging.getLogger(__name__)
 
@@ -84,6 +84,23 @@ def find_staged(
         except FedgeError as error:
             log.warning("staged_bundle_unusable sha256=%s error=%s", sha256[:12], error)
     return sorted(found, key=lambda one: one.version, reverse=True)
+
+
+def found_damaged(release: str, is_journal_lost: bool, mended: str, *, running: str) -> list[str]:  # noqa: FBT001 - three findings
+    """What a person should know of the disk, a sentence each.
+
+    Args:
+        release: of which no copy is whole, or empty.
+        is_journal_lost: whether the journal was damaged.
+        mended: the release whose file was damaged and is whole again, or empty.
+        running: what runs, in two words.
+    """
+    found = (
+        (release, f"no copy of {release} on this disk is whole: {running} until the fleet sends it again"),
+        (is_journal_lost, f"the journal of installations was damaged: {running}, as found on the disk"),
+        (mended, f"the disk had damaged {mended}; it was mended from another copy: is the card worn out?"),
+    )
+    return [text for is_so, text in found if is_so]
 
 
 def _check(content: bytes, sha256: str, trust: ReleaseList, requirements: Requirements) -> Found:

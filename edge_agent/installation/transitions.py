@@ -35,6 +35,7 @@ from edge_agent.installation.events import (
     Event,
     FellBack,
     FetchWaits,
+    ListChanged,
     Opened,
     Probed,
     Prune,
@@ -99,6 +100,9 @@ def decide(journal: Journal, event: Event) -> Decision:
             decision = _active_lost(journal, reason)
         case FellBack():
             decision = _fell_back(journal, event)
+        case ListChanged():
+            is_idle = journal.active is None and journal.attempt is None
+            decision = Decision(journal=journal, effect=fall_back(journal) if is_idle else None)
         case Reactivate(execution=execution):
             decision = _reactivate(journal, execution)
         case _ if journal.attempt is not None:

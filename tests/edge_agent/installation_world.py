@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +93,6 @@ def make_bundle(
 
 def ask(content: bytes, version: int, counter: int | None = None, *, family: str = "pump") -> DesiredState:
     """The desired state that makes a device install `content`."""
-    import hashlib
-
     number = counter or version
     return DesiredState(
         execution=f"e{number}",
@@ -190,7 +189,8 @@ class Device:
         self.root = root
         self.fleet = FleetInMemory()
         self.probe = TrustingProbe()
-        self.listed = ListOfAll()
+        takes: Iterable[bytes] = overrides.pop("takes", ())  # type: ignore[assignment]  # bundles that are not on the list
+        self.listed = ListOfAll({hashlib.sha256(content).hexdigest() for content in takes})
         self.free_bytes = 10**9
         self.hindrance = ""
         self.overrides = overrides

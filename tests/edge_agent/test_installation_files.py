@@ -138,6 +138,26 @@ def test_bundles_of_other_families_are_passed_over_however_new(store: BundleStor
     assert first_journal(store, ListOfAll(), REQUIREMENTS).active == ours
 
 
+def test_a_factory_bundle_that_nobody_has_listed_yet_runs_as_soon_as_it_is(tmp_path: Path) -> None:
+    content = make_bundle(1)
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "factory.fedge").write_bytes(content)
+    device = Device(tmp_path, takes=[content])
+    assert device.release is None
+    device.installer.look_again()
+    device.work()
+    assert device.release is None
+    device.listed.taken.clear()
+    device.installer.look_again()
+    device.work()
+    assert (device.release, device.installer.step()) == ("pump/1", InstallStep.IDLE)
+    device.install(2)
+    device.installer.look_again()
+    assert device.work() == [], "what runs is not disturbed by a longer list"
+    device.restart()
+    assert device.release == "pump/2"
+
+
 @pytest.mark.parametrize("content", [b"worn out", make_bundle(7)], ids=["damaged", "not listed"])
 def test_a_bundle_that_is_damaged_or_not_listed_is_passed_over_with_a_line_in_the_log(
     store: BundleStore, caplog: pytest.LogCaptureFixture, content: bytes

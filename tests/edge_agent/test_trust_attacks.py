@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,6 +63,15 @@ def test_a_listed_release_is_installed(fleet: HostileFleet) -> None:
     wait_until(lambda: _release(fleet) == "pump/2", "the new release")
     told = run_command("edge_agent", "status", "--config", str(fleet.config)).stdout
     assert "family-pump 4" in " ".join(told.split())
+
+
+def test_a_new_device_that_knows_a_root_alone_runs_its_factory_release_after_the_first_answer(
+    tmp_path: Path,
+) -> None:
+    with hostile_fleet(tmp_path) as fleet:
+        shutil.rmtree(fleet.config.parent / "state" / "trust")
+        with running_agent(fleet.config):
+            wait_until(lambda: _release(fleet) == "pump/1", "the factory's release")
 
 
 def test_who_holds_the_fleet_with_all_its_keys_cannot_have_an_unlisted_release_installed(
