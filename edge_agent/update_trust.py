@@ -230,6 +230,7 @@ class UpdateTrust:
         try:
             self._believed = self._walk(read, now_s=self._earliest_s(), known=known, seen=seen)
         except (FleetError, UpdateTrustError):
+            self._etag = ""  # what was believed is not the newest any more: "unchanged" would say it is
             if seen != self._ahead and not seen.items() <= known.items():
                 self._ahead = seen
                 self._keep(self._files.ahead, seen)

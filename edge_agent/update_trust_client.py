@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -256,11 +257,8 @@ def _ed25519(targets: Targets, role: str) -> Iterator[bytes]:
 
 def _p256(targets: Targets, role: str) -> Iterator[EllipticCurvePublicKey]:
     for key in _keys(targets, role):
-        if key.scheme == "ecdsa-sha2-nistp256":
-            try:
-                yield load_public_key(str(key.keyval.get("public", "")).encode())
-            except IdentityError:
-                continue  # another curve, or no key: it obeys nobody
+        with suppress(IdentityError):  # another curve or kind of key: nobody is obeyed by it
+            yield load_public_key(str(key.keyval.get("public", "")).encode())
 
 
 def _words(error: BaseException) -> str:
