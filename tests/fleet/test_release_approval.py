@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from sqlalchemy import select, update
 from fleet.app import build_app
 from fleet.auth.device_tokens import AUDIENCE
 from fleet.migrations.upgrade import _config, open_storage
+from fleet.rollouts.operations import carry_out_verb
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
 from fleet.settings import Settings
@@ -27,7 +29,7 @@ from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import RolloutTransition
 from protocol.identity import issue_token, public_key_pem
 from protocol.messages.payloads import DesiredState
-from service.roles import Role
+from service.roles import Caller, Role
 
 ALL_AT_ONCE = {"groups": [{"percentage": 100}], "success": {}}
 
@@ -166,3 +168,32 @@ def test_what_people_approved_before_is_known_after_the_upgrade(
             )
             assert session.get_one(Release, ("pump", 3)).approved_by is None
         database.close()
+
+
+def test_of_approvals_at_the_same_moment_one_is_heard(world: RolloutWorld) -> None:
+    rollout = world.create(require_approval=True)
+    people = [Caller(name=name, role=Role.OPERATOR, person=name) for name in ("bob", "eve", "ann")]
+    together, outcomes = threading.Barrier(len(people)), []
+
+    def approve(person: Caller) -> None:
+        together.wait()
+        try:
+            carry_out_verb(
+                world.database, world.publisher, rollout, Verb.APPROVE, caller=person, now=world.now
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it was is what the test looks at
+            outcomes.append(type(error).__name__)
+        else:
+            outcomes.append(person.name)
+
+    threads = [threading.Thread(target=approve, args=(person,)) for person in people]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([one for one in outcomes if one in {"bob", "eve"}]) == 1, outcomes
+    assert world.view(rollout).state == "READY"
+    assert [line.actor for line in world.view(rollout).timeline if line.state == "READY"] in (
+        ["operator:bob"],
+        ["operator:eve"],
+    )
