@@ -4,17 +4,44 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 from fuzzing import FoundError, feed
-from parsers import EXEMPT, PARSERS, Parser
+from parsers import PARSERS, Parser
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("runtime", "protocol", "models", "service", "edge_agent", "aggregator", "fleet")
 READS = re.compile(r"(decode|parse|read|open|load|peek|check|verify|split|token_subject|\w+_from_)")
 """How functions are called that make something of bytes; what they are given first is bytes or text."""
+
+EXEMPT: Final[Mapping[str, str]] = {
+    "models.delegates.open_with_delegate": "native code; a release's models are first run in a child process with limits (the probe)",
+    "models.learning_runtimes.open_learning_model": "as above",
+    "models.litert.load_model": "as above",
+    "models.seal.check_seal": "looks at the last 40 bytes and their SHA-256",
+    "models.export.edge_tpu.check_edge_tpu": "reads what our own converter made",
+    "models.export.edge_tpu_compiler.read_report": "as above",
+    "models.drift.state_file.decode_state": "the device's own disk, under a CRC; tests/edge_agent damages it",
+    "edge_agent.detector_file.decode_detector": "the device's own disk; tests/edge_agent damages it",
+    "edge_agent.detector_file.read_context": "as above",
+    "models.recordings.cells.split_line": "reached by read_csv",
+    "models.recordings.cells.decoded": "reached by read_csv",
+    "protocol.secure_sum.device_rules.check_sharers": "reads its bits with unpack_positions",
+    "protocol.secure_sum.device_rules.check_survivors": "as above",
+    "protocol.secure_sum.keys.key_pair_from_secret": "a secret of our own",
+    "protocol.secure_sum.shamir.split": "splits a secret of our own",
+    "fleet.api.commands.read_report": "an endpoint; a name that stands in a path",
+    "fleet.api.trust.read_trust": "as above",
+    "fleet.api.trust.read_list": "as above",
+    "fleet.migrations.upgrade.open_storage": "the operator's own setting",
+    "fleet.storage.base.open_database": "as above",
+    "fleet.ingest.report_seals.check_sealed_by": "check_seal, which is fed, with a key that the fleet stores",
+    "fleet.rollouts.states.check_follows": "states of our own",
+}
+"""Functions that look like parsers, and why they are not fed here."""
 
 SEED, TIMES = 20261130, 60
 
@@ -41,7 +68,7 @@ def test_every_reader_is_fed_or_says_why_not() -> None:
     assert len(found) > 30
     missing = found - fed - EXEMPT.keys()
     assert not missing, (
-        f"add these to tests/fuzz/parsers.py, as a Parser or to EXEMPT with a reason: {sorted(missing)}"
+        f"add these to tests/fuzz/parsers.py, or here to EXEMPT with a reason: {sorted(missing)}"
     )
     assert not EXEMPT.keys() - found, f"exempt, and not there any more: {sorted(EXEMPT.keys() - found)}"
 
