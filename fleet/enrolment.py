@@ -27,7 +27,7 @@ from fleet import audit
 from fleet.auth.claim_tokens import claim_id, find_claim, use_claim
 from fleet.auth.device_tokens import check_admitted
 from fleet.certificate_requests import requested_key
-from fleet.device_ca import DeviceCa
+from fleet.device_ca import DeviceCa, Issued
 from fleet.errors import BadRequestError, CallerError, ConflictError, TooOftenError, UnacceptableError
 from fleet.ingest.rates import TokenBuckets
 from fleet.storage.access_tables import ClaimToken
@@ -137,8 +137,17 @@ class Enrolments:
             device = session.get_one(Device, device_id)
             check_admitted(device)
             _check_two_keys(device.fingerprint, key)
-            chain = self._certify(session, device, key, f"device:{device_id}", now)
-        return CertificateAnswer(certificate=chain)
+            issued = self._certify(device, key, now)
+            audit.record(
+                session,
+                at=now,
+                actor=f"device:{device_id}",
+                action="certificate_renewed",
+                subject=device_id,
+                certificate=issued.serial,
+                ends_at=issued.ends_at,
+            )
+        return CertificateAnswer(certificate=issued.chain)
 
     def _proven(self, question: EnrolmentQuestion) -> Applicant:
         try:
@@ -191,24 +200,20 @@ class Enrolments:
         device.hardware, device.reported_labels = applicant.hardware, applicant.labels
         device.reported_family = applicant.family
         is_waiting = device.state == DeviceState.WAITING
+        certificate = None if is_waiting else self._certify(device, applicant.connection, now)
         if is_new or not is_waiting:
+            action = "device_waits" if is_waiting else "device_enrolled"
             audit.record(
                 session,
                 at=now,
                 actor=f"claim:{claim_id(claim)}" if is_new else f"device:{device.id}",
-                action="device_enrolled_again"
-                if not is_new
-                else "device_waits"
-                if is_waiting
-                else "device_enrolled",
+                action=action if is_new else "device_enrolled_again",
                 subject=device.id,
                 fingerprint=device.fingerprint,
                 family=device.family,
                 site=device.site,
+                certificate=certificate and certificate.serial,
             )
-        chain = ""
-        if not is_waiting:
-            chain = self._certify(session, device, applicant.connection, f"device:{device.id}", now)
         return EnrolmentAnswer(
             status="waiting" if is_waiting else "enrolled",
             device=device.id,
@@ -216,12 +221,10 @@ class Enrolments:
             family=device.family,
             site=device.site,
             labels=device.labels,
-            certificate=chain,
+            certificate="" if certificate is None else certificate.chain,
         )
 
-    def _certify(
-        self, session: Session, device: Device, key: EllipticCurvePublicKey, actor: str, now: float
-    ) -> str:
+    def _certify(self, device: Device, key: EllipticCurvePublicKey, now: float) -> Issued:
         if not self._certificates.take(device.id, 1.0, now):
             raise TooOftenError(
                 f"device {device.id!r} got {CERTIFICATES_AT_ONCE} certificates in a row; the next one in {SECONDS_PER_CERTIFICATE:.0f} s"
@@ -229,16 +232,7 @@ class Enrolments:
         issued = self._authority.issue(device.id, key, lifetime_s=self._lifetime_s, now=now)
         device.certificate_serial, device.certificate_issuer = issued.serial, issued.issuer
         device.certificate_ends_at = issued.ends_at
-        audit.record(
-            session,
-            at=now,
-            actor=actor,
-            action="certificate_issued",
-            subject=device.id,
-            serial=issued.serial,
-            ends_at=issued.ends_at,
-        )
-        return issued.chain
+        return issued
 
     def _note_refusal(self, applicant: Applicant, claim: str, reason: str, now: float) -> None:
         with self._database.write() as session:
