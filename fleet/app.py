@@ -166,7 +166,7 @@ def build_app(
             repository,
             metrics.trust_expires,
             now=time.time,
-            watch=lambda published: note_listed(database, published, actor="fleet", now=time.time()),
+            watch=lambda _published: note_listed(database, repository, actor="fleet", now=time.time()),
         )
         tasks: dict[str, Task] = {
             "rollouts": engine.run,

@@ -7,6 +7,7 @@ The repository is the truth and devices ask nothing else; the database follows i
 from __future__ import annotations
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from fleet import audit
 from fleet.errors import ConflictError
@@ -27,42 +28,51 @@ def publish_list(
     """Publish what the key of `role` lists, and let the database follow; raises as `fleet.trust.listings.publish_listing`."""
 
     def stored() -> dict[ReleaseId, Stored]:
+        columns = (Release.family, Release.version, Release.sha256, Release.size_bytes, Release.withdrawn_at)
         with database.read() as session:
             return {
-                release_id(row.family, row.version): Stored(
-                    sha256=row.sha256, size_bytes=row.size_bytes, is_withdrawn=row.withdrawn_at is not None
+                release_id(family, version): Stored(
+                    sha256=sha256, size_bytes=size, is_withdrawn=at is not None
                 )
-                for row in session.scalars(select(Release))
+                for family, version, sha256, size, at in session.execute(select(*columns)).tuples()
             }
 
     published = publish_listing(repository, role, content, stored, now)
-    note_listed(database, published, actor=actor, now=now)
+    note_listed(database, repository, actor=actor, now=now)
     return published
 
 
-def note_listed(database: Database, published: Published, *, actor: str, now: float) -> None:
+def note_listed(database: Database, repository: TrustRepository, *, actor: str, now: float) -> None:
     """Let the database say of each release whether it is listed, with an audit line for each that came or went."""
-
-    def is_listed(row: Release) -> bool:
-        return published.is_listed(
-            model_target(release_id(row.family, row.version)), row.sha256, row.size_bytes
-        )
-
     with database.read() as session:
-        if all((row.listed_at is not None) == is_listed(row) for row in session.scalars(select(Release))):
+        if not _changed(session, repository):
             return
     with database.write() as session:
-        for row in session.scalars(select(Release)):
-            if (row.listed_at is not None) != is_listed(row):
-                row.listed_at = now if row.listed_at is None else None
-                audit.record(
-                    session,
-                    at=now,
-                    actor=actor,
-                    action="release_listed" if row.listed_at is not None else "release_unlisted",
-                    subject=f"{row.family}/{row.version}",
-                    sha256=row.sha256,
-                )
+        for family, version, is_listed in _changed(session, repository):
+            session.get_one(Release, (family, version)).listed_at = now if is_listed else None
+            audit.record(
+                session,
+                at=now,
+                actor=actor,
+                action="release_listed" if is_listed else "release_unlisted",
+                subject=f"{family}/{version}",
+            )
+
+
+def _changed(session: Session, repository: TrustRepository) -> list[tuple[str, int, bool]]:
+    """Releases (family, version) of which the database says otherwise, and whether they are listed.
+
+    The rows are read first: what another thread noted meanwhile is never judged by a repository that is older than it.
+    """
+    columns = (Release.family, Release.version, Release.sha256, Release.size_bytes, Release.listed_at)
+    rows = session.execute(select(*columns)).tuples().all()
+    published = repository.published()
+    return [
+        (family, version, is_listed)
+        for family, version, sha256, size, at in rows
+        if (is_listed := published.is_listed(model_target(release_id(family, version)), sha256, size))
+        != (at is not None)
+    ]
 
 
 def check_listed(release: Release) -> None:
