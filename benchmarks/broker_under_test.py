@@ -1,12 +1,10 @@
-"""One broker under test for `embedded_broker.py`: amqtt, iotcore or Mosquitto as a child process, and who speaks to it.
+"""One broker under test for `embedded_broker.py`: amqtt or Mosquitto as a child process, and who speaks to it.
 
-Each is told its accounts in its own way; an account is added while it runs in the way the fleet has.
+Both know everybody by a certificate, and have the rights of the tenant ``demo``.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import shutil
 import socket
 import ssl
@@ -23,10 +21,15 @@ from typing import Final
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from simulations.addresses import free_ports
-from simulations.certificates import Certificates, create_certificates
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-USERS: Final = ("fleet", "d01", "d02")
+from mosquitto_broker import LocalCertificates  # noqa: E402 - needs the path above
+
+from fleet.broker_door.broker_files import acl  # noqa: E402 - as above
+from simulations.addresses import free_ports  # noqa: E402 - as above
+
+TENANT: Final = "demo"
 PATIENCE_S: Final = 60.0
 SILENCE_S: Final = 2.0
 """How long nothing must come before it counts as not delivered."""
@@ -39,32 +42,38 @@ class Site:
     name: str
     folder: Path
     port: int
-    certificates: Certificates
+    certificates: LocalCertificates
     process: subprocess.Popen[bytes] | None = None
 
-    def client(self, user: str | None, *, clean: bool = True, name: str = "", will: str = "") -> Client:
+    @property
+    def shut_out(self) -> Path:
+        """Names that the embedded broker keeps out."""
+        return self.folder / "shut-out"
+
+    def client(self, user: str | None, *, clean: bool = True, will: str = "") -> Client:
         """A connected client; raises PermissionError where the broker refuses it."""
-        return Client(self, user, clean=clean, name=name, will=will)
+        return Client(self, user, clean=clean, will=will)
+
+    def context(self, user: str | None) -> ssl.SSLContext:
+        """What a client uses: `user`'s certificate, or none."""
+        if user is None:
+            return self.certificates.context()
+        give = self.certificates.service if user == "fleet" else self.certificates.device
+        return self.certificates.context(give(user))
 
 
 class Client:
     """A paho client whose network runs in a thread of its own."""
 
-    def __init__(self, site: Site, user: str | None, *, clean: bool, name: str, will: str) -> None:
+    def __init__(self, site: Site, user: str | None, *, clean: bool, will: str) -> None:
         self.heard: list[tuple[str, bytes]] = []
         self._answer: list[bool] = []
         self._known = threading.Event()
-        self.paho = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=name or f"{user}-{time.monotonic_ns()}",
-            clean_session=clean,
-        )
+        self.paho = paho.Client(CallbackAPIVersion.VERSION2, client_id=user or "nobody", clean_session=clean)
         self.paho.max_inflight_messages_set(100)
-        if user:
-            self.paho.username_pw_set(user, f"{user}-secret")
         if will:
             self.paho.will_set(will, b"gone", 1)
-        self.paho.tls_set(str(site.certificates.ca))
+        self.paho.tls_set_context(site.context(user))
         self.paho.on_connect = lambda *a: self._decide(is_in=not a[3].is_failure)
         self.paho.on_disconnect = lambda *_: self._decide(is_in=False)
         self.paho.on_message = lambda _c, _u, m: self.heard.append((m.topic, m.payload))
@@ -114,97 +123,35 @@ class Client:
 
 def amqtt_command(site: Site) -> Sequence[str]:
     """Our own embedded broker."""
-    (site.folder / "passwords").write_text("".join(_password_line(user) for user in USERS))
     return (
         *(sys.executable, "-m", "simulations.broker", "--listen", f"127.0.0.1:{site.port}"),
-        *("--passwords", str(site.folder / "passwords")),
-        *("--certificate", str(site.certificates.server_certificate)),
-        *("--key", str(site.certificates.server_key)),
-    )
-
-
-def iotcore_command(site: Site) -> Sequence[str]:
-    """A rumqttd with TLS and static users: its file has no word for rights on topics, nor for another way to authenticate."""
-    accounts = "".join(f'{user} = "{user}-secret"\n' for user in USERS)
-    (site.folder / "rumqttd.toml").write_text(
-        f"""id = 0
-[router]
-id = 0
-max_connections = 1000
-max_outgoing_packet_count = 200
-max_segment_size = 104857600
-max_segment_count = 10
-[v4.1]
-name = "v4"
-listen = "127.0.0.1:{site.port}"
-next_connection_delay_ms = 1
-[v4.1.tls]
-certpath = "{site.certificates.server_certificate}"
-keypath = "{site.certificates.server_key}"
-[v4.1.connections]
-connection_timeout_ms = 5000
-max_payload_size = 131072
-max_inflight_count = 500
-dynamic_filters = true
-[v4.1.connections.auth]
-{accounts}"""
-    )
-    code = f"import sys; sys.path.insert(0, {str(site.folder / 'packages')!r}); from iotcore.__main__ import main; main()"
-    return (
-        sys.executable,
-        "-c",
-        code,
-        "--config",
-        str(site.folder / "rumqttd.toml"),
-        "--log-level",
-        "CRITICAL",
+        *("--tenant", TENANT, "--shut-out", str(site.shut_out)),
+        *("--clients", str(site.certificates.clients_file)),
+        *("--certificate", str(site.certificates.certificate), "--key", str(site.certificates.key)),
     )
 
 
 def mosquitto_command(site: Site) -> Sequence[str]:
-    """Debian's Mosquitto with a password file and the rights that deploy/mosquitto has."""
-    passwords = site.folder / "passwords"
-    passwords.write_text("".join(_password_line(user) for user in USERS))
-    acl = "user fleet\ntopic readwrite fedge/#\n"
-    acl += "pattern write fedge/v1/+/%u/anomaly\npattern write fedge/v1/+/%u/health\npattern write fedge/v1/+/%u/death\n"
-    acl += "pattern read fedge/v1/+/%u/desired\npattern read fedge/v1/+/%u/ack\n"
-    (site.folder / "acl").write_text(acl)
+    """Debian's Mosquitto with the rights that the fleet writes for it."""
+    (site.folder / "acl").write_text(acl(TENANT))
     config = site.folder / "mosquitto.conf"
     config.write_text(
-        f"listener {site.port} 127.0.0.1\nuser root\nallow_anonymous false\npassword_file {passwords}\n"
-        f"acl_file {site.folder / 'acl'}\ncertfile {site.certificates.server_certificate}\n"
-        f"keyfile {site.certificates.server_key}\nmax_queued_messages 0\n"
+        f"listener {site.port} 127.0.0.1\nuser root\nallow_anonymous false\nacl_file {site.folder / 'acl'}\n"
+        f"cafile {site.certificates.clients_file}\ncertfile {site.certificates.certificate}\n"
+        f"keyfile {site.certificates.key}\nrequire_certificate true\nuse_identity_as_username true\n"
+        "use_username_as_clientid true\nmax_queued_messages 0\n"
     )
     return (mosquitto_program() or "mosquitto", "-c", str(config))
 
 
-def add_to_password_file(site: Site, user: str) -> None:
-    """The fleet's way with the embedded broker; Mosquitto needs a signal to look."""
-    with (site.folder / "passwords").open("a") as file:
-        file.write(_password_line(user))
-    if site.name == "mosquitto" and site.process is not None:
-        site.process.send_signal(1)
-
-
-def add_to_rumqttd(site: Site, user: str) -> None:
-    """Its only way: the file, which it reads once at its start."""
-    with (site.folder / "rumqttd.toml").open("a") as file:
-        file.write(f'{user} = "{user}-secret"\n')
-
-
-COMMANDS: Final = {"amqtt": amqtt_command, "iotcore": iotcore_command, "mosquitto": mosquitto_command}
-ADD_ACCOUNT: Final = {
-    "amqtt": add_to_password_file,
-    "iotcore": add_to_rumqttd,
-    "mosquitto": add_to_password_file,
-}
+COMMANDS: Final = {"amqtt": amqtt_command, "mosquitto": mosquitto_command}
 
 
 @contextmanager
 def running(name: str, folder: Path) -> Iterator[Site]:
     """The broker as a child process, ended by its id."""
     site = Site(
-        name=name, folder=folder, port=free_ports(1)[0], certificates=create_certificates(folder / "pki")
+        name=name, folder=folder, port=free_ports(1)[0], certificates=LocalCertificates(folder / "pki")
     )
     with (folder / "log").open("wb") as log:
         site.process = subprocess.Popen(COMMANDS[name](site), stdout=log, stderr=log)
@@ -219,14 +166,8 @@ def running(name: str, folder: Path) -> Iterator[Site]:
         site.process.wait()
 
 
-def _password_line(user: str) -> str:
-    salt = b"0123456789ab"
-    digest = hashlib.pbkdf2_hmac("sha512", f"{user}-secret".encode(), salt, 101)
-    return f"{user}:$7$101${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}\n"
-
-
 def _speaks_tls(site: Site) -> bool:
-    context = ssl.create_default_context(cafile=str(site.certificates.ca))
+    context = site.context("fleet")
     try:
         with (
             socket.create_connection(("127.0.0.1", site.port), 5) as raw,

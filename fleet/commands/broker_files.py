@@ -32,10 +32,10 @@ def broker_files(
         str, typer.Option(help="Mosquitto's listener: port, or port and address")
     ] = _USUAL.listen,
     folder: Annotated[
-        Path, typer.Option(help="where acl, clients.pem, broker.pem and broker.key will lie")
+        Path, typer.Option(readable=False, help="where acl, clients.pem, broker.pem and broker.key will lie")
     ] = _USUAL.folder,
     state: Annotated[
-        Path, typer.Option(help="where dynamic-security.json will lie; the broker writes it")
+        Path, typer.Option(readable=False, help="where dynamic-security.json will lie; the broker writes it")
     ] = _USUAL.state,
     plugin: Annotated[str, typer.Option(help="the dynamic-security plugin")] = _USUAL.plugin,
 ) -> None:
