@@ -61,18 +61,12 @@ def test_there_must_be_a_release_to_trust(tmp_path: Path, capsys: pytest.Capture
     assert "no release is installed; there is none to trust" in capsys.readouterr().err
 
 
-def test_a_persons_word_at_the_fleet_moves_it_once_that_release_is_committed_and_a_brokers_never(
-    tmp_path: Path,
-) -> None:
-    device = installation_world.Device(tmp_path, asks=True)
+def test_a_persons_word_at_the_fleet_moves_it_once_that_release_is_committed(tmp_path: Path) -> None:
+    device = installation_world.Device(tmp_path)
     paths = StatePaths(tmp_path)
     for version in (1, 2, 3):
-        wish = device.fleet.wanted = device.fleet.offer(
-            installation_world.make_bundle(version), version, counter=100 + version
-        )
-        if version == 3:
-            device.fleet.wanted = replace(wish, is_approved=True)
-        device.submit(wish)
+        wish = device.fleet.offer(installation_world.make_bundle(version), version, counter=100 + version)
+        device.submit(replace(wish, is_approved=version == 3))
         if version == 3:
             assert read_anchor(paths).release == "pump/1", "it is on trial here"
         device.watch()
