@@ -10,7 +10,7 @@ from pathlib import Path
 from runtime.durable_files import write_durably
 from runtime.errors import SettingsError
 
-__all__ = ["check_private", "print_secret", "read_secret", "write_secret"]
+__all__ = ["print_secret", "read_secret", "write_secret"]
 
 
 def read_secret(path: Path, key: str) -> str:
@@ -21,31 +21,26 @@ def read_secret(path: Path, key: str) -> str:
         key: the setting or option that names it, for the message.
 
     Raises:
-        SettingsError: it cannot be read, or holds anything but one line; names the file and never its content.
+        SettingsError: it cannot be read, holds anything but one line, or every user of this machine may read or write it (a group
+            may, as a service's does); names the file and never its content.
     """
     try:
-        secret = path.read_text(encoding="utf-8").strip()
+        with path.open(encoding="utf-8") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            secret = file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(f"{key}: cannot read {path}: {reason}") from None
+    if mode & stat.S_IRWXO:
+        raise SettingsError(
+            f"{key}: {path} is open to every user of this machine (mode {mode:04o}): close it with `chmod 600 {path}`,"
+            " and where others may have read it, make a new secret (of a token: `tokens rotate NAME --now`)"
+        )
     if not secret or len(secret.splitlines()) != 1:
         raise SettingsError(
             f"{key}: {path} must hold exactly one line, the secret, e.g. of `openssl rand -base64 24`"
         )
     return secret
-
-
-def check_private(path: Path, key: str) -> None:
-    """Raise SettingsError where every user of this machine may read or write `path`; a group may, as a service's does."""
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError as error:
-        raise SettingsError(f"{key}: cannot read {path}: {error.strerror}") from None
-    if mode & stat.S_IRWXO:
-        raise SettingsError(
-            f"{key}: {path} is open to every user of this machine (mode {mode:04o}): close it with `chmod 600 {path}`,"
-            " and where others may have read it, rotate the token with `tokens rotate NAME --now`"
-        )
 
 
 def write_secret(path: Path, secret: str) -> None:

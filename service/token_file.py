@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from runtime.errors import SettingsError
-from service.secret_files import check_private, read_secret
+from service.secret_files import read_secret
 
 __all__ = ["TokenFile"]
 
@@ -23,12 +23,11 @@ class TokenFile(httpx.Auth):
         key: the setting or option that names it.
 
     Raises:
-        SettingsError: as `read_secret`, or the file is open to everybody.
+        SettingsError: as `read_secret`.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         self._path, self._key = path, key
-        check_private(path, key)
         self._seen = self._stamp()
         self._token = read_secret(path, key)
 
@@ -48,7 +47,6 @@ class TokenFile(httpx.Auth):
 
     def _read(self, stamp: tuple[int, ...]) -> None:
         try:
-            check_private(self._path, self._key)
             self._token, self._seen = read_secret(self._path, self._key), stamp
         except SettingsError:
             return

@@ -20,6 +20,7 @@ from runtime.durable_files import write_durably
 from service.confirmation import YesOption, ask_for_name
 from service.durations import read_duration
 from service.errors import ClientError
+from service.secret_files import print_secret
 
 __all__ = ["claims", "key_values"]
 
@@ -84,7 +85,7 @@ def claims_create(
         if out is not None:  # within the transaction: nobody can use what could not be written
             write_durably(out, "".join(f"{token}\n" for token in tokens).encode(), mode=0o600, exclusive=True)
     if out is None:
-        print("\n".join(tokens))
+        print_secret("\n".join(tokens))
     print(f"{count} claims of batch {batch}, good for {valid}", file=sys.stderr)
 
 

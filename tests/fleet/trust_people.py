@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from secret_file import secret_file
 from trust_world import OneDevice, list_bundles
 from typer.testing import CliRunner
 
@@ -32,7 +33,7 @@ class People:
         """Everybody has a key; the fleet has its settings and its instruction key."""
         self.site.mkdir(parents=True)
         self.config.write_text('data_dir = "data"\ntenant = "demo"\n')
-        self.passphrase.write_text("the horse that reads\n")
+        secret_file(self.passphrase, "the horse that reads\n")
         for name in ("alice", "bob", "carol", "tom", "rita"):
             self.make_key(name)
 

@@ -12,7 +12,7 @@ import pytest
 from secret_file import secret_file
 
 from runtime.errors import SettingsError, StorageError
-from service.secret_files import check_private, write_secret
+from service.secret_files import read_secret, write_secret
 from service.token_file import TokenFile
 
 
@@ -77,7 +77,7 @@ def test_a_file_that_every_user_may_read_or_write_is_refused_with_the_remedy(pat
         ):
             TokenFile(path, "--token-file")
     else:
-        check_private(path, "--token-file")
+        assert read_secret(path, "--token-file") == "x"
 
 
 def test_a_secret_is_never_written_over_another(path: Path) -> None:
