@@ -2,7 +2,7 @@
 
 ::
 
-    broker ─► not too many ─► decode ─┐
+    broker ─► not too many ─► decode ─┐                (else the newest waits)
     HTTPS ──────────────────► decode ─┴─► sealed by a key of role `fleet`, for this device, not ended? ─► obeyed, if it is news
                                                  └─ no ─► counted, told, never obeyed ─► the fleet is asked, and the repository
 
@@ -78,10 +78,11 @@ class FleetWords:
 
     def may_look(self, kind: Kind) -> bool:
         """Whether another message of the broker is looked at now: whoever floods shall not have the processor."""
-        if self._looks[kind].take():
-            return True
+        return self._looks[kind].take()
+
+    def pass_over(self, kind: Kind) -> None:
+        """Count a message that is not looked at."""
         self._note(kind, "more came than are looked at; who else writes to the broker?")
-        return False
 
     def is_fleets(self, event: Event) -> bool:
         """Whether the fleet said this to this device, and it still holds."""

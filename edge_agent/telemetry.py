@@ -178,6 +178,7 @@ class Telemetry:
         self._words, self._sealing, self._roads = words, sealing, roads
         self._certificate = certificate
         self._results: deque[OutboxEntry] = deque(maxlen=_MOST_RESULTS)
+        self._postponed: dict[Kind, Message] = {}
         self._sequence = 0
         self._connections = 0
         self._connected_s = 0.0
@@ -252,7 +253,8 @@ class Telemetry:
         """Take what arrived: acknowledgements go to the outbox, the rest to the caller."""
         self._hear_outcomes(clock_s)
         heard = _Heard()
-        for message in self._link.take_messages() if self._link is not None else ():
+        postponed, self._postponed = list(self._postponed.values()), {}
+        for message in (*postponed, *(self._link.take_messages() if self._link is not None else ())):
             kind = self._kinds.get(message.topic)
             if not message.payload and kind in {Kind.TRAINING, Kind.DESIRED, Kind.COMMANDS}:
                 # An empty retained message is MQTT's word for "cleared".
@@ -260,6 +262,7 @@ class Telemetry:
                     heard.invitations.append(None)
                 continue
             if kind in SEALED_BY_THE_FLEET and not self._words.may_look(kind):
+                self._postpone(kind, message)
                 continue
             if (event := self._decoded(message, kind)) is not None and self._may_obey(event):
                 heard.add(event.data)
@@ -283,6 +286,13 @@ class Telemetry:
             commands=tuple(heard.commands),
             invitations=tuple(heard.invitations),
         )
+
+    def _postpone(self, kind: Kind, message: Message) -> None:
+        """The newest word waits until there is time to look at it; an acknowledgement comes again with its event."""
+        if kind is Kind.ACK or kind in self._postponed:
+            self._words.pass_over(kind)
+        if kind is not Kind.ACK:
+            self._postponed[kind] = message
 
     def _may_obey(self, event: Event) -> bool:
         return kind_of(event.data) not in SEALED_BY_THE_FLEET or self._words.is_fleets(event)

@@ -36,8 +36,8 @@ class Hearing:
         told: list[CommandResult] = []
         for message in messages:
             if message.counter < known:
-                log.info("commands_outdated counter=%d known=%d", message.counter, known)
                 if self._told != known:
+                    log.info("commands_outdated counter=%d known=%d", message.counter, known)
                     self._told = known
                     told.append(outdated(Kind.COMMANDS, message.counter, known))
             elif message.counter - known > MAX_LEAP:

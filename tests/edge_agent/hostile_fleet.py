@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent_world import DEVICE, FAMILY, RELEASE_KEY, TENANT, healthy, make_bundle, manifest_of, write_device
+from cryptography.hazmat.primitives.asymmetric import ec
 from https_world import Reply, Request, serving
 from installation_world import ask
 from msgspec.structs import replace
@@ -87,9 +88,11 @@ class HostileFleet:
 
 
 @contextmanager
-def hostile_fleet(folder: Path) -> Iterator[HostileFleet]:
+def hostile_fleet(
+    folder: Path, fleet_key: ec.EllipticCurvePrivateKey | None = None
+) -> Iterator[HostileFleet]:
     """A device that runs pump/1, which its image brought along listed, and such a fleet at its address."""
-    repository = TrustRepository(FAMILY, release_key=RELEASE_KEY, now=datetime.now(UTC))
+    repository = TrustRepository(FAMILY, release_key=RELEASE_KEY, fleet_key=fleet_key, now=datetime.now(UTC))
     fleet = HostileFleet(repository)
     with serving(folder / "tls", fleet.answer) as server:
         first = make_bundle(1)
