@@ -271,7 +271,7 @@ class HealthSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class RemoteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the fleet may ask of this device besides a release. Its word comes over the broker and is not signed."""
+    """What the fleet may ask of this device besides a release. Its word is sealed for this device."""
 
     commands: tuple[
         Literal["reactivate", "recommission", "accept-as-normal", "diagnose", "retry-parked"], ...

@@ -15,6 +15,7 @@ that share a database share this file.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,9 @@ __all__ = ["InstructionKey"]
 FILE: Final = "instruction.key"
 NEXT_FILE: Final = "instruction-next.key"
 
+LOOKS_EVERY_S: Final = 1.0
+"""How often it is looked whether the file has changed: thousands of acknowledgements are sealed a second."""
+
 _Mark = tuple[int, int, int]
 
 
@@ -45,12 +49,15 @@ class InstructionKey:
     def __init__(self, folder: Path) -> None:
         self._file, self._next_file = folder / FILE, folder / NEXT_FILE
         _make_where_missing(self._file)
-        self._read = self._load()
+        self._read, self._looked_s = self._load(), time.monotonic()
 
     def current(self) -> ec.EllipticCurvePrivateKey:
         """The key that seals now; the last one that could be read, should the file be gone or damaged meanwhile."""
-        if _mark(self._file) not in {None, self._read[0]}:
-            self._read = self._load()
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= LOOKS_EVERY_S:
+            self._looked_s = now_s
+            if _mark(self._file) not in {None, self._read[0]}:
+                self._read = self._load()
         return self._read[1]
 
     def public_halves(self) -> str:

@@ -1,7 +1,7 @@
 """The closed list of settings that a fleet may change on a device, and between which bounds.
 
-Their names are those of agent.toml. The bounds are narrower than there, because these values come over the broker
-unsigned: whoever owns the broker can at worst do what the bounds allow. No limit of privacy, power or memory is on the
+Their names are those of agent.toml. The bounds are narrower than there: whoever owns the fleet can at worst do what the
+bounds allow. No limit of privacy, power or memory is on the
 list, and nothing that switches detection, learning or checking off: those are the owner's.
 """
 

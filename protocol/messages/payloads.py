@@ -285,8 +285,7 @@ class DesiredState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a device shall run. Retained; `counter` only ever grows, so an old one can be told and refused.
 
     A rollback is the old content under a new counter. `bundle_path` is relative to the fleet's base URL. `is_approved`:
-    a person approved a rollout of this release. Only the fleet's own answer over HTTPS says so; the retained message
-    never does, and a device believes it of no broker.
+    a person approved a rollout of this release.
     """
 
     execution: Name

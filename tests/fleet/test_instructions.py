@@ -17,6 +17,7 @@ from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import NOW, TENANT, Machine, enrol_directly, word_of
 from sqlalchemy import update
 
+from fleet import instruction_key
 from fleet.errors import ConflictError
 from fleet.instruction_key import InstructionKey
 from fleet.instructions import LIFETIME_S, RENEWED_AFTER_S, Instructions
@@ -41,6 +42,12 @@ from service.event_source import EventSource
 __all__ = ["fleet", "machine"]  # the fixtures
 
 ACK = Ack(boots=(BootAck(boot_id="b1", ranges=((1, 3),)),))
+
+
+@pytest.fixture(autouse=True)
+def looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key's file is looked at each time."""
+    monkeypatch.setattr(instruction_key, "LOOKS_EVERY_S", 0.0)
 
 
 def public(folder: Path) -> ec.EllipticCurvePublicKey:
