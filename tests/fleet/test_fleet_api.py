@@ -90,7 +90,7 @@ def test_a_device_and_a_claim_reach_their_own_calls_and_no_others(fleet: Fleet, 
     for kind, token in (("device", machine.token(fleet.now())), ("claim", fleet.claim())):
         for path, methods in fleet.call("GET", "/v1/openapi.json").json()["paths"].items():
             for method in methods:
-                filled = re.sub(r"\{[^}]+\}", "1", path)
+                filled = re.sub(r"\{[^}]+\}", "1", path.replace("{family}", "motor"))  # its own
                 # A body that no call takes: who is refused for what it is was not refused for what it sent.
                 answer = fleet.call(method.upper(), filled, token, content=None if method == "get" else b"{}")
                 if answer.status_code != 403:
