@@ -92,7 +92,7 @@ def numbers(value: Any) -> list[float]:
 
 
 @given(path=st.sampled_from(PATHS), value=VALUES)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @example(path=("threshold", "score"), value=1e308)
 @example(path=("family",), value="a/b")
 @example(path=("family",), value="pump\n")
