@@ -13,6 +13,7 @@ import random
 import resource
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,9 @@ MOST_CPU_S: Final = 2.0
 
 MOST_GROWTH_KB: Final = 300_000
 """Of the whole process while one parser is fed; a recording of 30 MB is one of the inputs."""
+
+TIMES: Final = 100
+"""Inputs to one parser before the next one's turn."""
 
 
 class FoundError(AssertionError):
@@ -79,16 +83,17 @@ def main() -> int:
     asked = options.parse_args()
     chosen = [parser for parser in PARSERS if asked.parser in parser.name]
     print(f"seed {asked.seed}")
-    tried, turn, ends = 0, 0, time.monotonic() + asked.seconds
-    while time.monotonic() < ends:
-        for parser in chosen:
-            try:
-                feed(parser, asked.seed + turn, 200)
-            except FoundError as found:
-                print(found)
-                return 1
-            tried += 200
-        turn += 1
+    turns, ends = 0, time.monotonic() + asked.seconds
+    for turn, parser in ((turn, parser) for turn in count() for parser in chosen):
+        if time.monotonic() > ends:
+            break
+        try:
+            feed(parser, asked.seed + turn, TIMES)
+        except FoundError as found:
+            print(found)
+            return 1
+        turns += 1
+    tried = turns * TIMES
     print(
         f"{tried} spoilt inputs to {len(chosen)} parsers, seed {asked.seed}: only their own errors, each within {MOST_CPU_S:g} s"
     )
