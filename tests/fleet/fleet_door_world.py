@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import socket
 import ssl
 import time
@@ -15,10 +14,8 @@ import pytest
 from fleet_world import TENANT, Machine, enrol_directly, fleet_process
 from mosquitto_broker import LocalCertificates
 
-from fleet.auth.operator_tokens import create_token
 from fleet.migrations.upgrade import open_storage
 from service.addresses import split_endpoint
-from service.roles import Role
 
 DESIRED = "/v1/device/desired"
 
@@ -88,8 +85,6 @@ class Site:
         )
         database = open_storage(f"sqlite:///{folder / 'data' / 'fleet.sqlite'}")
         enrol_directly(database, self.machine)
-        with database.write() as session:
-            self.operator = create_token(session, "anna", Role.OPERATOR, time.time(), secrets.token_bytes)
         database.close()
 
     def bearer(self) -> str:

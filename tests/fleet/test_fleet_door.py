@@ -116,7 +116,7 @@ def test_a_known_device_that_dribbles_a_body_or_never_ends_it_is_told_and_ended(
     endless.send(head("/v1/device/results", site.bearer(), "transfer-encoding: chunked"))
     for _ in range(200):
         endless.send(b"400\r\n" + b" " * 1024 + b"\r\n")
-    assert endless.status() == 413
+    assert endless.status() in {413, 422}  # the door, or whoever reads it in parts
     wait_until(endless.is_ended, "the end of the endless one")
     wait_until(dribble, "the end of the one that dribbles")
     assert site.faults() == []
