@@ -69,8 +69,8 @@ max_packet_size {_LARGEST_PACKET}
 max_inflight_messages 100
 max_queued_messages 12000
 max_queued_bytes 100000000
-# What one client alone can make the broker hold; at this limit it ends the connection of who asks for more.
-memory_limit 500000000
+# No memory_limit: 2.0.11 counts what the plugin frees wrongly, and refuses everybody all memory after some twenty commands.
+# What bounds the whole broker is its unit (MemoryMax, docs/broker.md).
 # No client of ours leaves a session behind.
 persistent_client_expiration 1h
 
