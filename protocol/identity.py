@@ -50,7 +50,7 @@ _HEADER: Final = b'{"alg":"ES256","typ":"JWT"}'
 
 
 class _Claims(msgspec.Struct, frozen=True, kw_only=True):
-    sub: Annotated[str, Meta(max_length=MAX_NAME_CHARS, pattern=r"^[^\x00-\x1f\x7f]*$")]
+    sub: Annotated[str, Meta(max_length=MAX_NAME_CHARS, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
     aud: str
     iat: float
     exp: float
