@@ -131,3 +131,14 @@ def test_every_key_of_a_configuration_is_explained(page: str, sections: list[typ
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page}: no {target}"
+
+
+def test_each_key_that_can_be_stolen_has_a_procedure_whose_tests_exist() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    table = page.partition("## Keys")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 20
+    for row in rows:
+        assert len([cell for cell in row.strip("| ").split(" | ") if cell]) == 4, row
+    known = {file.name for file in (ROOT / "tests").rglob("test_*.py")}
+    assert not set(re.findall(r"test_\w+\.py", page)) - known
