@@ -55,6 +55,7 @@ from fleet.broker_door.dynamic_security import DynamicSecurity
 from fleet.broker_door.plugin_state import FLEET
 from fleet.device_ca import DeviceCa
 from fleet.enrolment import Enrolments
+from fleet.errors import NotFoundError, UnacceptableError
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
 from fleet.instruction_key import InstructionKey
@@ -69,8 +70,11 @@ from fleet.releases import ReleaseStore
 from fleet.rollouts.engine import RolloutEngine
 from fleet.settings import MqttSettings, Settings
 from fleet.storage.base import Database
+from fleet.trust.metadata import read_key
 from fleet.trust.renewal import TrustRenewal
 from fleet.trust.repository import TrustRepository
+from protocol.trust_roles import FLEET_ROLE
+from runtime.errors import StorageError
 from service.addresses import split_endpoint
 from service.application import create_application
 from service.background import end_tasks
@@ -132,8 +136,10 @@ def build_app(
     tokens = open_tokens(database, time.time)
     events = EventStore(database, settings.tenant, metrics)
     boot_id = secrets.token_hex(8)
+    instruction_key = InstructionKey(settings.data_dir)
+    _tell_of_unnamed_key(repository, instruction_key)
     instructions = Instructions(
-        InstructionKey(settings.data_dir),
+        instruction_key,
         tenant=settings.tenant,
         messages=EventSource("fleet", boot_id=boot_id, now=time.time),
         now=time.time,
@@ -228,6 +234,20 @@ def build_app(
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+def _tell_of_unnamed_key(repository: TrustRepository, key: InstructionKey) -> None:
+    """Say so where devices would obey nothing that this fleet says: a key that was lost, restored, or not yet named."""
+    try:
+        named = [read_key(one) for one in repository.published().role_keys(FLEET_ROLE)]
+    except (NotFoundError, UnacceptableError, StorageError):
+        return  # without a repository devices believe nobody, and who asks for it is told
+    if key.current().public_key() not in named:
+        _log.warning(
+            "instruction_key_not_named",
+            reason="the signed repository's role fleet names another key: no device obeys this fleet, nor forgets an event",
+            mend="restore instruction.key, or have this one named: fedge-fleet instruction-key, then fedge-fleet trust rotate fleet",
+        )
 
 
 def serve(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import stat
 import threading
 from collections.abc import Awaitable, Callable
@@ -16,8 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import NOW, TENANT, Machine, enrol_directly, word_of
 from sqlalchemy import update
+from structlog.testing import capture_logs
+from trust_world import Keys, make_repository
 
 from fleet import instruction_key
+from fleet.app import build_app
 from fleet.errors import ConflictError
 from fleet.instruction_key import InstructionKey
 from fleet.instructions import LIFETIME_S, RENEWED_AFTER_S, Instructions
@@ -25,6 +29,7 @@ from fleet.metrics import FleetMetrics
 from fleet.mqtt import link as link_module
 from fleet.mqtt.link import BrokerLink
 from fleet.mqtt.outgoing import Outgoing
+from fleet.settings import Settings
 from fleet.storage.base import Database
 from fleet.storage.command_tables import DeviceCommands
 from fleet.storage.device_tables import Desired
@@ -125,6 +130,19 @@ def test_the_command_prints_public_halves_alone(tmp_path: Path) -> None:
     assert public(tmp_path / "data") == load_public_key(following.encode())
     refused = run_command("fleet", "instruction-key", "switch", "--config", str(config))
     assert (refused.returncode, "no next instruction key" in refused.stderr) == (1, True)
+
+
+def test_a_fleet_whose_key_the_repository_does_not_name_says_so(database: Database, tmp_path: Path) -> None:
+    """Restored without its key, or switched too early: no device would obey it, and nobody would know why."""
+    settings = Settings(data_dir=tmp_path, tenant=TENANT)
+    for named in (InstructionKey(tmp_path).current(), ec.generate_private_key(ec.SECP256R1())):
+        make_repository(tmp_path, Keys(fleet=named))
+        with capture_logs() as lines:
+            build_app(settings, database)
+        said = [line for line in lines if line["event"] == "instruction_key_not_named"]
+        assert bool(said) is (named.public_key() != public(tmp_path))
+        shutil.rmtree(tmp_path / "trust")
+    assert "fedge-fleet trust rotate fleet" in said[0]["mend"]
 
 
 # --- what is sealed -------------------------------------------------------------------------------------------------------------
