@@ -62,11 +62,12 @@ _TIMEX_BYTES: Final = 512
 
 
 class _Kept(Struct, kw_only=True):
-    """What survives a restart: the floor; and for restarts of the agent alone, what was known in this start of the device."""
+    """What survives a restart: the floor and what was heard; and for restarts of the agent alone, what was known in this start of the device."""
 
     trusted_s: float
     boot: str = ""
     offset_s: float | None = None
+    heard_s: float | None = None
 
 
 class TrustedClock:
@@ -98,6 +99,9 @@ class TrustedClock:
         self._lock = threading.Lock()
         kept = _load(file)
         self._floor_s, self._floor_boot_s = _within(kept.trusted_s), self._boot()
+        self._heard_offset_s: float | None = None
+        if kept.heard_s is not None and _within(kept.heard_s) == kept.heard_s:
+            self._heard_offset_s = kept.heard_s - self._floor_boot_s
         is_same_start = bool(kept.boot) and kept.boot == self.kernel_boot
         offset_s = kept.offset_s if is_same_start else None
         if offset_s is not None and not MADE_AFTER_S <= offset_s + self._floor_boot_s <= LATEST_S:
@@ -141,7 +145,7 @@ class TrustedClock:
             return wall_s if self._offset_s is not None else None
 
     def earliest_s(self) -> float:
-        """Unix seconds that it is at least: `known_s`, else the last time that was trusted, and what has passed since.
+        """Unix seconds that it is at least: `known_s`, else the last time that was trusted or heard, and what has passed since.
 
         For what has an end: a clock that nobody set, years ahead, ends nothing, and one that was set back revives nothing.
         """
@@ -149,15 +153,17 @@ class TrustedClock:
             wall_s = self._look()
             return wall_s if self._offset_s is not None else self._floor_now_s(self._boot())
 
-    def hear(self, signed_at_s: float) -> None:
-        """Something that was signed by whom this device trusts was made then: it cannot be earlier now.
+    def hear(self, told_s: float) -> None:
+        """Somebody whom this device trusts says what time it is; the last word counts, where nobody keeps the clock.
 
-        A date that no clock of this version may show is not believed.
+        So a fleet whose clock was wrong, or somebody who was it for a moment, is not believed for longer than until the next word.
+        A date that no clock of this version may show is not believed, nor one before a kept clock's.
         """
         with self._lock:
-            now_s = self._look()
-            if now_s < signed_at_s <= LATEST_S and self._offset_s is None:
-                self._raise_floor(signed_at_s)
+            self._look()
+            if self._offset_s is None and MADE_AFTER_S <= told_s <= LATEST_S:
+                self._heard_offset_s = told_s - self._boot()
+                self._saved_s = float("-inf")
                 self._look()
 
     def save_if_due(self) -> None:
@@ -165,11 +171,17 @@ class TrustedClock:
         with self._lock:
             self._look()
             boot_s = self._boot()
-            is_worth_a_write = self._offset_s is not None or self._floor_s > MADE_AFTER_S
+            is_heard = self._heard_offset_s is not None
+            is_worth_a_write = self._offset_s is not None or is_heard or self._floor_s > MADE_AFTER_S
             if not is_worth_a_write or boot_s - self._saved_s < _KEEP_EVERY_S:
                 return
             self._saved_s = boot_s
-            kept = _Kept(trusted_s=self._floor_now_s(boot_s), boot=self.kernel_boot, offset_s=self._offset_s)
+            kept = _Kept(
+                trusted_s=self._kept_floor_s(boot_s),
+                boot=self.kernel_boot,
+                offset_s=self._offset_s,
+                heard_s=None if self._heard_offset_s is None else self._heard_offset_s + boot_s,
+            )
         try:
             write_durably(self._file, msgspec.json.encode(kept))
             self._is_complaining = False
@@ -197,6 +209,7 @@ class TrustedClock:
             elif self._is_low_for_long(boot_s):
                 log.warning("trusted_time_taken_back from_s=%.0f to_s=%.0f", floor_s, system_s)
                 self._floor_s, self._floor_boot_s = max(system_s, MADE_AFTER_S), boot_s
+                self._heard_offset_s = None
         else:
             self._low_since_s = None
         if self._offset_s is not None:
@@ -230,6 +243,10 @@ class TrustedClock:
         self._floor_s, self._floor_boot_s = _within(time_s), self._boot()
 
     def _floor_now_s(self, boot_s: float) -> float:
+        floor_s, heard_offset_s = self._kept_floor_s(boot_s), self._heard_offset_s
+        return floor_s if heard_offset_s is None else max(floor_s, min(heard_offset_s + boot_s, LATEST_S))
+
+    def _kept_floor_s(self, boot_s: float) -> float:
         return self._floor_s + max(0.0, boot_s - self._floor_boot_s)
 
 

@@ -142,17 +142,38 @@ def test_a_floor_that_was_wrong_yields_to_a_clock_that_is_kept_below_it_for_long
     assert again.clock.wall_s() == pytest.approx(again.offset_s + again.now_s)
 
 
-def test_a_signed_date_says_that_it_cannot_be_earlier_and_no_impossible_one_is_believed(file: Path) -> None:
+def test_a_date_that_is_told_is_held_until_another_is_and_no_impossible_one_is_believed(file: Path) -> None:
     device = Device(file, is_kept=False, offset_s=0.0)
-    for impossible in (math.nan, math.inf, -1e300, LATEST_S + 1):
+    for impossible in (math.nan, math.inf, -1e300, LATEST_S + 1, MADE_AFTER_S - 1):
         device.clock.hear(impossible)
     assert device.clock.wall_s() == MADE_AFTER_S
     device.clock.hear(NOW_S)
-    assert device.clock.wall_s() == NOW_S
-    device.clock.hear(NOW_S - YEAR_S)
+    assert device.clock.wall_s() == device.clock.earliest_s() == NOW_S
     device.run(10)
     assert device.clock.wall_s() == NOW_S + 10
+    again = Device(file, is_kept=False, offset_s=0.0, boot_name="k2")
+    assert again.clock.wall_s() == pytest.approx(NOW_S, abs=20), "it goes on from there"
     assert not device.clock.is_set
+
+
+def test_a_fleet_whose_clock_was_wrong_for_a_day_is_not_believed_for_years(file: Path) -> None:
+    """What has an end is judged by the earliest time: a date years ahead would end every word, acknowledgement and release."""
+    device = Device(file, is_kept=False, offset_s=0.0)
+    device.clock.hear(NOW_S + 20 * YEAR_S)
+    device.run(86_400, look_every_s=60)
+    again = Device(file, is_kept=False, offset_s=0.0, boot_name="k2")
+    again.clock.hear(NOW_S)
+    assert again.clock.earliest_s() == again.clock.wall_s() == NOW_S
+    again.run(10)
+    assert Device(file, is_kept=False, offset_s=0.0).clock.earliest_s() == pytest.approx(NOW_S, abs=20)
+
+
+def test_what_is_told_never_goes_back_behind_a_clock_that_was_kept(file: Path) -> None:
+    first = Device(file)
+    first.run(3 * 3600, look_every_s=10)
+    again = Device(file, boot_name="k2", is_kept=False, offset_s=0.0)
+    again.clock.hear(NOW_S - YEAR_S)
+    assert again.clock.earliest_s() >= NOW_S + 2 * 3600 - 120
 
 
 @pytest.mark.parametrize(
