@@ -18,6 +18,7 @@ import typer
 
 from runtime.errors import FedgeError
 from runtime.printable import printable
+from service.logs import log_of_a_command
 from service.token_commands import ListedRows, token_commands
 
 __all__ = ["main"]
@@ -41,6 +42,7 @@ FINAL = frozenset({"COMPLETED", "REJECTED_BY_GATE", "FAILED", "CANCELED"})
 
 def main() -> None:
     """Entry point of the console script."""
+    log_of_a_command()
     cli()
 
 

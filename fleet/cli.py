@@ -29,6 +29,7 @@ from fleet.settings import load_fleet_settings
 from protocol.errors import ProtocolError
 from runtime.errors import FedgeError, SettingsError
 from runtime.printable import printable
+from service.logs import log_of_a_command
 
 __all__ = ["app", "main"]
 
@@ -81,6 +82,7 @@ def check_config(config: ConfigOption) -> None:
 
 def main() -> None:
     """The console command."""
+    log_of_a_command()
     try:
         app()
     except (FedgeError, ProtocolError) as error:

@@ -1,4 +1,7 @@
-"""How a cloud service logs: events and foreign records in one form on standard error. Called once, when it starts."""
+"""How a cloud service logs: events and foreign records in one form on standard error. Called once, when it starts.
+
+A command of the same program answers on standard output, where other programs read; its log is for what goes wrong.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import structlog
 from runtime.bounded_logs import BoundedLog, LogBudget
 from runtime.printable import with_trace
 
-__all__ = ["configure_logging"]
+__all__ = ["configure_logging", "log_of_a_command"]
 
 _BURST: Final = 1000
 """Lines of one kind at once: ten thousand devices speak through one service."""
@@ -20,11 +23,17 @@ _EVERY_S: Final = 10.0
 """Then one in ten seconds: at most 9640 a day of one kind, some 2 MB."""
 
 
-def configure_logging(*, as_json: bool) -> None:
+def log_of_a_command() -> None:
+    """What is worth a warning goes to stderr; `configure_logging` takes its place where the command is a service."""
+    configure_logging(as_json=False, least=logging.WARNING)
+
+
+def configure_logging(*, as_json: bool, least: int = logging.INFO) -> None:
     """Send structlog's events and the standard library's records to stderr, in one form.
 
     Args:
         as_json: one JSON object a line, for programs; else lines for people.
+        least: level of the least event that is told.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -36,7 +45,8 @@ def configure_logging(*, as_json: bool) -> None:
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
+        # a command that becomes a service says anew how it logs
+        cache_logger_on_first_use=least != logging.WARNING,
     )
     handler = logging.StreamHandler()
     handler.setFormatter(
@@ -52,7 +62,7 @@ def configure_logging(*, as_json: bool) -> None:
     handler.addFilter(BoundedLog(LogBudget(time.monotonic, burst=_BURST, every_s=_EVERY_S)))
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(least)
     logging.captureWarnings(capture=True)
     # Requests, database migrations and Flower's own talk would drown the events of a run.
     for chatty in ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "mqtt", "alembic", "flwr"):

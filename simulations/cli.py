@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from service.logs import log_of_a_command
 from simulations.errors import ScenarioError, SimulationError
 from simulations.mosquitto import BrokerChoice
 
@@ -101,4 +102,5 @@ def _fail(message: str, status: int) -> NoReturn:
 
 def main() -> None:
     """Entry point of the ``fedge-sim`` command."""
+    log_of_a_command()
     app()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +19,9 @@ structlog.configure(
         structlog.processors.add_log_level,
         structlog.dev.set_exc_info,
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
-    ]
+    ],
+    # a command's answer on stdout is read by tests, in the process that also plays the service
+    logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
 )
 
 

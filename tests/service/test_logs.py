@@ -53,3 +53,24 @@ def test_a_name_with_line_breaks_in_it_forges_no_line(form: str) -> None:
     done = subprocess.run([sys.executable, "-c", FORGED, form], capture_output=True, text=True, check=True)
     assert len(done.stderr.rstrip("\n").split("\n")) == 2, done.stderr
     assert not {"\r", "\x1b", "\u2028"} & set(done.stderr)
+
+
+COMMAND = """
+import structlog
+from service.logs import configure_logging, log_of_a_command
+log_of_a_command()
+log = structlog.get_logger()
+log.info("releases_listed", releases=3)
+log.warning("trust_missing")
+print("the answer")
+configure_logging(as_json=True)
+log.info("listening")
+"""
+
+
+def test_what_a_command_logs_is_no_part_of_its_answer() -> None:
+    done = subprocess.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, check=True)
+    assert done.stdout == "the answer\n"
+    assert "releases_listed" not in done.stderr
+    assert "trust_missing" in done.stderr
+    assert '"event": "listening"' in done.stderr
