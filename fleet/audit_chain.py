@@ -107,7 +107,7 @@ def verify(lines: Iterable[AuditLine], known: Iterable[Head] = ()) -> Head:
     Raises:
         AuditBrokenError: names the first line that does not fit, and how.
     """
-    head, wanted = Head(), {one.id: one for one in known if one.id}
+    head, wanted = Head(), set(known) - {Head()}
     erased: dict[str, int] = {}  # device → the first line without words that it caused
     for line in lines:
         _check(line, head)
@@ -116,7 +116,8 @@ def verify(lines: Iterable[AuditLine], known: Iterable[Head] = ()) -> Head:
         elif line.action == "device_erased":
             erased.pop(line.subject, None)
         head = Head(id=line.id, sha256=line.sha256)
-        if line.id in wanted and wanted.pop(line.id) != head:
+        wanted.discard(head)
+        if any(one.id == line.id for one in wanted):
             raise AuditBrokenError(
                 f"line {line.id} is not the one whose digest was kept: the log was written anew up to there"
             )
@@ -126,7 +127,7 @@ def verify(lines: Iterable[AuditLine], known: Iterable[Head] = ()) -> Head:
             f"line {number} has lost its words, and no later line says that {device!r} was erased"
         )
     if wanted:
-        first = min(wanted)
+        first = min(one.id for one in wanted)
         how = (
             f"it ends with line {head.id}: its end was cut off"
             if first > head.id

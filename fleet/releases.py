@@ -40,6 +40,10 @@ __all__ = [
 
 CHUNK_BYTES: Final = 256 * 1024
 
+FARTHEST: Final = 1000
+"""How many versions a release may go beyond the newest of its family. A release is never removed, and training goes on behind
+the newest: one at the end of all numbers, by a slip or a stolen key, would end the family."""
+
 
 def bundle_path(family: str, version: int) -> str:
     """Where the bundle is downloaded, relative to the fleet's base URL."""
@@ -109,7 +113,7 @@ class ReleaseStore:
         Raises:
             NotFoundError: this fleet has no signed repository yet.
             UnacceptableError: not a bundle, damaged, not signed by a release key of its family, or its files are not what
-                its manifest promises: no device would take it, so no rollout shall begin with it.
+                its manifest promises: no device would take it, so no rollout shall begin with it; or its version leaves no room.
             ForbiddenError: the caller publishes for other families.
             ConflictError: this release id exists with other bytes; publish under a new version.
         """
@@ -128,6 +132,7 @@ class ReleaseStore:
                         f"release {manifest.release} exists with SHA-256 {existing.sha256[:12]}…, this bundle has {verified.sha256[:12]}…; a release never changes: publish it under a new version"
                     )
                 return existing, False
+            _check_not_far(session, manifest.family, manifest.version)
             release = Release(
                 family=manifest.family,
                 version=manifest.version,
@@ -188,6 +193,14 @@ class ReleaseStore:
 
     def _path(self, sha256: str) -> Path:
         return self._directory / f"{sha256}.fedge"
+
+
+def _check_not_far(session: Session, family: str, version: int) -> None:
+    newest = session.scalar(select(func.max(Release.version)).where(Release.family == family)) or 0
+    if version > newest + FARTHEST:
+        raise UnacceptableError(
+            f"version {version} is more than {FARTHEST} beyond {newest}, the newest of family {family!r}; the next is {newest + 1}"
+        )
 
 
 def _chunks(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:

@@ -233,6 +233,8 @@ def carry_out_verb(
     check_may_say(caller, verb)
     with database.write() as session:
         rollout, record = find_rollout(session, rollout_id)
+        if caller.role is Role.PUBLISHER:
+            caller.check_family(record.family)
         if caller.role is Role.PUBLISHER and (record.created_by != caller.actor or record.needs_approval):
             raise ForbiddenError(
                 f"{caller.actor} cannot start rollout {rollout_id}: a publisher starts only what it created and nobody must approve"

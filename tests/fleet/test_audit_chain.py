@@ -131,6 +131,34 @@ def test_the_database_itself_refuses_to_change_a_line(database: Database, statem
     assert lines_of(database) == before
 
 
+def test_no_line_is_replaced_by_another_of_its_number(database: Database) -> None:
+    note(database, *"abc")
+    before = lines_of(database)
+    columns = "id, at, actor, action, subject, detail, salt, detail_sha256, previous, sha256"
+    others = columns.replace("actor", "'operator:bob'")
+    how = (
+        f"INSERT OR REPLACE INTO audit_log ({columns}) SELECT {others} FROM audit_log WHERE id = 2"
+        if database.engine.dialect.name == "sqlite"
+        else f"INSERT INTO audit_log ({columns}) SELECT {columns} FROM audit_log WHERE id = 2"
+        " ON CONFLICT (id) DO UPDATE SET actor = 'operator:bob'"
+    )
+    with pytest.raises(DBAPIError, match="append-only"), database.write() as session:
+        session.execute(text(how))
+    assert lines_of(database) == before
+
+
+def test_of_two_heads_of_one_line_that_were_kept_both_must_fit(database: Database) -> None:
+    note(database, *"abc")
+    lines = lines_of(database)
+    good, bad = Head(id=2, sha256=lines[1].sha256), Head(id=2, sha256="f" * 64)
+    assert verify(lines, [good, good]).id == 3
+    for kept in ([bad, good], [good, bad]):
+        with pytest.raises(AuditBrokenError, match="line 2 is not the one whose digest was kept"):
+            verify(lines, kept)
+    with pytest.raises(AuditBrokenError, match="a head of line 0"):
+        verify(lines, [Head(id=0, sha256="f" * 64)])
+
+
 def test_an_erased_device_takes_its_words_along_and_the_chain_holds(world: RolloutWorld) -> None:
     device, other = world.devices[:2]
     note(world.database, device, actor="fleet", said="it is hot here")

@@ -121,6 +121,17 @@ def test_a_publisher_creates_and_starts_its_own_and_says_no_other_word(site: Sit
     assert (status, view["state"]) == (200, "RUNNING")
 
 
+def test_a_publisher_that_was_made_anew_for_another_family_does_not_start_what_it_made_before(
+    site: Site,
+) -> None:
+    rollout = site.create("agg", require_approval=False)
+    on_server(site, "tokens", "revoke", "agg", "--yes")
+    new = site.folder / "agg.token"
+    on_server(site, *"tokens create --role publisher --name agg --family fan --out".split(), str(new))
+    site.tokens["agg"] = new.read_text().strip()
+    assert site.say("agg", rollout, "start")[0] == 403
+
+
 def test_a_publisher_stays_with_its_families_and_away_from_what_devices_said(site: Site) -> None:
     assert site.ask("other", "POST", "/v1/rollouts", WAITING)[0] == 403
     assert site.ask("agg", "POST", "/v1/rollouts", WAITING | {"force": True})[0] == 403

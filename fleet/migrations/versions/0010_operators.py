@@ -99,13 +99,16 @@ def _chain() -> None:
     )
     connection, head, number = op.get_bind(), Head(), 0
     first = sa.select(log).order_by(log.c.id).limit(500)
+    added = ('salt', 'detail_sha256', 'previous', 'sha256')
+    fill = sa.update(log).where(log.c.id == sa.bindparam('number')).values({n: sa.bindparam(f'new_{n}') for n in added})
     while rows := connection.execute(first.where(log.c.id > number)).all():
+        filled = []
         for row in rows:
             words = {name: getattr(row, name) for name in ('at', 'actor', 'action', 'subject', 'detail')}
             line = chain(Head(id=row.id - 1, sha256=head.sha256), **words, salt=secrets.token_hex(16))
             head, number = Head(id=row.id, sha256=line.sha256), row.id
-            values = {name: getattr(line, name) for name in ('salt', 'detail_sha256', 'previous', 'sha256')}
-            connection.execute(sa.update(log).where(log.c.id == row.id).values(**values))
+            filled.append({'number': number} | {f'new_{name}': getattr(line, name) for name in added})
+        connection.execute(fill, filled)
 
 
 def downgrade() -> None:
