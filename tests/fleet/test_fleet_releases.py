@@ -64,12 +64,12 @@ def test_a_wrong_bundle_is_refused(fleet: Fleet, content: bytes, status: int, wo
 
 
 def test_nobody_takes_a_family_to_the_end_of_all_numbers(fleet: Fleet) -> None:
-    def publish(version: int) -> int:
-        return fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(version)).status_code
+    def publish(version: int) -> Any:
+        return fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(version))
 
-    refused = fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(999_999_999))
-    is_problem(refused, 422, "999999999 is more than 1000 beyond 0", "the next is 1")
-    assert [publish(version) for version in (1000, 999, 2000, 3001)] == [201, 201, 201, 422]
+    assert publish(20).status_code in {200, 201}
+    is_problem(publish(999_999_999), 422, "999999999 is more than 1000 beyond 20", "the next is 21")
+    assert [publish(version).status_code for version in (1021, 1020, 19, 2020)] == [422, 201, 201, 201]
 
 
 def test_an_oversized_upload_without_a_length_is_cut_off(fleet: Fleet) -> None:
