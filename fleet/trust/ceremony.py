@@ -7,7 +7,8 @@
         before/1.root.json  before/4.targets.json  ...
 
 `before` is what is published, so that who signs is told what changes, and so that nobody needs the network to sign. Signatures
-are only ever added. The folder holds no secret: who alters it makes it worthless, as what is signed then no longer fits.
+are only ever added. The folder holds no secret: who alters it makes it worthless, as what is signed then no longer fits. Who
+prepares it may be a thief: what it could say and the words of it would not tell is refused where it is read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tuf.api.metadata import Key, Metadata, Root, Targets
 
 from fleet.errors import ConflictError, UnacceptableError
 from fleet.trust.metadata import SigningKey, encode, public_key, read_metadata, sign, signers_of
-from fleet.trust.published import Published, split_name
+from fleet.trust.published import Published, check_content, split_name
 from runtime.durable_files import private_directory, read_bytes, write_durably
 from runtime.errors import SettingsError, StorageError
 
@@ -152,6 +153,7 @@ def read_change(folder: Path) -> Change:
 
     Raises:
         SettingsError: there is none, or a file in it is none of a change.
+        UnacceptableError: it says what nobody should sign (`fleet.trust.published.check_content`).
     """
     try:
         found = Change(files=_read_all(folder), before=_read_all(folder / BEFORE))
@@ -159,6 +161,8 @@ def read_change(folder: Path) -> Change:
         raise SettingsError(f"{folder} is no change that was prepared here: {error}") from None
     if not found.files:
         raise SettingsError(f"{folder} is no change: it holds no file like 2.root.json or 5.targets.json")
+    for role, metadata in found.files.items():
+        check_content(role, metadata.signed)
     return found
 
 

@@ -22,7 +22,15 @@ from protocol.errors import TopicError
 from protocol.names import check_name
 from protocol.trust_roles import AGENT_ROLE, FLEET_ROLE, family_role
 
-__all__ = ["NAME", "Published", "check_publication", "delegated_paths", "rewritten", "split_name"]
+__all__ = [
+    "NAME",
+    "Published",
+    "check_content",
+    "check_publication",
+    "delegated_paths",
+    "rewritten",
+    "split_name",
+]
 
 T = TypeVar("T", Root, Targets)
 
@@ -126,8 +134,11 @@ def check_publication(files: Mapping[str, bytes], before: Published | None, now:
         snapshot=before.snapshot if before else None,
         timestamp=before.timestamp if before else None,
     )
-    _check_delegations(targets.signed)
     changed = {split_name(name)[1] for name in files}
+    check_content(Root.type, root.signed)
+    check_content(Targets.type, targets.signed)
+    for role in changed & roles.keys():
+        check_content(role, roles[role].signed)
     _check_signed(targets, root.signed, Targets.type, "")
     for role, metadata in roles.items():
         # a role that nobody delegates to any more stays in the snapshot, as devices insist, and means nothing
@@ -154,10 +165,6 @@ def _next_root(before: Metadata[Root] | None, root: Metadata[Root], number: int)
     if before is not None:
         _check_signed(root, before.signed, Root.type, " of the root before it")
     _check_signed(root, root.signed, Root.type, "")
-    for key in root.signed.keys.values():
-        read_key(key)
-    if not root.signed.consistent_snapshot:
-        raise UnacceptableError(f"{number}.root.json turns consistent snapshots off; devices count on them")
     return root
 
 
@@ -172,6 +179,43 @@ def _newer(
             f"version {number} of {role} is not newer than the published version {known}; sign a newer one"
         )
     return after
+
+
+def check_content(role: str, signed: Root | Targets) -> None:
+    """Refuse what a file of people may not say, whoever signed it; so that who signs is told all that it says.
+
+    A key that goes by the id of another one, a file that targets lists itself, a list that delegates on: devices would go by it,
+    and nobody would see it in the words of `fleet.trust.words`.
+
+    Raises:
+        UnacceptableError: names what it is.
+    """
+    if signed.unrecognized_fields:
+        raise UnacceptableError(
+            f"{role} holds {', '.join(signed.unrecognized_fields)[:100]!r}, which means nothing here"
+        )
+    if isinstance(signed, Root):
+        for key in signed.keys.values():
+            read_key(key)
+        if not signed.consistent_snapshot:
+            raise UnacceptableError("root turns consistent snapshots off; devices count on them")
+    elif role == Targets.type:
+        _check_delegations(signed)
+    else:
+        _check_list(role, signed)
+
+
+def _check_list(role: str, listed: Targets) -> None:
+    if listed.delegations is not None:
+        raise UnacceptableError(f"the list of {role} delegates; it may hold files only")
+    begins = tuple(path.removesuffix("*") for path in delegated_paths(role))
+    for path, file in listed.targets.items():
+        if not begins or not path.startswith(begins):
+            what = "release" if role.startswith("family-") else "file"
+            raise UnacceptableError(f"{path[:100]!r} is no {what} of {role}")
+        is_plain = file.custom is None and not file.unrecognized_fields and type(file.length) is int
+        if not is_plain or set(file.hashes) != {"sha256"}:
+            raise UnacceptableError(f"{path[:100]!r} must be listed by length and sha256 alone")
 
 
 def _check_delegations(targets: Targets) -> None:

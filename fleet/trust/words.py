@@ -98,6 +98,10 @@ def _listing_words(listed: Targets, known: Targets | None) -> Iterator[str]:
     )
     if gone := before - set(names):
         yield f"no longer: {', '.join(sorted(gone))}"
+    if other := sorted(
+        path for path, file in listed.targets.items() if known and known.targets.get(path, file) != file
+    ):
+        yield f"OTHER BYTES than before: {', '.join(other)}"
 
 
 def _names(listed: Targets) -> list[str]:

@@ -127,7 +127,11 @@ def test_a_publisher_that_was_made_anew_for_another_family_does_not_start_what_i
     rollout = site.create("agg", require_approval=False)
     on_server(site, "tokens", "revoke", "agg", "--yes")
     new = site.folder / "agg.token"
-    on_server(site, *"tokens create --role publisher --name agg --family fan --out".split(), str(new))
+    on_server(
+        site,
+        *["tokens", "create", "--role", "publisher", "--name", "agg", "--family", "fan", "--out"],
+        str(new),
+    )
     site.tokens["agg"] = new.read_text().strip()
     assert site.say("agg", rollout, "start")[0] == 403
 

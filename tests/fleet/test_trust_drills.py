@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -14,7 +15,16 @@ import pytest
 from trust_people import People, instruction_pem
 from trust_world import OneDevice, list_bundles
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Timestamp
+from tuf.api.metadata import (
+    DelegatedRole,
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
 
 from fleet.errors import ConflictError, NotFoundError, UnacceptableError
 from fleet.trust import published
@@ -396,6 +406,50 @@ def test_who_signs_is_told_what_changes_and_nothing_is_signed_on_a_no(people: Pe
     assert people.run("keys", "show", people.public("tina")).strip() in said
     with pytest.raises(UnacceptableError, match="signs nothing in this change"):
         people.sign(change, "rita")
+
+
+def hide_a_file(signed: Targets, people: People) -> None:
+    signed.targets["models/motor/9.fedge"] = TargetFile.from_data("models/motor/9.fedge", b"evil", ["sha256"])
+
+
+def put_another_key_under_a_name(signed: Targets, people: People) -> None:
+    assert signed.delegations is not None
+    known = signed.delegations.keys[public_key(people.private("rita").public_key()).keyid]
+    known.keyval = public_key(people.private("dave").public_key()).keyval
+
+
+def name_paths_by_hash(signed: Targets, people: People) -> None:
+    assert signed.delegations is not None
+    assert signed.delegations.roles is not None
+    dave = public_key(people.private("dave").public_key())
+    signed.delegations.keys[dave.keyid] = dave
+    digits = list("0123456789abcdef")
+    signed.delegations.roles["fleet-2"] = DelegatedRole("fleet-2", [dave.keyid], 1, False, None, digits)
+
+
+@pytest.mark.parametrize("hide", [hide_a_file, put_another_key_under_a_name, name_paths_by_hash])
+def test_nobody_signs_what_the_words_of_a_change_would_not_tell(
+    hide: Callable[[Targets, People], None], people: People
+) -> None:
+    people.make_key("dave")
+    change = people.prepare("renew", "--role", "targets")
+    file = change / "2.targets.json"
+    targets = Metadata[Targets].from_bytes(file.read_bytes())
+    hide(targets.signed, people)
+    file.write_bytes(encode(targets))
+    for refused in (lambda: people.sign(change, "tom"), lambda: people.run("show", change)):
+        with pytest.raises(UnacceptableError):
+            refused()
+    assert not Metadata[Targets].from_bytes(file.read_bytes()).signatures
+
+
+def test_nobody_lists_other_bytes_unseen(people: People) -> None:
+    change = people.prepare("renew", "--role", "family-motor")
+    (file,) = change.glob("*.family-motor.json")
+    listed = Metadata[Targets].from_bytes(file.read_bytes())
+    listed.signed.targets["models/motor/1.fedge"].hashes["sha256"] = "0" * 64
+    file.write_bytes(encode(listed))
+    assert "OTHER BYTES than before: models/motor/1.fedge" in people.run("show", change)
 
 
 def test_a_folder_that_was_altered_on_the_way_cannot_be_put_together(people: People) -> None:
