@@ -3,7 +3,7 @@
 Acknowledgements travel at QoS 0: a lost one costs a second delivery of an event that is already stored, and waiting for
 the broker's word would let a slow broker hold up ingest. Desired states, and commands with settings, travel retained
 at QoS 1, and all of them again after every (re)connect, because an embedded broker forgets retained messages when it
-restarts, after some days, because what is sealed ends, and when the instruction key has changed.
+restarts, after some days, because what is sealed ends, and when the instruction key has changed or the clock was set.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ ACKED_AT_ONCE: Final = 64
 
 LOOKS_EVERY_S: Final = 30.0
 """How often it is looked whether what is retained must be sealed anew."""
+
+STEPPED_S: Final = 600.0
+"""A clock that is set by more than this has dated the ends of words wrongly; one that a time service slews stays within it."""
 
 _Waiting = tuple[Kind, str]
 
@@ -191,16 +194,16 @@ class BrokerLink:
         }
 
     async def _renew(self) -> None:
-        """Have what is retained sealed anew, before it ends and when another key seals."""
+        """Have what is retained sealed anew, before it ends, when another key seals, and when the clock was set."""
         loop = asyncio.get_running_loop()
-        key, sealed_at = self._instructions.key_name(), loop.time()
+        key, sealed_at, dated = self._instructions.key_name(), loop.time(), self._now() - loop.time()
         while True:
             await asyncio.sleep(LOOKS_EVERY_S)
-            if (
-                now_key := self._instructions.key_name()
-            ) == key and loop.time() - sealed_at < RENEWED_AFTER_S:
+            now_key, now_dated = self._instructions.key_name(), self._now() - loop.time()
+            is_old = loop.time() - sealed_at >= RENEWED_AFTER_S
+            if now_key == key and not is_old and abs(now_dated - dated) < STEPPED_S:
                 continue
-            key, sealed_at = now_key, loop.time()
+            key, sealed_at, dated = now_key, loop.time(), now_dated
             await self._announce_all()
 
     async def _announce_all(self) -> None:

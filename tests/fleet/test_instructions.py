@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import stat
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -239,7 +240,10 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def publishing(
-    database: Database, folder: Path, story: Callable[[Broker, Outgoing], Awaitable[None]]
+    database: Database,
+    folder: Path,
+    story: Callable[[Broker, Outgoing], Awaitable[None]],
+    now: Callable[[], float] = lambda: NOW,
 ) -> None:
     """Run `story` beside a connection that publishes and renews."""
 
@@ -253,7 +257,7 @@ def publishing(
             database=database,
             outgoing=outgoing,
             metrics=FleetMetrics(),
-            now=lambda: NOW,
+            now=now,
             **parts,
         )
         client: Any = broker
@@ -338,6 +342,27 @@ def test_what_is_retained_is_sealed_anew_before_it_ends_under_the_same_counter(
         assert len({event.seal and event.seal.nonce for event in said}) == len(said)
 
     publishing(database, tmp_path, story)
+
+
+@pytest.mark.parametrize("by_s", [-30 * 86_400.0, 3600.0, 30 * 86_400.0])
+def test_when_the_clock_of_the_fleet_was_wrong_and_is_set_everything_is_sealed_anew_at_once(
+    database: Database, tmp_path: Path, often: None, by_s: float
+) -> None:
+    """What was sealed a month behind had ended before it was heard; what was sealed a month ahead could be held back for as long."""
+    enrol_directly(database, Machine(name="press-1"))
+    with database.write() as session:
+        session.add_all(words_to("press-1"))
+    wrong_s, began_s = [by_s], time.monotonic()
+
+    async def story(broker: Broker, _outgoing: Outgoing) -> None:
+        await asyncio.sleep(0.05)
+        assert not broker.published, "nothing is said again without a reason"
+        wrong_s[0] = 0.0
+        await until(lambda: len(broker.published) == 2)
+        await asyncio.sleep(0.05)
+        assert len(broker.published) == 2
+
+    publishing(database, tmp_path, story, now=lambda: NOW + wrong_s[0] + time.monotonic() - began_s)
 
 
 def test_when_the_key_is_changed_everything_is_sealed_by_the_next_one_at_once(
