@@ -9,17 +9,23 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
 
 def run_command(program: str, *words: str) -> subprocess.CompletedProcess[str]:
     """``python -m program words ...`` to its end."""
     main = importlib.import_module(f"{program}.cli").main
+    with _logging_as_before():
+        return _run(main, [program, *words])
+
+
+def _run(main: Callable[[], int | None], command: list[str]) -> subprocess.CompletedProcess[str]:
     out, err = io.StringIO(), io.StringIO()
-    command = [program, *words]
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -33,3 +39,18 @@ def run_command(program: str, *words: str) -> subprocess.CompletedProcess[str]:
             traceback.print_exc()
             status = 1
     return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _logging_as_before() -> Iterator[None]:
+    """A command says how its process logs; this process goes on."""
+    root = logging.getLogger()
+    handlers, level, events = root.handlers, root.level, sys.modules.get("structlog")
+    configured = events.get_config() if events else {}
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        if events:
+            events.configure(**configured)

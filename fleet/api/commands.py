@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from fleet.api.dependencies import Services, get_services, require_device
 from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_row_cursor
+from fleet.command_results import hear_results
 from fleet.device_commands import (
     Given,
     Order,
@@ -21,7 +22,6 @@ from fleet.device_commands import (
     find_command,
     find_device,
     give_commands,
-    hear_results,
 )
 from fleet.device_query import device_filter
 from fleet.errors import ConflictError, NotFoundError, UnacceptableError

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 from sqlalchemy.orm import Session, defer
 
 from fleet import audit
-from fleet.device_commands import hear_results
+from fleet.command_results import hear_results
 from fleet.ingest.batch_result import BatchResult, acks_of, join_results
 from fleet.ingest.boots import BootBook, BootKey, position_of
 from fleet.ingest.clones import ConflictWatch
