@@ -129,7 +129,7 @@ def measure(kind: str, devices: int, at_once: int, folder: Path) -> None:
                     device=one.name,
                     path="/v1/device/certificate",
                     token=one.token(time.time()),
-                    body={"certificate_request": one.request()},
+                    body=one.question(),
                 )
                 for one in machines
             ]

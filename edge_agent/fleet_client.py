@@ -22,7 +22,7 @@ from edge_agent.errors import FleetAnswerError, FleetDeniedError
 from edge_agent.fleet_endpoint import Answer, FleetEndpoint
 from edge_agent.trusted_clock import boot_clock_s
 from edge_agent.update_trust import Fetched
-from protocol.enrolment import CertificateAnswer, CertificateQuestion
+from protocol.enrolment import CertificateAnswer, certificate_question
 from protocol.errors import IdentityError, MessageError
 from protocol.identity import TOKEN_LIFETIME_S, IdentityKey, issue_token, key_from_compressed
 from protocol.messages.envelope import CLOUD_EVENT, Event, decode
@@ -128,7 +128,7 @@ class FleetClient:
     def certificate(self, request: str) -> str:
         """Ask for the next certificate of this device: a PKCS#10 request, answered by a chain, both PEM. Raises FleetError."""
         path = "/v1/device/certificate"
-        body = msgspec.json.encode(CertificateQuestion(certificate_request=request))
+        body = msgspec.json.encode(certificate_question(self._key, self._device, request))
         answer = self._in_time(
             lambda: self._endpoint.exchange(
                 "POST", path, headers={**self._headers(), "Content-Type": "application/json"}, body=body

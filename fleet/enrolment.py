@@ -13,7 +13,6 @@ have been lost on the way. A claim is spent by nothing but a device that is let 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -34,11 +33,13 @@ from fleet.storage.access_tables import ClaimToken
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.enrolment import (
+    CERTIFICATE_DOMAIN,
     ENROLMENT_DOMAIN,
     CertificateAnswer,
     CertificateQuestion,
     EnrolmentAnswer,
     EnrolmentQuestion,
+    certificate_statement,
     enrolment_statement,
 )
 from protocol.errors import IdentityError, TopicError
@@ -128,7 +129,8 @@ class Enrolments:
         """The next certificate of a device that has said who it is.
 
         Raises:
-            BadRequestError: the request is not valid.
+            BadRequestError: the request is not valid, or not signed by the device's identity key: who overheard its token has
+                a key of his own certified else, for weeks.
             ForbiddenError: it is revoked, or waits.
             TooOftenError: it asks again and again.
         """
@@ -136,6 +138,7 @@ class Enrolments:
         with self._database.write() as session:
             device = session.get_one(Device, device_id)
             check_admitted(device)
+            _check_asked_by(device, question)
             _check_two_keys(device.fingerprint, key)
             issued = self._certify(device, key, now)
             audit.record(
@@ -162,14 +165,11 @@ class Enrolments:
                 identity=identity,
                 certificate_request=question.certificate_request,
             )
-            signature = base64.b64decode(question.signature, validate=True)
-            verify_statement(identity, ENROLMENT_DOMAIN, statement, signature)
+            verify_statement(identity, ENROLMENT_DOMAIN, statement, _decoded(question.signature))
         except (TopicError, IdentityError) as error:
             raise BadRequestError(str(error)) from None
         except UnicodeEncodeError:  # a JSON escape may name half a character
             raise BadRequestError("a text of the enrolment is no Unicode text") from None
-        except (binascii.Error, ValueError):
-            raise BadRequestError("signature is not base64") from None
         if question.tenant != self._tenant:
             raise UnacceptableError(
                 f"this fleet is tenant {self._tenant!r}, and the device's settings say {question.tenant[:80]!r}: "
@@ -308,6 +308,22 @@ def _check_not_revoked(device: Device) -> None:
         raise ForbiddenError(
             f"device {device.id!r} is revoked and cannot enrol again, under this or any other name"
         )
+
+
+def _check_asked_by(device: Device, question: CertificateQuestion) -> None:
+    statement = certificate_statement(device.id, question.certificate_request)
+    identity = load_public_key(device.public_key.encode())
+    try:
+        verify_statement(identity, CERTIFICATE_DOMAIN, statement, _decoded(question.signature))
+    except IdentityError as error:
+        raise BadRequestError(f"{error}; the certificate request must be signed by it") from None
+
+
+def _decoded(signature: str) -> bytes:
+    try:
+        return base64.b64decode(signature, validate=True)
+    except ValueError:
+        raise BadRequestError("signature is not base64") from None
 
 
 def _check_two_keys(identity: str, connection: EllipticCurvePublicKey) -> None:

@@ -13,26 +13,31 @@ labels are the claim's.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from typing import Annotated, Final, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from msgspec import Meta, Struct, field
 
-from protocol.identity import fingerprint
+from protocol.identity import IdentityKey, fingerprint, sign_statement
 from protocol.labels import Label, Labels, OneLine
 from protocol.limits import MAX_NAME_CHARS
 
 __all__ = [
+    "CERTIFICATE_DOMAIN",
     "ENROLMENT_DOMAIN",
     "CertificateAnswer",
     "CertificateQuestion",
     "EnrolmentAnswer",
     "EnrolmentQuestion",
+    "certificate_question",
+    "certificate_statement",
     "enrolment_statement",
 ]
 
 ENROLMENT_DOMAIN: Final = "enrolment/v2"
+CERTIFICATE_DOMAIN: Final = "certificate/v1"
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 Pem = Annotated[str, Meta(max_length=4096)]
@@ -74,9 +79,14 @@ class EnrolmentAnswer(Struct, frozen=True, kw_only=True):
 
 
 class CertificateQuestion(Struct, frozen=True, kw_only=True):
-    """The body of ``POST /v1/device/certificate``; the device's own bearer token says who asks."""
+    """The body of ``POST /v1/device/certificate``; the device's own bearer token says who asks.
+
+    certificate_request: as that of an `EnrolmentQuestion`.
+    signature: base64 of a DER ECDSA signature by the identity key over `certificate_statement`: who overheard the token has none.
+    """
 
     certificate_request: Pem
+    signature: Annotated[str, Meta(max_length=200)]
 
 
 class CertificateAnswer(Struct, frozen=True, kw_only=True):
@@ -91,3 +101,16 @@ def enrolment_statement(
     """What the identity key signs under `ENROLMENT_DOMAIN`: it is this device's, and so is the connection key."""
     request = hashlib.sha256(certificate_request.encode()).hexdigest()
     return f"{tenant}\n{device}\n{family}\n{fingerprint(identity)}\n{request}".encode()
+
+
+def certificate_statement(device: str, certificate_request: str) -> bytes:
+    """What the identity key signs under `CERTIFICATE_DOMAIN`: this connection key is `device`'s."""
+    return f"{device}\n{hashlib.sha256(certificate_request.encode()).hexdigest()}".encode()
+
+
+def certificate_question(key: IdentityKey, device: str, certificate_request: str) -> CertificateQuestion:
+    """The question for the next certificate of `device`, whose identity key is `key`; raises as its `sign`."""
+    signature = sign_statement(key, CERTIFICATE_DOMAIN, certificate_statement(device, certificate_request))
+    return CertificateQuestion(
+        certificate_request=certificate_request, signature=base64.b64encode(signature).decode()
+    )

@@ -15,7 +15,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from https_world import Reply, Request
 
 from edge_agent.settings import FleetSettings, Settings, TrustSettings
-from protocol.enrolment import ENROLMENT_DOMAIN, CertificateQuestion, EnrolmentQuestion, enrolment_statement
+from protocol.enrolment import (
+    CERTIFICATE_DOMAIN,
+    ENROLMENT_DOMAIN,
+    CertificateQuestion,
+    EnrolmentQuestion,
+    certificate_statement,
+    enrolment_statement,
+)
 from protocol.errors import IdentityError, TokenError
 from protocol.identity import load_public_key, verify_statement, verify_token
 
@@ -155,12 +162,15 @@ class EnrollingFleet:
     def _renew(self, token: str, body: bytes) -> Reply:
         if self.revoked:
             return _problem(403, "device 'x' is revoked")
-        asked = msgspec.json.decode(body, type=CertificateQuestion).certificate_request
+        question = msgspec.json.decode(body, type=CertificateQuestion)
+        asked = question.certificate_request
         for name, key in self.devices.items():
             try:
                 verify_token(token, key, "fleet", dt.datetime.now(dt.UTC).timestamp())
             except TokenError:
                 continue
+            signature = base64.b64decode(question.signature)
+            verify_statement(key, CERTIFICATE_DOMAIN, certificate_statement(name, asked), signature)
             if not self.approves:
                 return _problem(403, f"device {name!r} waits for a person")
             return Reply(200, msgspec.json.encode({"certificate": self._issue(asked)}))

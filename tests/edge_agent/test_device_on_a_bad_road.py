@@ -13,7 +13,16 @@ from typing import Final
 import numpy as np
 import pytest
 from agent_broker import ListeningFleet, agents_broker
-from agent_world import faulty, health_of_status, healthy, make_bundle, running_agent, status_of, write_device
+from agent_world import (
+    DEVICE,
+    faulty,
+    health_of_status,
+    healthy,
+    make_bundle,
+    running_agent,
+    status_of,
+    write_device,
+)
 from fault_laboratory.road import Cut, Message, Packet, Road
 from mosquitto_broker import MosquittoBroker
 from waiting import died, wait_until
@@ -36,7 +45,7 @@ def broker(tmp_path: Path) -> Iterator[MosquittoBroker]:
 
 @pytest.fixture
 def road(broker: MosquittoBroker) -> Iterator[Road]:
-    with Road(broker.port, dialled=broker.client_tls()) as made:
+    with Road(broker.port, dialled=lambda: broker.client_tls(broker.certificates.device(DEVICE))) as made:
         yield made
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import pytest
 from agent_broker import ListeningFleet, agents_broker
-from agent_world import faulty, health_of_status, healthy, make_bundle, running_agent, write_device
+from agent_world import DEVICE, faulty, health_of_status, healthy, make_bundle, running_agent, write_device
 from fault_laboratory.machine_faults import MachineFaults
 from fault_laboratory.road import Road
 from waiting import died, wait_until
@@ -38,7 +38,10 @@ def test_no_step_of_the_clock_keeps_an_anomaly_from_the_fleet(
     tmp_path: Path, steps: tuple[float, ...], is_cut_off: bool
 ) -> None:
     rows = np.concatenate([healthy(100), *([faulty(10), healthy(20, 9) * 0.5] * 6)])
-    with agents_broker(tmp_path) as broker, Road(broker.port, dialled=broker.client_tls()) as road:
+    with (
+        agents_broker(tmp_path) as broker,
+        Road(broker.port, dialled=lambda: broker.client_tls(broker.certificates.device(DEVICE))) as road,
+    ):
         config = write_device(
             tmp_path / "d",
             rows=rows,

@@ -86,7 +86,7 @@ class Road:
     Attributes:
         port: where it leads.
         served: how it speaks to devices; None is plain.
-        dialled: how it speaks to the broker; None is plain.
+        dialled: how it speaks to the broker, asked for each connection; None is plain.
         is_mqtt: whether it knows messages.
         rule: see `Rule`; may be replaced while messages travel.
         is_open: False: nobody gets through.
@@ -97,7 +97,7 @@ class Road:
 
     port: int
     served: ssl.SSLContext | None = None
-    dialled: ssl.SSLContext | None = None
+    dialled: Callable[[], ssl.SSLContext] | None = None
     is_mqtt: bool = True
     rule: Rule = as_it_is
     is_open: bool = True
@@ -150,7 +150,7 @@ class Road:
                 device = self.served.wrap_socket(device, server_side=True)
             broker = socket.create_connection(("127.0.0.1", self.port), _DIAL_TIMEOUT_S)
             if self.dialled is not None:
-                broker = self.dialled.wrap_socket(broker, server_hostname="127.0.0.1")
+                broker = self.dialled().wrap_socket(broker, server_hostname="127.0.0.1")
         except OSError:  # nobody there, or no TLS: the device sees what it would see
             _hang_up(device)
             return

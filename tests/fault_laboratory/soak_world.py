@@ -212,8 +212,13 @@ class SoakWorld:
         world, directory = self.world, self.world.device_directory(name)
         files = world.certificates
         served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        served.load_cert_chain(files.server_certificate, files.server_key)
-        dialled = ssl.create_default_context(cafile=str(files.ca))
+        served.load_cert_chain(files.certificate("broker"), files.key("broker"))
+
+        def dialled() -> ssl.SSLContext:
+            context = ssl.create_default_context(cafile=str(files.ca))
+            context.load_cert_chain(directory / "state" / "connection.pem")  # the device's own, as it is now
+            return context
+
         device = SoakDevice(
             name=name,
             directory=directory,

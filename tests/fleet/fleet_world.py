@@ -42,7 +42,7 @@ from models.architecture import Architecture, initial_parameters
 from models.bundles import GoldenVectors, bundle_files
 from models.drift.reference import fit_reference
 from protocol.bundle import entries_for, pack_bundle
-from protocol.enrolment import ENROLMENT_DOMAIN, enrolment_statement
+from protocol.enrolment import ENROLMENT_DOMAIN, certificate_question, enrolment_statement
 from protocol.identity import fingerprint, issue_token, private_key_pem, public_key_pem, sign_statement
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 from protocol.messages.envelope import CLOUD_EVENT, Event, decode, encode, kind_of
@@ -141,6 +141,11 @@ class Machine:
         )
         signature = base64.b64encode(sign_statement(self.key, ENROLMENT_DOMAIN, statement)).decode()
         return {"signature": signature} | said
+
+    def question(self, request: str | None = None) -> dict[str, str]:
+        """The body that asks for the next certificate, by `request` where one is given."""
+        asked = certificate_question(self.key, self.name, self.request() if request is None else request)
+        return {"certificate_request": asked.certificate_request, "signature": asked.signature}
 
     def former_enrolment(self, **changes: Any) -> dict[str, Any]:
         """The body as an agent of before this fleet's certificates sends it."""

@@ -42,8 +42,8 @@ def actions(fleet: Fleet, subject: str) -> list[str]:
     return [line["action"] for line in lines][::-1]
 
 
-def renew(fleet: Fleet, machine: Machine, **changes: Any) -> Any:
-    body = {"certificate_request": machine.request()} | changes
+def renew(fleet: Fleet, machine: Machine, request: str | None = None, **changes: Any) -> Any:
+    body = machine.question(request) | changes
     return fleet.call("POST", "/v1/device/certificate", machine.token(fleet.now()), json=body)
 
 
@@ -201,7 +201,7 @@ def test_the_connection_key_is_never_the_identity_key(fleet: Fleet, machine: Mac
     claim = fleet.claim()
     is_problem(fleet.enrol(machine, claim, certificate_request=same), 400, "connection key of its own")
     assert fleet.enrol(machine, claim, certificate_request=real()).status_code == 201
-    is_problem(renew(fleet, machine, certificate_request=same), 400, "connection key of its own")
+    is_problem(renew(fleet, machine, same), 400, "connection key of its own")
 
 
 @pytest.mark.parametrize("name", ["fleet", "aggregator", "broker", "Fleet", "BROKER"])
@@ -335,12 +335,34 @@ def test_a_certificate_is_renewed_by_the_identity_key_as_often_as_the_device_lik
 def test_a_certificate_is_for_nobody_but_the_device_that_asks(fleet: Fleet, machine: Machine) -> None:
     fleet.enrol(machine)
     other = Machine(name=f"{machine.name}-other")
-    is_problem(renew(fleet, machine, certificate_request=other.request()), 400, f"CN={machine.name}")
-    body = {"certificate_request": machine.request()}
+    is_problem(renew(fleet, machine, other.request()), 400, f"CN={machine.name}")
+    body = machine.question()
     is_problem(fleet.call("POST", "/v1/device/certificate", Role.ADMIN, json=body), 403, "for devices")
     is_problem(fleet.call("POST", "/v1/device/certificate", other.token(fleet.now()), json=body), 401)
     impostor = Machine(name=machine.name)
     is_problem(fleet.call("POST", "/v1/device/certificate", impostor.token(fleet.now()), json=body), 401)
+
+
+def test_who_overheard_a_token_gets_no_certificate_for_a_key_of_his_own(
+    fleet: Fleet, machine: Machine
+) -> None:
+    """He who plays the fleet for a moment hears tokens, good for minutes; a certificate is good for weeks at the broker."""
+    fleet.enrol(machine)
+    thief = Machine(name=machine.name)
+    for stolen in (
+        thief.question(),
+        thief.question() | {"signature": machine.question()["signature"]},
+        thief.question() | {"signature": ""},
+        thief.question() | {"signature": machine.enrolment()["signature"]},
+    ):
+        answer = fleet.call("POST", "/v1/device/certificate", machine.token(fleet.now()), json=stolen)
+        is_problem(answer, 400, "does not verify")
+    is_problem(renew(fleet, machine, signature="?"), 400, "not base64")
+    unsigned = {"certificate_request": thief.request()}
+    answer = fleet.call("POST", "/v1/device/certificate", machine.token(fleet.now()), json=unsigned)
+    is_problem(answer, 422, "signature")
+    assert actions(fleet, machine.name) == ["device_enrolled"]
+    assert renew(fleet, machine).status_code == 200
 
 
 def test_a_revoked_device_is_shut_out_of_https_of_the_broker_and_of_certificates(
@@ -369,7 +391,7 @@ def test_a_device_that_is_revoked_while_it_asks_gets_no_certificate(fleet: Fleet
     fleet.enrol(machine)
     with fleet.database.write() as session:  # after its token was looked at
         session.get_one(Device, machine.name).state = DeviceState.REVOKED
-    question = CertificateQuestion(certificate_request=machine.request())
+    question = CertificateQuestion(**machine.question())
     enrolments = fleet.client.app.state.services.enrolments  # type: ignore[attr-defined] # a FastAPI app
     with pytest.raises(ForbiddenError, match="revoked"):
         enrolments.renew(machine.name, question, fleet.now())

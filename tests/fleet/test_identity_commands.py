@@ -150,7 +150,7 @@ def leaf(chain: str) -> x509.Certificate:
 
 
 def renewed(fleet: Fleet, machine: Machine) -> x509.Certificate:
-    body = {"certificate_request": machine.request()}
+    body = machine.question()
     answer = fleet.call("POST", "/v1/device/certificate", machine.token(fleet.now()), json=body)
     assert answer.status_code == 200, answer.text
     return leaf(answer.json()["certificate"])
@@ -216,7 +216,7 @@ def test_a_lost_device_ca_is_made_anew_and_devices_get_certificates_of_it(
     old = leaf(fleet.enrol(machine).json()["certificate"])
     (fleet.folder / "data" / "device-ca.key").unlink()
     cli("device-ca", refused="restore the key from the backup")
-    body = {"certificate_request": machine.request()}
+    body = machine.question()
     answer = fleet.call("POST", "/v1/device/certificate", machine.token(fleet.now()), json=body)
     assert answer.status_code == 500
     cli("device-ca", "rotate", "--lost")

@@ -107,7 +107,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
         start_mosquitto(machine)  # as Debian's package does when it is installed
         server = Installed(machine, [])
         server.follow(SERVER, folder)
-        machine.path("/srv/checkout/passphrase").write_text("what everybody here types\n")
+        passphrase = machine.path("/srv/checkout/passphrase")
+        passphrase.write_text("what everybody here types\n")
+        passphrase.chmod(0o600)
         for step in [*TOKENS, *CEREMONY]:
             machine.run(f"{TYPED}\n{step}")
         yield server
