@@ -27,6 +27,7 @@ EXEMPT: Final[Mapping[str, str]] = {
     "models.drift.state_file.decode_state": "the device's own disk, under a CRC; tests/edge_agent damages it",
     "edge_agent.detector_file.decode_detector": "the device's own disk; tests/edge_agent damages it",
     "edge_agent.detector_file.read_context": "as above",
+    "fleet.trust.published.check_content": "what fleet.trust.metadata.read_metadata gave; reached by check_publication",
     "models.recordings.cells.split_line": "reached by read_csv",
     "models.recordings.cells.decoded": "reached by read_csv",
     "protocol.secure_sum.device_rules.check_sharers": "reads its bits with unpack_positions",
