@@ -74,6 +74,7 @@ def check_settings(settings: Settings, enrolled: Enrolled) -> None:
     ):
         if known and says != known:
             raise SettingsError(
-                f"{settings.config_file}: {what} = {says!r}, but this device is enrolled in {known!r} by its claim: write that, or enrol"
-                " it under another name with another claim"
+                f"{settings.config_file}: {what} = {says!r}, but this device is enrolled in {known!r}: write that. Where a person at the"
+                " fleet has assigned it another (fedge-fleet devices assign), run `fedge-agent enrol` once more, with any claim: none is"
+                " used; else enrol it under another name with a claim of that"
             )

@@ -3,7 +3,8 @@
 These messages decide about executions and commands, so a broker must be able neither to make one nor to change one. A
 message without a seal comes from an agent that is older than this fleet, or lost it on the way: it is kept as a dead letter, and its
 device is told. One with a wrong seal was made by somebody else: it is counted and told to people, and its device hears nothing, for
-it would forget what it has really said under that number.
+it would forget what it has really said under that number. So it is with one without a seal of a device that has a certificate
+of this fleet's: its agent seals, and somebody has taken the seal away.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ def check_reports(
     if not sources:
         return list(accepted), []
     with database.read() as session:
-        rows = session.execute(select(Device.id, Device.public_key).where(Device.id.in_(sources)))
-        keys = dict(rows.tuples().all())
+        rows = session.execute(
+            select(Device.id, Device.public_key, Device.certificate_serial).where(Device.id.in_(sources))
+        ).all()
+    keys = {device: pem for device, pem, _ in rows}
+    sealing = {device for device, _, certificate in rows if certificate is not None}
     kept, refusals = [], []
     for one in accepted:
         pem = keys.get(one.event.source)
@@ -48,7 +52,7 @@ def check_reports(
             check_sealed_by(pem, one.event, tenant, one.arrival.received_at)
             kept.append(one)
         except SealError as error:
-            is_unsigned = one.event.seal is None
+            is_unsigned = one.event.seal is None and one.event.source not in sealing
             reason = RefusalReason.UNSIGNED if is_unsigned else RefusalReason.FORGED
             why = f"{error}{_UNSIGNED if is_unsigned else ''}"
             refusals.append(refuse(one.arrival, one.event.source, reason, why))

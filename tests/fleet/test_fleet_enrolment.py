@@ -343,6 +343,20 @@ def test_a_certificate_is_for_nobody_but_the_device_that_asks(fleet: Fleet, mach
     is_problem(fleet.call("POST", "/v1/device/certificate", impostor.token(fleet.now()), json=body), 401)
 
 
+def test_a_device_that_was_assigned_another_family_enrols_into_it_by_any_claim_and_uses_none_up(
+    fleet: Fleet, machine: Machine
+) -> None:
+    claim = fleet.claim()
+    assert fleet.enrol(machine, claim).json()["family"] == "motor"
+    is_problem(fleet.enrol(machine, claim, family="fan"), 422, "fedge-fleet devices assign")
+    path = f"/v1/devices/{machine.name}:assign"
+    assert fleet.call("POST", path, Role.ADMIN, json={"family": "fan", "is_unreleased": True}).is_success
+    fresh = fleet.claim()
+    for any_claim in (claim, fresh):  # the one that it used, or whichever is at hand
+        assert fleet.enrol(machine, any_claim, family="fan").json()["family"] == "fan"
+    assert fleet.enrol(Machine(name=f"{machine.name}-next"), fresh).status_code == 201
+
+
 def test_who_overheard_a_token_gets_no_certificate_for_a_key_of_his_own(
     fleet: Fleet, machine: Machine
 ) -> None:

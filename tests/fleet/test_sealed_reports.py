@@ -20,6 +20,7 @@ from fleet.metrics import FleetMetrics
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.base import Database
 from fleet.storage.dead_letter_tables import DeadLetter
+from fleet.storage.device_tables import Device
 from fleet.storage.event_tables import Anomaly, InstallRecord
 from protocol.messages.commands import CommandResult
 from protocol.messages.envelope import Event
@@ -115,6 +116,19 @@ def test_an_older_agents_report_is_kept_as_a_dead_letter_and_its_device_is_told(
         "nobody can sign it for it"
     )
     assert count(database, InstallRecord) == 0
+
+
+def test_a_report_whose_seal_was_taken_away_on_the_way_is_not_forgotten_by_its_device(
+    database: Database, store: EventStore, machine: Machine
+) -> None:
+    """A device with a certificate of this fleet's has an agent that seals: told that it was refused, it would not say it again."""
+    with database.write() as session:
+        session.get_one(Device, "press-1").certificate_serial = "1f"
+    true = machine.event(report())
+    result = store.store([arrival(replace(true, seal=None))])
+    assert [one.reason for one in result.refusals] == [RefusalReason.FORGED]
+    assert (result.acks, count(database, InstallRecord), letters(database)) == ({}, 0, [])
+    assert (store.store([arrival(true)]).refusals, count(database, InstallRecord)) == ([], 1)
 
 
 def test_a_stranger_and_a_revoked_device_get_no_further_by_a_seal(
