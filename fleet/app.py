@@ -70,10 +70,8 @@ from fleet.releases import ReleaseStore
 from fleet.rollouts.engine import RolloutEngine
 from fleet.settings import MqttSettings, Settings
 from fleet.storage.base import Database
-from fleet.trust.metadata import read_key
 from fleet.trust.renewal import TrustRenewal
 from fleet.trust.repository import TrustRepository
-from protocol.trust_roles import FLEET_ROLE
 from runtime.errors import StorageError
 from service.addresses import split_endpoint
 from service.application import create_application
@@ -239,7 +237,7 @@ def build_app(
 def _tell_of_unnamed_key(repository: TrustRepository, key: InstructionKey) -> None:
     """Say so where devices would obey nothing that this fleet says: a key that was lost, restored, or not yet named."""
     try:
-        named = [read_key(one) for one in repository.published().role_keys(FLEET_ROLE)]
+        named = repository.published().fleet_keys()
     except (NotFoundError, UnacceptableError, StorageError):
         return  # without a repository devices believe nobody, and who asks for it is told
     if key.current().public_key() not in named:

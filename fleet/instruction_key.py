@@ -70,8 +70,8 @@ class InstructionKey:
         _make_where_missing(self._next_file)
         return public_key_pem(_parse(self._next_file).public_key()).decode()
 
-    def switch(self) -> None:
-        """From now on the next key seals, and the former one is destroyed.
+    def following(self) -> ec.EllipticCurvePublicKey:
+        """The public half of the next key.
 
         Raises:
             ConflictError: there is no next key.
@@ -80,7 +80,11 @@ class InstructionKey:
             raise ConflictError(
                 "there is no next instruction key; make it with: fedge-fleet instruction-key rotate"
             )
-        _parse(self._next_file)
+        return _parse(self._next_file).public_key()
+
+    def switch(self) -> None:
+        """From now on the next key seals, and the former one is destroyed; raises ConflictError as `following`."""
+        self.following()
         replace_file(self._next_file, self._file)
         self._read = self._load()
 

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleet.commands.connection import ConfigOption
+from fleet.commands.on_server import changing, note
+from fleet.errors import ConflictError
 from fleet.settings import load_fleet_settings
+from service.confirmation import YesOption, ask_for_name
 
 # cryptography need not be waited for by a client command of the same program
 if TYPE_CHECKING:
@@ -35,14 +38,36 @@ def show(
 @instruction_key.command("rotate")
 def rotate(config: ConfigOption) -> None:
     """Make the next key and print its public half, for the ceremony; it seals nothing before `switch`."""
-    print(_open(config).rotate(), end="")
+    shown = _open(config).rotate()
+    with changing(config) as session:
+        note(session, "instruction_key_rotated", "instruction-key")
+    print(shown, end="")
 
 
 @instruction_key.command("switch")
-def switch(config: ConfigOption) -> None:
-    """Seal with the next key from now on, and destroy the former one. A running fleet follows within a minute."""
+def switch(config: ConfigOption, yes: YesOption = False) -> None:
+    """Seal with the next key from now on, and destroy the former one. Refused before the ceremony that names it is published."""
+    _check_named(config)
+    ask_for_name("instruction-key", "Destroying the present instruction key", yes=yes)
     _open(config).switch()
-    print("the next key seals; devices obey it once they have heard of the ceremony that names it")
+    with changing(config) as session:
+        note(session, "instruction_key_switched", "instruction-key")
+    print(
+        "the next key seals, in a running fleet within a minute; devices obey it once they have heard of the ceremony"
+    )
+
+
+def _check_named(config: Path) -> None:
+    """Raise ConflictError where the signed repository does not name the next key: no device would obey the fleet."""
+    from fleet.trust.repository import TrustRepository
+
+    key = _open(config).following()
+    repository = TrustRepository(load_fleet_settings(config).data_dir / "trust")
+    if repository.exists and key not in repository.published().fleet_keys():
+        raise ConflictError(
+            "the signed repository does not name the next key yet, so no device would obey it: first publish"
+            " fedge-fleet trust rotate fleet --key (what instruction-key rotate printed)"
+        )
 
 
 def _open(config: Path) -> InstructionKey:

@@ -16,7 +16,7 @@ from securesystemslib.signer import Key
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from fleet.errors import ConflictError, UnacceptableError
-from fleet.trust.metadata import encode, read_key, read_metadata, remaining_s, signers_of
+from fleet.trust.metadata import PublicKey, encode, read_key, read_metadata, remaining_s, signers_of
 from protocol.bundle import TrustedKeys
 from protocol.errors import TopicError
 from protocol.names import check_name
@@ -61,6 +61,10 @@ class Published:
         except TopicError:
             keys = []
         return TrustedKeys(key for key in map(read_key, keys) if isinstance(key, Ed25519PublicKey))
+
+    def fleet_keys(self) -> list[PublicKey]:
+        """The keys whose instructions devices obey; raises UnacceptableError where one is none."""
+        return [read_key(key) for key in self.role_keys(FLEET_ROLE)]
 
     def is_listed(self, target: str, sha256: str, length: int) -> bool:
         """Whether the role that answers for `target` lists exactly this file."""

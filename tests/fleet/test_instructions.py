@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import stat
 import threading
@@ -127,9 +128,21 @@ def test_the_command_prints_public_halves_alone(tmp_path: Path) -> None:
     following = run_command("fleet", "instruction-key", "rotate", "--config", str(config)).stdout
     assert "PRIVATE" not in following
     assert run_command("fleet", "instruction-key", "--config", str(config)).stdout == shown[0] + following
-    assert run_command("fleet", "instruction-key", "switch", "--config", str(config)).returncode == 0
+    asked = run_command("fleet", "instruction-key", "switch", "--config", str(config))
+    assert (asked.returncode, "cannot be undone" in asked.stderr) == (1, True)
+    switch = ("instruction-key", "switch", "--yes", "--config", str(config))
+    make_repository(tmp_path / "data", Keys(fleet=InstructionKey(tmp_path / "data").current()))
+    early = run_command("fleet", *switch)
+    assert (early.returncode, "does not name the next key yet" in early.stderr) == (1, True)
+    assert load_public_key(following.encode()) != public(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "trust")
+    assert run_command("fleet", *switch).returncode == 0
     assert public(tmp_path / "data") == load_public_key(following.encode())
-    refused = run_command("fleet", "instruction-key", "switch", "--config", str(config))
+    exported = tmp_path / "audit.jsonl"
+    run_command("fleet", "audit", "export", "--config", str(config), "--out", str(exported))
+    said = [json.loads(line)["action"] for line in exported.read_text().splitlines()]
+    assert said == ["instruction_key_rotated", "instruction_key_switched"]
+    refused = run_command("fleet", *switch)
     assert (refused.returncode, "no next instruction key" in refused.stderr) == (1, True)
 
 
