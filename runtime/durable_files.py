@@ -103,6 +103,8 @@ def read_bytes(path: Path) -> bytes | None:
 
 
 def _write(path: Path, content: bytes, *, mode: int, is_durable: bool, is_exclusive: bool = False) -> None:
+    if not path.name:
+        raise StorageError(f"cannot write {len(content)} bytes to {str(path)!r}: that is no name of a file")
     # Random, so that neither two processes nor two threads write into each other's temporary file.
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:

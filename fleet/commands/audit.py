@@ -109,7 +109,11 @@ def _lines(config: Path | None, file: Path | None) -> Iterator[Iterator[AuditLin
         with reading(config) as session:
             yield read_lines(session)
     elif file is not None:
-        with file.open("rb") as content:
+        try:
+            content = file.open("rb")
+        except OSError as error:
+            raise ClientError(f"cannot read {file}: {error.strerror or error}") from None
+        with content:
             yield map(_read_line, content)
 
 

@@ -30,6 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import JSON
 
 from fleet.errors import UnacceptableError
+from runtime.durable_files import private_directory
 from runtime.errors import SettingsError
 
 __all__ = ["Base", "Database", "open_database", "why_not_stored"]
@@ -120,9 +121,10 @@ def _holding_values() -> Iterator[None]:
 
 
 def open_database(url: str) -> Database:
-    """Connect to `url` (``sqlite:////path`` or ``postgresql+psycopg://…``); creates a SQLite file's directory.
+    """Connect to `url` (``sqlite:////path`` or ``postgresql+psycopg://…``); creates a SQLite file's directory, mode 0700.
 
     Raises:
+        StorageError: that directory cannot be made.
         SettingsError: the URL does not parse or names another kind of database.
     """
     try:
@@ -134,7 +136,7 @@ def open_database(url: str) -> Database:
     match parsed.get_backend_name():
         case "sqlite":
             if parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+                private_directory(Path(parsed.database).parent)
             engine = create_engine(
                 parsed, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
             )

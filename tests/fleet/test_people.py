@@ -219,3 +219,33 @@ def test_a_secret_goes_into_a_new_private_file_or_nowhere(site: Site) -> None:
     assert "tv-2" not in names, "no token was made that nobody holds"
     site.tokens["tv"] = before.strip()
     assert site.ask("tv", "GET", "/v1/devices")[0] == 200, "the refused rotation changed nothing"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("tokens create --role viewer --name tv --valid 999999999d", "no length of time"),
+        ("tokens rotate vic --grace 999999999d", "no length of time"),
+        ("claims create --family pump --valid 999999999d", "no length of time"),
+        ("tokens create --role viewer --name tv --out .", "no name of a file"),
+        ("audit export --out .", "no name of a file"),
+    ],
+)
+def test_what_nobody_could_list_or_read_later_is_refused_in_words(site: Site, words: str, said: str) -> None:
+    refused = run_command("fleet", *words.split(), "--config", str(site.folder / "fleet.toml"))
+    assert (refused.returncode, said in refused.stderr) == (1, True), refused.stderr
+    assert "Traceback" not in refused.stderr
+    on_server(site, "tokens", "list")
+
+
+def test_an_export_that_is_not_there_is_told_and_not_a_traceback(tmp_path: Path) -> None:
+    for name in ("nofile", "."):
+        refused = run_command("fleet", "audit", "verify", "--file", str(tmp_path / name))
+        assert (refused.returncode, "cannot read" in refused.stderr) == (1, True), refused.stderr
+
+
+def test_the_first_command_makes_a_folder_that_nobody_else_reads(tmp_path: Path) -> None:
+    (tmp_path / "fleet.toml").write_text('data_dir = "data"\ntenant = "demo"\n')
+    listed = run_command("fleet", "tokens", "list", "--config", str(tmp_path / "fleet.toml"))
+    assert listed.returncode == 0, listed.stderr
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
