@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from fleet.command_results import KEPT_REPORTS
 from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import NOW, TENANT, Machine, Told, arrival, enrol_directly, health, word_of
 from msgspec.structs import replace
 
+from fleet.command_results import KEPT_REPORTS
 from fleet.device_commands import (
     KEPT_FINISHED,
     Order,
