@@ -119,7 +119,11 @@ class SoakWorld:
     def __init__(self, directory: Path, count: int) -> None:
         scenario = load_scenario("quick")
         scenario = msgspec.structs.replace(
-            scenario, devices=count, health_every_s=HEALTH_EVERY_S, offline_after_s=4 * HEALTH_EVERY_S
+            scenario,
+            devices=count,
+            family=msgspec.structs.replace(scenario.family, name=FAMILY),
+            health_every_s=HEALTH_EVERY_S,
+            offline_after_s=4 * HEALTH_EVERY_S,
         )
         machines = SimulatedMachines(scenario.machines, count, 1, scenario.seed)
         self._stack = ExitStack()
