@@ -11,7 +11,7 @@ from fleet.broker_door.broker_files import BrokerPlaces, acl, configuration
 from fleet.broker_door.dynamic_security import DynamicSecurity
 from fleet.broker_door.name_file import NameFile
 from fleet.broker_door.plugin_state import plugin_state
-from fleet.broker_door.shut_out import BrokerDoor, OpenDoor, names_shut_out
+from fleet.broker_door.shut_out import BrokerDoor, OpenDoor, names_let_in, names_shut_out
 from fleet.settings import Settings
 from fleet.storage.base import Database
 from runtime.durable_files import write_durably
@@ -36,7 +36,12 @@ def open_door(settings: Settings, database: Database, *, session: str) -> Broker
         door = NameFile(database, mqtt.shut_out_file)
         door.write()
         return door
-    return DynamicSecurity(lambda: names_shut_out(database), mark=_mark(settings), session=session)
+    return DynamicSecurity(
+        lambda: names_shut_out(database),
+        lets_in=lambda names: names_let_in(database, names),
+        mark=_mark(settings),
+        session=session,
+    )
 
 
 def write_broker_files(

@@ -96,15 +96,23 @@ class _Replies(msgspec.Struct, frozen=True):
 class DynamicSecurity:
     """`BrokerDoor` in Mosquitto. The fleet's `BrokerLink` runs it and hands it what the plugin answers."""
 
-    def __init__(self, names: Callable[[], Collection[str]], *, mark: str, session: str) -> None:
+    def __init__(
+        self,
+        names: Callable[[], Collection[str]],
+        *,
+        lets_in: Callable[[Collection[str]], Collection[str]],
+        mark: str,
+        session: str,
+    ) -> None:
         """Keep out who must stay out.
 
         Args:
             names: who that is now, from the database.
+            lets_in: of these, those whom the database knows and lets in.
             mark: written beside our entries.
             session: tells our requests from those of another program (mosquitto_ctrl) or of our last life.
         """
-        self._names = names
+        self._names, self._lets_in = names, lets_in
         self._mark = mark
         self._session = session
         self._requests = 0
@@ -178,9 +186,9 @@ class DynamicSecurity:
             held |= {client.username: client for client in listed}
         wanted = await self._wanted()
         missing = {name for name in wanted if name not in held or not _is_shut_out(held[name])}
-        left_over = {
-            name for name, client in held.items() if client.textname == self._mark and name not in wanted
-        }
+        ours = {name for name, client in held.items() if client.textname == self._mark and name not in wanted}
+        # whom a database does not know at all, it may have forgotten: he stays out
+        left_over = set(await asyncio.to_thread(self._lets_in, ours))
         self._repairs = {name: [] for name in sorted(missing | left_over)}
         _log.info(
             "broker_door_compared", shut_out=len(wanted), missing=len(missing), left_over=len(left_over)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from sqlalchemy import select
@@ -9,7 +10,7 @@ from sqlalchemy import select
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 
-__all__ = ["BrokerDoor", "OpenDoor", "names_shut_out"]
+__all__ = ["BrokerDoor", "OpenDoor", "names_let_in", "names_shut_out"]
 
 
 class BrokerDoor(Protocol):
@@ -36,3 +37,10 @@ def names_shut_out(database: Database) -> frozenset[str]:
     """Every device that must stay out."""
     with database.read() as session:
         return frozenset(session.scalars(select(Device.id).where(Device.state == DeviceState.REVOKED)))
+
+
+def names_let_in(database: Database, names: Collection[str]) -> frozenset[str]:
+    """Of `names`, every device that is known and was not revoked."""
+    with database.read() as session:
+        known = select(Device.id).where(Device.id.in_(names), Device.state != DeviceState.REVOKED)
+        return frozenset(session.scalars(known))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fleet.broker_door.broker_files import acl, configuration
 from fleet.broker_door.dynamic_security import DynamicSecurity
 from fleet.broker_door.name_file import NameFile
 from fleet.broker_door.plugin_state import COMMAND_TOPIC, SHUT_OUT_ROLE
-from fleet.broker_door.shut_out import names_shut_out
+from fleet.broker_door.shut_out import names_let_in, names_shut_out
 from fleet.errors import BrokerError
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
@@ -107,11 +107,17 @@ def refusing(refused: str) -> Callable[[list[dict[str, Any]]], list[dict[str, An
     ]
 
 
-def during(plugin: Plugin, names: set[str], work: Callable[[DynamicSecurity], Awaitable[None]]) -> None:
+def during(
+    plugin: Plugin,
+    names: set[str],
+    work: Callable[[DynamicSecurity], Awaitable[None]],
+    *,
+    lets_in: Callable[[Collection[str]], Collection[str]] = frozenset,
+) -> None:
     """Run `work` while the fleet is connected to `plugin`."""
 
     async def connected() -> None:
-        plugin.security = DynamicSecurity(lambda: names, mark=MARK, session="this")
+        plugin.security = DynamicSecurity(lambda: names, lets_in=lets_in, mark=MARK, session="this")
         keeping = asyncio.create_task(plugin.security.keep(plugin.publish))
         try:
             await work(plugin.security)
@@ -142,6 +148,23 @@ def test_the_list_is_read_to_its_end_and_one_request_names_few_devices(
     during(plugin, {"d-1"}, work)
     assert plugin.clients == theirs | {"d-1": (MARK, [SHUT_OUT_ROLE])}
     assert max(len(request) for request in plugin.requests) <= 2 * dynamic_security.NAMES_AT_ONCE
+
+
+def test_who_was_shut_out_stays_so_when_the_database_does_not_know_him_any_more(plugin: Plugin) -> None:
+    plugin.clients = {name: (MARK, [SHUT_OUT_ROLE]) for name in ("forgotten", "silenced-and-back")}
+
+    async def work(security: DynamicSecurity) -> None:
+        await until(lambda: "silenced-and-back" not in plugin.clients)
+        await security.shut_out("d-1")
+
+    during(plugin, {"d-1"}, work, lets_in=lambda names: {"silenced-and-back"} & set(names))
+    assert sorted(plugin.clients) == ["d-1", "forgotten"]
+
+
+def test_the_database_lets_in_whom_it_knows_and_has_not_revoked(database: Database) -> None:
+    revoke(database, "d-1")
+    enrol_directly(database, Machine(name="stays"))
+    assert names_let_in(database, {"d-1", "stays", "forgotten"}) == {"stays"}
 
 
 def test_whoever_waits_is_served_before_what_is_only_repaired_and_nobody_twice(plugin: Plugin) -> None:
@@ -271,7 +294,9 @@ def test_a_list_that_is_refused_is_no_empty_list_and_nobody_is_shut_out_anew_bef
 
 def test_a_command_whose_answer_was_lost_is_given_over_the_next_connection(plugin: Plugin) -> None:
     async def across_connections() -> None:
-        plugin.security = security = DynamicSecurity(lambda: {"d-1"}, mark=MARK, session="this")
+        plugin.security = security = DynamicSecurity(
+            lambda: {"d-1"}, lets_in=frozenset, mark=MARK, session="this"
+        )
         plugin.bend = lambda replies: None if replies[0]["command"] == "createClient" else replies
         first = asyncio.create_task(security.keep(plugin.publish))
         waiting = asyncio.create_task(security.shut_out("d-1"))
