@@ -25,12 +25,13 @@ from edge_agent.update_trust import Fetched
 from protocol.enrolment import CertificateAnswer, certificate_question
 from protocol.errors import IdentityError, MessageError
 from protocol.identity import TOKEN_LIFETIME_S, IdentityKey, issue_token, key_from_compressed
+from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.envelope import CLOUD_EVENT, Event, decode
 from protocol.messages.kinds import Kind
 from protocol.names import DeviceId
 from runtime.unreadable import UNREADABLE
 
-__all__ = ["Answer", "BundleStream", "FleetClient", "FleetEndpoint", "FleetWord"]
+__all__ = ["BundleStream", "FleetClient", "FleetEndpoint", "FleetWord"]
 
 log: Final = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -116,32 +117,20 @@ class FleetClient:
 
     def tell_result(self, message: bytes) -> None:
         """Say what became of a command, in a sealed message; for devices whose events do not reach the broker. Raises FleetError."""
-        self._in_time(
-            lambda: self._endpoint.exchange(
-                "POST",
-                "/v1/device/results",
-                headers={**self._headers(), "Content-Type": CLOUD_EVENT},
-                body=message,
-            )
-        )
+        self._ask("/v1/device/results", {"Content-Type": CLOUD_EVENT}, body=message)
 
     def certificate(self, request: str) -> str:
         """Ask for the next certificate of this device: a PKCS#10 request, answered by a chain, both PEM. Raises FleetError."""
         path = "/v1/device/certificate"
         body = msgspec.json.encode(certificate_question(self._key, self._device, request))
-        answer = self._in_time(
-            lambda: self._endpoint.exchange(
-                "POST", path, headers={**self._headers(), "Content-Type": "application/json"}, body=body
-            )
-        )
+        answer = self._ask(path, {"Content-Type": "application/json"}, body=body)
         try:
             return msgspec.json.decode(answer.body, type=CertificateAnswer).certificate
         except UNREADABLE as error:
             raise FleetAnswerError(f"POST {path}: the fleet's answer is no certificate: {error}") from None
 
     def _word(self, path: str, etag: str, kind: Kind) -> FleetWord[Event]:
-        known = {"If-None-Match": etag} if etag else {}
-        answer = self._ask(path, {"Accept": f"{CLOUD_EVENT}, application/problem+json", **known})
+        answer = self._ask(path, {"Accept": f"{CLOUD_EVENT}, application/problem+json", **_unless(etag)})
         if answer.status == 304:
             return FleetWord(state=None, etag=etag, is_unchanged=True)
         new_etag = answer.headers.get("etag", "")
@@ -191,12 +180,7 @@ class FleetClient:
         Raises:
             FleetError: see `FleetEndpoint.exchange`; FleetNotFoundError: there is none.
         """
-        headers = {**self._bearer(), **({"If-None-Match": etag} if etag else {})}
-        answer = self._in_time(
-            lambda: self._endpoint.exchange(
-                "GET", f"/v1/trust/{quote(name)}", headers=headers, most_bytes=most_bytes
-            )
-        )
+        answer = self._ask(f"/v1/trust/{quote(name)}", _unless(etag), most_bytes=most_bytes)
         is_unchanged = answer.status == 304
         return Fetched(content=None if is_unchanged else answer.body, etag=answer.headers.get("etag", ""))
 
@@ -213,7 +197,7 @@ class FleetClient:
         with ExitStack() as stack:
             response = self._in_time(
                 lambda: stack.enter_context(
-                    self._endpoint.open("GET", path, headers={**self._headers(), **headers})
+                    self._endpoint.open("GET", path, headers={**self._bearer(), **headers})
                 )
             )
             start = 0
@@ -226,9 +210,20 @@ class FleetClient:
                 start = offset
             yield BundleStream(offset=start, chunks=iter(lambda: response.read1(CHUNK_BYTES), b""))
 
-    def _ask(self, path: str, headers: Mapping[str, str]) -> Answer:
+    def _ask(
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        body: bytes | None = None,
+        most_bytes: int = MAX_PAYLOAD_BYTES,
+    ) -> Answer:
+        """POST where there is a body; the token is made anew with each try."""
+        method = "GET" if body is None else "POST"
         return self._in_time(
-            lambda: self._endpoint.exchange("GET", path, headers={**self._headers(), **headers})
+            lambda: self._endpoint.exchange(
+                method, path, headers={**self._bearer(), **headers}, body=body, most_bytes=most_bytes
+            )
         )
 
     def _in_time(self, call: Callable[[], T]) -> T:
@@ -246,9 +241,6 @@ class FleetClient:
     def _now(self) -> float:
         return self._clock() if self._fleet_offset_s is None else self._fleet_offset_s + self._boot()
 
-    def _headers(self) -> dict[str, str]:
-        return {**self._bearer(), "Accept": "application/json, application/octet-stream"}
-
     def _bearer(self) -> dict[str, str]:
         token, good_until = self._token
         now = self._now()
@@ -257,3 +249,8 @@ class FleetClient:
             token = issue_token(self._key, self._device, AUDIENCE, now)
             self._token = (token, now + TOKEN_LIFETIME_S)
         return {"Authorization": f"Bearer {token}"}
+
+
+def _unless(etag: str) -> dict[str, str]:
+    """The header that asks for an answer only where it is another than the one of `etag`."""
+    return {"If-None-Match": etag} if etag else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 
@@ -91,6 +92,22 @@ def dated(request: Request) -> Reply:
     return Reply(
         200 if "bundle" in request.path else 204, b"bytes" if "bundle" in request.path else b"", headers
     )
+
+
+QUESTIONS: dict[str, Callable[[FleetClient], object]] = {
+    "desired state": lambda device: device.desired(),
+    "a file of the repository": lambda device: device.trust_file("timestamp.json", 1000),
+    "a result": lambda device: device.tell_result(b"{}"),
+}
+
+
+@pytest.mark.parametrize("ask", QUESTIONS.values(), ids=QUESTIONS)
+def test_the_first_question_of_a_device_in_1970_is_answered_whatever_it_is(
+    tmp_path: Path, ask: Callable[[FleetClient], object]
+) -> None:
+    with serving(tmp_path, dated) as server:
+        ask(client(server.url, server.ca_file, knows=False, clock_s=0.0))
+        assert len(server.requests) == 2, "refused once, and asked anew with a token of the fleet's time"
 
 
 @pytest.mark.parametrize("off_s", [-56 * YEARS_S, 20 * YEARS_S, 600.0, -600.0])
