@@ -52,7 +52,7 @@ from edge_agent.installation.journal import Baseline, BundleRef
 from edge_agent.installation.probe import ModelProbe
 from edge_agent.installation.recovery import find_factory, find_staged
 from edge_agent.installation.trial import TrialLimits
-from edge_agent.installation.verification import ReleaseList, has_hash, verify
+from edge_agent.installation.verification import ReleaseList, check_still_listed, has_hash, verify
 from models.bundles import ModelBundle
 from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import DesiredState
@@ -171,9 +171,8 @@ class Effects:
                     event = Probed()
             case Shadow(bundle=ref):
                 self.open(ref)  # the loop goes on from here
-            case Activate(bundle=ref):
-                self.open(ref)
-                event = Opened(baseline=self._tools.baseline())
+            case Activate():
+                event = self._activate(effect)
             case FallBack():
                 event = self._fall_back(effect)
             case Prune():
@@ -236,6 +235,16 @@ class Effects:
         store.stage(sha256)
         store.mend(sha256, content)
         self._opened = (BundleRef(release=desired.release, sha256=sha256), bundle)
+
+    def _activate(self, effect: Activate) -> Opened:
+        desired = effect.desired
+        if not effect.is_proven:
+            # It may have judged beside the one that runs for days, and have been taken off its list meanwhile.
+            check_still_listed(
+                self._tools.trust, desired.release, desired.bundle_sha256, desired.bundle_bytes
+            )
+        self.open(BundleRef(release=desired.release, sha256=desired.bundle_sha256))
+        return Opened(baseline=self._tools.baseline())
 
     def _let_in(self, desired: DesiredState, *, is_proven: bool) -> None:
         try:

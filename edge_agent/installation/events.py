@@ -242,9 +242,10 @@ class Shadow:
 
 @dataclass(frozen=True, kw_only=True)
 class Activate:
-    """Bring the bundle into memory."""
+    """Bring the bundle into memory; `is_proven`: it passed a trial here once."""
 
-    bundle: BundleRef
+    desired: DesiredState
+    is_proven: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

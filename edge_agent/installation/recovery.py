@@ -15,11 +15,10 @@ import logging
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from edge_agent.errors import ReleaseRefusedError
 from edge_agent.installation.acceptance import Requirements, check_fit
 from edge_agent.installation.bundle_store import BundleStore
 from edge_agent.installation.journal import KEPT_COMMITTED, BundleRef, Journal
-from edge_agent.installation.verification import ReleaseList, verify
+from edge_agent.installation.verification import ReleaseList, check_still_listed, verify
 from runtime.errors import FedgeError
 
 __all__ = ["Found", "find_factory", "find_staged", "first_journal", "found_damaged"]
@@ -105,9 +104,6 @@ def found_damaged(release: str, is_journal_lost: bool, mended: str, *, running: 
 
 def _check(content: bytes, sha256: str, trust: ReleaseList, requirements: Requirements) -> Found:
     manifest = verify(content, sha256).manifest
-    if not trust.has_listed(manifest.release, sha256, len(content)):
-        raise ReleaseRefusedError(
-            f"{manifest.release} (SHA-256 {sha256[:12]}…) is not listed in the signed repository as this device knows it"
-        )
+    check_still_listed(trust, manifest.release, sha256, len(content))
     check_fit(manifest, manifest.release, requirements)
     return Found(BundleRef(release=manifest.release, sha256=sha256), manifest.version, len(content))

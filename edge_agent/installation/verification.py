@@ -16,7 +16,7 @@ from models.errors import ModelError
 from protocol.bundle import open_listed
 from protocol.errors import BundleError
 
-__all__ = ["ReleaseList", "has_hash", "verify"]
+__all__ = ["ReleaseList", "check_still_listed", "has_hash", "verify"]
 
 
 class ReleaseList(Protocol):
@@ -30,6 +30,18 @@ class ReleaseList(Protocol):
 
     def problems(self) -> list[str]:
         """What a person should know of it, a sentence each."""
+
+
+def check_still_listed(trust: ReleaseList, release: str, sha256: str, length: int) -> None:
+    """Refuse what lies on this disk and is not listed (any more) as far as this device knows: nobody is asked.
+
+    Raises:
+        ReleaseRefusedError: the list, fresh or not, does not name exactly these bytes.
+    """
+    if not trust.has_listed(release, sha256, length):
+        raise ReleaseRefusedError(
+            f"{release} (SHA-256 {sha256[:12]}…) is not listed in the signed repository as this device knows it"
+        )
 
 
 def has_hash(content: bytes, sha256: str) -> bool:

@@ -26,14 +26,15 @@ def work_of(journal: Journal) -> Effect | None:
     if attempt is None:
         return None
     desired, bundle = attempt.desired, attempt.bundle
+    is_proven = journal.has_proven(bundle.sha256)
     works: dict[InstallStep, Effect] = {
         InstallStep.CHECKING: Check(desired=desired),
         InstallStep.DOWNLOADING: Download(desired=desired, is_deferred=attempt.is_deferred),
-        InstallStep.VERIFYING: Verify(desired=desired, is_proven=journal.has_proven(bundle.sha256)),
+        InstallStep.VERIFYING: Verify(desired=desired, is_proven=is_proven),
         InstallStep.STAGED: Proceed(),
         InstallStep.PROBING: Probe(bundle=bundle),
         InstallStep.SHADOWING: Shadow(bundle=bundle),
-        InstallStep.ACTIVATING: Activate(bundle=bundle),
+        InstallStep.ACTIVATING: Activate(desired=desired, is_proven=is_proven),
         InstallStep.ROLLING_BACK: fall_back(journal),
     }
     return works.get(attempt.step)  # TRIAL waits for windows

@@ -76,7 +76,7 @@ WORK = {
     S.STAGED: ev.Proceed(),
     S.PROBING: ev.Probe(bundle=ref(2)),
     S.SHADOWING: ev.Shadow(bundle=ref(2)),
-    S.ACTIVATING: ev.Activate(bundle=ref(2)),
+    S.ACTIVATING: ev.Activate(desired=wanted(2, 9)),
     S.TRIAL: None,
     S.ROLLING_BACK: ev.FallBack(bundles=(ref(1),), shunned=frozenset({ref(2).sha256})),
 }

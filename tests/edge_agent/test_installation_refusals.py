@@ -90,6 +90,26 @@ def test_a_bad_release_is_rejected_in_one_clear_line(device: Device, what: str) 
     assert not list((device.root / "bundles").glob("*.part")), "nothing of it stays on disk"
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_what_is_taken_off_its_list_while_it_judges_beside_the_one_that_runs_is_not_activated(
+    device: Device, is_restarted: bool
+) -> None:
+    device.install(1)
+    passed, device.beside = device.beside, None
+    wanted = device.fleet.offer(make_bundle(2), 2)
+    device.submit(wanted)
+    assert device.installer.step() is InstallStep.SHADOWING
+    device.listed.taken.add(wanted.bundle_sha256)
+    if is_restarted:
+        device.restart()
+        device.work()
+    device.beside = passed
+    report = device.work()[-1]
+    assert (report.status, device.release) == (InstallStatus.REJECTED, "pump/1")
+    assert "pump/2 (SHA-256" in report.reason
+    assert "is not listed in the signed repository as this device knows it" in report.reason
+
+
 def test_a_release_of_another_family_costs_no_download(device: Device) -> None:
     [report] = device.submit(ask(make_bundle(2), 2, family="fan"))
     assert report.reason == "release fan/2 is of family 'fan'; this device runs family 'pump'"

@@ -1,6 +1,6 @@
 """What is asked for: each word is the fleet's by its seal, so its counter decides; and bundles that the disk damaged.
 
-Nothing here checks a seal: `test_fleet_words.py` does, and `tests/attacks/test_instruction_attacks.py` with real parts.
+Nothing here checks a seal: `test_fleet_words.py` does, and `test_instruction_attacks.py` with real parts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import pytest
 from installation_world import Device, ask, make_bundle
 from msgspec.structs import replace
 
+from edge_agent.errors import UpdateTrustError
 from protocol.limits import MAX_INTEGER
 from protocol.messages.kinds import InstallStatus, InstallStep, RefusalCode
 from protocol.messages.payloads import DesiredState
@@ -105,6 +106,8 @@ def test_a_wish_is_the_same_wish_whether_a_person_approved_it_or_not(device: Dev
 def test_offline_a_release_that_proved_itself_here_can_be_gone_back_to(device: Device) -> None:
     device.fleet.is_away = True
     wish = device.fleet.offer(make_bundle(1), 1, counter=103)
+    device.listed.trouble = UpdateTrustError("no signed repository is known yet")
+    device.listed.taken.add(wish.bundle_sha256)
     assert device.submit(wish)[-1].status is InstallStatus.SUCCEEDED
     assert device.release == "pump/1"
 
