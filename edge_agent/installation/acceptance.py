@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from edge_agent.errors import InstallFailedError, ReleaseRefusedError
 from edge_agent.installation.journal import Journal
+from edge_agent.word_order import FARTHEST_LEAP
 from models.columns import describe_difference
 from protocol.errors import TopicError
 from protocol.limits import MAX_BUNDLE_BYTES
@@ -28,9 +29,6 @@ RESERVE_BYTES: Final = 4 * 1024 * 1024
 
 LEARNT_BYTES: Final = 1024 * 1024
 """What a device writes down of a release when it commits it: detector and drift reference, the old beside the new, at 128 sensors."""
-
-FARTHEST_JUMP: Final = 1 << 32
-"""How far a counter may lead the one before it: fleets count seconds, and this is 136 years of them."""
 
 
 class Requirements(Struct, frozen=True, kw_only=True):
@@ -71,7 +69,7 @@ def novelty(journal: Journal, desired: DesiredState) -> Novelty:
     outcome = journal.outcome_of(desired.execution)
     if outcome is None or outcome.counter != desired.counter or outcome.release != desired.release:
         ahead = desired.counter - journal.highest_counter
-        if ahead > FARTHEST_JUMP:
+        if ahead > FARTHEST_LEAP:
             return Novelty.FAR
         return Novelty.NEW if ahead > 0 else Novelty.STALE
     runs = journal.active is not None and journal.active.release == desired.release

@@ -50,7 +50,8 @@ from edge_agent.installation.reports import Reports
 from edge_agent.installation.transitions import Decision, decide
 from edge_agent.installation.trial import WindowRecord
 from edge_agent.installation.trial_watch import TrialWatch
-from protocol.messages.commands import CommandResult, outdated
+from edge_agent.word_order import LateWords
+from protocol.messages.commands import CommandResult
 from protocol.messages.kinds import InstallStatus, InstallStep, Kind
 from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
 from runtime.errors import FedgeError, StorageError
@@ -116,7 +117,7 @@ class Installer:
         self._effects = Effects(tools, limits)
         self._repeats = Allowance(burst=4, every_s=REPEATED_EVERY_S, monotonic=inbox.now)
         self._repeated: DesiredState | None = None
-        self._told_counter = 0
+        self._late = LateWords(Kind.DESIRED, monotonic=inbox.now)
         self._reports = Reports()
         self._wake: Callable[[], None] = lambda: None
         self._thread: threading.Thread | None = None
@@ -141,31 +142,26 @@ class Installer:
     def submit(self, desired: DesiredState) -> list[CommandResult]:
         """Ask for a release, by a word that the fleet has sealed for this device.
 
-        A repeated one is answered again, an older one is refused with a report; neither without end.
+        A repeated one is answered again by its report, though not without end. An older one changes nothing.
 
         Returns:
             What the fleet is told at once: that a newer word was obeyed here before.
         """
-        journal, told = self._journal, list[CommandResult]()
+        journal = self._journal
         if journal.attempt is not None and journal.attempt.desired == desired:
-            return (
-                told  # brokers repeat retained messages; that must not interrupt the very work they ask for
-            )
+            return []  # brokers repeat retained messages; that must not interrupt the very work they ask for
         known = novelty(journal, desired)
         if known is Novelty.STALE:
             # no report: it would speak of an execution that ended otherwise
-            if self._told_counter != journal.highest_counter:
-                self._told_counter = journal.highest_counter
-                told.append(outdated(Kind.DESIRED, desired.counter, journal.highest_counter))
-            return told
+            return self._late.answer(desired.counter, journal.highest_counter)
         if known in {Novelty.NEW, Novelty.LOST, Novelty.RUNNING} or _approves(journal, desired):
             self._repeated = None
         elif journal.attempt is not None or desired == self._repeated or not self._repeats.take():
-            return told
+            return []
         else:
             self._repeated = desired
         self._inbox.put(Asked(desired=desired))
-        return told
+        return []
 
     def poll(self) -> list[InstallReport]:
         """Take the reports made since the last call, oldest first; of one execution's progress only the newest."""

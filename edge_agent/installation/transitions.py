@@ -24,7 +24,7 @@ from typing import Final, assert_never
 
 from msgspec.structs import replace
 
-from edge_agent.installation.acceptance import FARTHEST_JUMP, Novelty, novelty
+from edge_agent.installation.acceptance import Novelty, novelty
 from edge_agent.installation.events import (
     ActiveLost,
     Asked,
@@ -58,6 +58,7 @@ from edge_agent.installation.journal import (
     Journal,
 )
 from edge_agent.installation.works import fall_back, progress, work_of
+from edge_agent.word_order import FARTHEST_LEAP
 from protocol.messages.kinds import InstallStatus, InstallStep, ShadowOutcome
 from protocol.messages.payloads import DesiredState, InstallReport, ShadowReport
 
@@ -130,7 +131,7 @@ def _asked(journal: Journal, asked: Asked) -> Decision:
                 desired,
                 InstallStep.REJECTED,
                 InstallStatus.REJECTED,
-                reason=f"desired state {desired.counter} ({desired.release}) is more than {FARTHEST_JUMP} ahead of"
+                reason=f"desired state {desired.counter} ({desired.release}) is more than {FARTHEST_LEAP} ahead of"
                 f" {journal.highest_counter}, which this device has accepted",
             )
             return Decision(journal=journal, effect=work_of(journal), reports=(refusal,))
@@ -142,7 +143,7 @@ def _asked(journal: Journal, asked: Asked) -> Decision:
 
 def _with_approval(journal: Journal, desired: DesiredState) -> Journal:
     """What a person approved is noted, also long after it was installed; an older word says nothing of it any more."""
-    if not desired.is_approved or not 0 <= desired.counter - journal.highest_counter <= FARTHEST_JUMP:
+    if not desired.is_approved or not 0 <= desired.counter - journal.highest_counter <= FARTHEST_LEAP:
         return journal
     return replace(journal, approved=BundleRef(release=desired.release, sha256=desired.bundle_sha256))
 

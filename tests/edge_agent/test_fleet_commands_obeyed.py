@@ -9,9 +9,9 @@ from commands_world import BUDGET, EVENT, INTERVAL, LATER_S, Deed, Device, order
 
 from edge_agent.remote.executor import Outcome, refuse
 from edge_agent.remote.fleet_settings import PLACES
-from edge_agent.remote.hearing import MAX_LEAP
 from edge_agent.remote.journal import CommandFile
 from edge_agent.settings import Settings, load_agent_settings
+from edge_agent.word_order import FARTHEST_LEAP
 from protocol.fleet_settings import FLEET_SETTINGS
 from protocol.messages.commands import Command, Commands, Value
 from protocol.messages.kinds import CommandStatus, RefusalCode, SettingSource
@@ -147,7 +147,7 @@ def test_a_counter_from_the_end_of_all_numbers_does_not_make_the_device_deaf(dev
     device.hear(order(5))
     device.turn()
     device.hear(order(2**53 - 1, "diagnose"))
-    device.hear(order(MAX_LEAP + 6, "diagnose"))
+    device.hear(order(FARTHEST_LEAP + 6, "diagnose"))
     assert device.turn() == []
     device.hear(Command(number=2**53 - 1, action="diagnose", expires_at=LATER_S), counter=6)
     assert device.turn() == [], "a number above its own message's counter"
@@ -275,7 +275,7 @@ def test_a_budget_that_would_make_it_deaf_is_put_off_and_tried_again_when_it_has
     assert device.in_force(BUDGET) == (0.001, SettingSource.FLEET, False)
 
 
-def test_a_word_that_is_older_than_what_was_obeyed_is_answered_once_with_how_far_this_device_is(
+def test_a_word_that_is_older_than_what_was_obeyed_is_answered_with_how_far_this_device_is_once_an_hour(
     device: Device,
 ) -> None:
     device.hear(order(7))
@@ -289,6 +289,12 @@ def test_a_word_that_is_older_than_what_was_obeyed_is_answered_once_with_how_far
     device.turn()
     device.hear(order(8), counter=8)
     assert [one.number for one in device.told] == [7, 9], "and again once it is farther"
+    device.now_s += 3600.0
+    device.hear(order(8), counter=8)
+    device.hear(order(8), counter=8)
+    assert [one.number for one in device.told] == [7, 9, 9], (
+        "and every hour, if that fleet loses its count again"
+    )
     assert device.deeds["diagnose"].done == 0
 
 

@@ -69,6 +69,10 @@ def test_a_replayed_instruction_brings_no_old_release_back_and_unsays_no_report(
     assert (device.release, device.journal.highest_counter) == ("pump/2", 102)
     [told] = device.told
     assert (told.number, told.action, told.code) == (102, "desired", RefusalCode.OUTDATED), "said once"
+    device.installer._inbox.wait(3600.0)
+    for _ in range(2):
+        device.submit(replace(first, execution="older", counter=50))
+    assert device.told == [told, told], "and again in an hour, if that fleet loses its count once more"
 
 
 def test_words_that_are_no_news_are_answered_a_few_times_and_then_seldom(device: Device) -> None:
