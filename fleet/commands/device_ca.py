@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleet.commands.connection import ConfigOption
-from fleet.commands.on_server import changing, note
+from fleet.commands.on_server import changing, changing_files
 from fleet.errors import ConflictError
 from fleet.settings import load_fleet_settings
 from service.confirmation import YesOption, ask_for_name
@@ -50,9 +50,8 @@ def rotate(
 ) -> None:
     """Make the next CA, trusted beside the present one; `switch` makes it sign."""
     authority = _open(config)
-    authority.rotate(time.time(), is_lost=lost)
-    with changing(config) as session:
-        note(session, "device_ca_rotated", "device-ca", is_lost=lost)
+    with changing_files(config, "device_ca_rotated", "device-ca", is_lost=lost):
+        authority.rotate(time.time(), is_lost=lost)
     then = "then devices get certificates that it takes" if lost else "then: fedge-fleet device-ca switch"
     print(
         f"{authority.trusted_file} holds the new CA: run fedge-fleet broker-files, give clients.pem to the broker and restart it; {then}"
@@ -64,9 +63,8 @@ def switch(config: ConfigOption, yes: YesOption = False) -> None:
     """Sign with the next CA from now on, and destroy the former key."""
     ask_for_name("device-ca", "Destroying the present key of the device CA", yes=yes)
     authority = _open(config)
-    authority.switch()
-    with changing(config) as session:
-        note(session, "device_ca_switched", "device-ca")
+    with changing_files(config, "device_ca_switched", "device-ca"):
+        authority.switch()
     print("the new CA signs; once devices have renewed: fedge-fleet device-ca forget")
 
 
@@ -82,15 +80,17 @@ def forget(
     ask_for_name("device-ca", "Trusting former device CAs no more", yes=yes)
     authority = _open(config)
     former = authority.former()
-    with changing(config) as session:
+    with changing(
+        config
+    ) as session:  # waits for a certificate that is just being issued; a former CA signs no more
         holders = _holders(session, former)
-        if holders and not stolen:
-            raise ConflictError(
-                f"{len(holders)} devices hold certificates of a former CA, e.g. {', '.join(holders[:5])}; they renew in "
-                "time, or at once where the broker refuses them. Was its key stolen, say so with --stolen"
-            )
+    if holders and not stolen:
+        raise ConflictError(
+            f"{len(holders)} devices hold certificates of a former CA, e.g. {', '.join(holders[:5])}; they renew in "
+            "time, or at once where the broker refuses them. Was its key stolen, say so with --stolen"
+        )
+    with changing_files(config, "device_ca_forgotten", "device-ca", former=former, devices=len(holders)):
         authority.forget()
-        note(session, "device_ca_forgotten", "device-ca", former=former, devices=len(holders))
     print(
         f"{authority.trusted_file} holds the present CA only: run fedge-fleet broker-files, give clients.pem to the broker and restart it"
     )

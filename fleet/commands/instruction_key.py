@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleet.commands.connection import ConfigOption
-from fleet.commands.on_server import changing, note
+from fleet.commands.on_server import changing_files
 from fleet.errors import ConflictError
 from fleet.settings import load_fleet_settings
 from service.confirmation import YesOption, ask_for_name
@@ -38,9 +38,8 @@ def show(
 @instruction_key.command("rotate")
 def rotate(config: ConfigOption) -> None:
     """Make the next key and print its public half, for the ceremony; it seals nothing before `switch`."""
-    shown = _open(config).rotate()
-    with changing(config) as session:
-        note(session, "instruction_key_rotated", "instruction-key")
+    with changing_files(config, "instruction_key_rotated", "instruction-key"):
+        shown = _open(config).rotate()
     print(shown, end="")
 
 
@@ -49,9 +48,8 @@ def switch(config: ConfigOption, yes: YesOption = False) -> None:
     """Seal with the next key from now on, and destroy the former one. Refused before the ceremony that names it is published."""
     _check_named(config)
     ask_for_name("instruction-key", "Destroying the present instruction key", yes=yes)
-    _open(config).switch()
-    with changing(config) as session:
-        note(session, "instruction_key_switched", "instruction-key")
+    with changing_files(config, "instruction_key_switched", "instruction-key"):
+        _open(config).switch()
     print(
         "the next key seals, in a running fleet within a minute; devices obey it once they have heard of the ceremony"
     )

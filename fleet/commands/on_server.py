@@ -1,4 +1,4 @@
-"""What commands on the server share: the fleet's database, and the audit line of who changed it."""
+"""What commands on the server share: the fleet's database, and the audit lines of who changed it, or files beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fleet.settings import load_fleet_settings
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-__all__ = ["changing", "note", "reading"]
+__all__ = ["changing", "changing_files", "note", "reading"]
 
 
 @contextmanager
@@ -36,6 +36,20 @@ def reading(config: Path) -> Iterator[Session]:
     url = load_fleet_settings(config).effective_database_url
     with closing(open_storage(url)) as database, database.read() as session:
         yield session
+
+
+@contextmanager
+def changing_files(config: Path, action: str, subject: str, **detail: object) -> Iterator[dict[str, object]]:
+    """Change files, which no transaction holds: a line ``change_begun`` is stored before the block, and `action` after it.
+
+    So a kill in between, or a refusal within the block, leaves a line that says what to look at, and never a change without one.
+    Yields what the second line tells: `detail`, to which the block may add.
+    """
+    with changing(config) as session:
+        note(session, "change_begun", subject, change=action, **detail)
+    yield detail
+    with changing(config) as session:
+        note(session, action, subject, **detail)
 
 
 def note(session: Session, action: str, subject: str, **detail: object) -> None:

@@ -225,16 +225,16 @@ def software(
 @trust.command("publish")
 def publish(folder: FolderArgument, config: ConfigOption) -> None:
     """Publish a signed change: devices get it at their next look. A device that could not follow it stops it."""
-    from fleet.commands.on_server import changing, note
+    from fleet.commands.on_server import changing_files
     from fleet.trust.ceremony import read_change
 
     contents = read_change(folder).contents
+    names = ", ".join(sorted(contents))
     repository = open_repository(config)
-    published = repository.publish(contents, time.time())
-    repository.destroy_former_keys()
-    with changing(config) as session:
-        note(session, "trust_published", ", ".join(sorted(contents)), root=published.root.signed.version)
-    say(f"published: {', '.join(sorted(contents))}")
+    with changing_files(config, "trust_published", names) as told:
+        told["root"] = repository.publish(contents, time.time()).root.signed.version
+        repository.destroy_former_keys()
+    say(f"published: {names}")
 
 
 def _prepare(config: Path, out: Path, change: Callable[[Published, float], Mapping[str, bytes]]) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from fleet.cli import app
 from fleet.commands import devices
+from fleet.device_ca import DeviceCa
 from fleet.storage.device_tables import Device
 from protocol.errors import ProtocolError
 from protocol.identity import fingerprint
@@ -224,5 +225,35 @@ def test_a_lost_device_ca_is_made_anew_and_devices_get_certificates_of_it(
     trusted = cli("device-ca")
     assert trusts(trusted, old)
     assert trusts(trusted, new)
-    lines = fleet.call("GET", "/v1/audit", Role.ADMIN).text
-    assert "device_ca_rotated" in lines
+    assert said_of_ca(fleet)[-2:] == ["change_begun", "device_ca_rotated"]
+
+
+@pytest.mark.parametrize(
+    ("deed", "before"),
+    [("rotate", ()), ("switch", ("rotate",)), ("forget", ("rotate", "switch"))],
+)
+def test_no_kill_leaves_a_device_ca_that_changed_without_a_line(
+    fleet: Fleet, cli: Cli, monkeypatch: pytest.MonkeyPatch, deed: str, before: tuple[str, ...]
+) -> None:
+    asked = {"rotate": (), "switch": ("--yes",), "forget": ("--yes", "--stolen")}
+    for done in before:
+        cli("device-ca", done, *asked[done])
+    change, known = getattr(DeviceCa, deed), said_of_ca(fleet)
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        change(*arguments, **options)
+        raise KilledError
+
+    monkeypatch.setattr(DeviceCa, deed, killed)
+    with pytest.raises(KilledError):
+        cli("device-ca", deed, *asked[deed])
+    assert said_of_ca(fleet) == [*known, "change_begun"]
+
+
+class KilledError(Exception):
+    """The command ended here."""
+
+
+def said_of_ca(fleet: Fleet) -> list[str]:
+    lines = fleet.call("GET", "/v1/audit?subject=device-ca&limit=100", Role.ADMIN).json()["items"]
+    return [line["action"] for line in reversed(lines)]
