@@ -91,7 +91,7 @@ class PublishingFleet(FleetClient):
         return self._list(family, {})
 
     def _list(self, family: FamilyName, new: dict[str, ListedFile]) -> bool:
-        role = family_role(family)
+        role, refusal = family_role(family), ""
         for _ in range(ATTEMPTS):
             served, own = self._served(role), self._own(role)
             stored = {record.release: record for record in self.releases(family)}
@@ -111,12 +111,14 @@ class PublishingFleet(FleetClient):
             except FleetRefusedError as refused:
                 if refused.status != 409:
                     raise
-                _log.info("list_outrun", role=role, version=newer.version + 1, detail=str(refused))
+                refusal = str(refused)
+                _log.info("list_outrun", role=role, version=newer.version + 1, detail=refusal)
                 continue
             _log.info("releases_listed", role=role, version=newer.version + 1, releases=len(files))
             return True
         raise FleetUnreachableError(
-            f"the list of {role} could not be published: others published at the same moment, {ATTEMPTS} times"
+            f"the list of {role} was outrun {ATTEMPTS} times: others publish at the same moment, or the fleet lost"
+            f" releases that are listed (hand those in again); it said last: {refusal}"
         )
 
     def _served(self, role: str) -> ReleaseList:

@@ -20,6 +20,8 @@ from fleet.errors import ConflictError, NotFoundError, UnacceptableError
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.release_tables import Release
+from fleet.trust.listings import newest_listed
+from fleet.trust.published import Published
 from fleet.trust.repository import TrustRepository
 from models.bundles import read_bundle
 from models.errors import ModelError
@@ -41,8 +43,8 @@ __all__ = [
 CHUNK_BYTES: Final = 256 * 1024
 
 FARTHEST: Final = 1000
-"""How many versions a release may go beyond the newest of its family. A release is never removed, and training goes on behind
-the newest: one at the end of all numbers, by a slip or a stolen key, would end the family."""
+"""How many versions a release may go beyond the newest of its family, stored or listed. A release is never removed, and training goes
+on behind the newest: one at the end of all numbers, by a slip or a stolen key, would end the family."""
 
 
 def bundle_path(family: str, version: int) -> str:
@@ -117,7 +119,8 @@ class ReleaseStore:
             ForbiddenError: the caller publishes for other families.
             ConflictError: this release id exists with other bytes; publish under a new version.
         """
-        verified = self._verify(content)
+        trusted = self._trust.published()
+        verified = _verify(content, trusted)
         manifest = verified.manifest
         caller.check_family(manifest.family)
         path = self._path(verified.sha256)
@@ -132,7 +135,7 @@ class ReleaseStore:
                         f"release {manifest.release} exists with SHA-256 {existing.sha256[:12]}…, this bundle has {verified.sha256[:12]}…; a release never changes: publish it under a new version"
                     )
                 return existing, False
-            _check_not_far(session, manifest.family, manifest.version)
+            _check_not_far(session, trusted, manifest.family, manifest.version)
             release = Release(
                 family=manifest.family,
                 version=manifest.version,
@@ -180,23 +183,25 @@ class ReleaseStore:
             )
         return _chunks(file, start, stop)
 
-    def _verify(self, content: bytes) -> VerifiedBundle:
-        try:
-            # unverified, it only says whose keys to look for: a key of one family signs nothing of another
-            keys = self._trust.published().family_keys(peek_manifest(content).family)
-            verified = open_bundle(content, keys)
-            release_id(verified.manifest.family, verified.manifest.version)
-            read_bundle(verified)
-        except (BundleError, ModelError, TopicError) as error:
-            raise UnacceptableError(str(error)) from None
-        return verified
-
     def _path(self, sha256: str) -> Path:
         return self._directory / f"{sha256}.fedge"
 
 
-def _check_not_far(session: Session, family: str, version: int) -> None:
-    newest = session.scalar(select(func.max(Release.version)).where(Release.family == family)) or 0
+def _verify(content: bytes, trusted: Published) -> VerifiedBundle:
+    try:
+        # unverified, it only says whose keys to look for: a key of one family signs nothing of another
+        verified = open_bundle(content, trusted.family_keys(peek_manifest(content).family))
+        release_id(verified.manifest.family, verified.manifest.version)
+        read_bundle(verified)
+    except (BundleError, ModelError, TopicError) as error:
+        raise UnacceptableError(str(error)) from None
+    return verified
+
+
+def _check_not_far(session: Session, trusted: Published, family: str, version: int) -> None:
+    stored = session.scalar(select(func.max(Release.version)).where(Release.family == family)) or 0
+    # a fleet that lost its database, and not its folder, has to take in again what was listed before
+    newest = max(stored, newest_listed(trusted, family))
     if version > newest + FARTHEST:
         raise UnacceptableError(
             f"version {version} is more than {FARTHEST} beyond {newest}, the newest of family {family!r}; the next is {newest + 1}"

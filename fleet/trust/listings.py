@@ -17,10 +17,10 @@ from fleet.trust.metadata import DAY_S, LISTING_LIFETIME_S, encode, read_metadat
 from fleet.trust.published import Published, delegated_paths
 from fleet.trust.repository import TrustRepository
 from protocol.errors import TopicError
-from protocol.names import ReleaseId, check_name
-from protocol.trust_roles import model_target
+from protocol.names import ReleaseId, check_name, split_release_id
+from protocol.trust_roles import family_role, model_target
 
-__all__ = ["Stored", "publish_listing", "release_of_target"]
+__all__ = ["Stored", "newest_listed", "publish_listing"]
 
 FARTHEST: Final = 1000
 """How many versions a list may go ahead: publishers that lost a race, or a fleet that came back from an old backup, need
@@ -100,7 +100,7 @@ def _check_entry(role: str, path: str, file: TargetFile, releases: Mapping[Relea
         if not path.startswith("agent/") or not _is_name(path.removeprefix("agent/")):
             raise UnacceptableError(f"{path[:100]!r} is no file of {role}; expected agent/<name>")
         return
-    release = release_of_target(path)
+    release = _release_of_target(path)
     if release is None:
         raise UnacceptableError(f"{path[:100]!r} is no release of {role}")
     found = releases.get(release)
@@ -112,7 +112,14 @@ def _check_entry(role: str, path: str, file: TargetFile, releases: Mapping[Relea
         )
 
 
-def release_of_target(path: str) -> ReleaseId | None:
+def newest_listed(published: Published, family: str) -> int:
+    """The highest version of `family` that is listed; 0 where none is."""
+    listed = published.roles.get(family_role(family))
+    releases = map(_release_of_target, listed.signed.targets if listed else ())
+    return max((split_release_id(release)[1] for release in releases if release), default=0)
+
+
+def _release_of_target(path: str) -> ReleaseId | None:
     """``models/motor/2.fedge`` → ``motor/2``; None for what is no release's path."""
     release = path.removeprefix("models/").removesuffix(".fedge")
     try:
@@ -122,7 +129,7 @@ def release_of_target(path: str) -> ReleaseId | None:
 
 
 def _is_withdrawn(path: str, releases: Mapping[ReleaseId, Stored]) -> bool:
-    release = release_of_target(path)
+    release = _release_of_target(path)
     return release is not None and release in releases and releases[release].is_withdrawn
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from fastapi.testclient import TestClient
 from fleet_api_world import Fleet, fleet
 from fleet_world import RELEASE_KEY, bundle
 from secret_file import secret_file
+from sqlalchemy import delete
 
 from aggregator.errors import FleetRefusedError, FleetUnreachableError, UntrustedListError
 from aggregator.publishing import PublishingFleet
 from aggregator.release_listing import LIFETIME_S, ListedFile, sign_list
 from aggregator.settings import FleetSettings
+from fleet.storage.release_tables import Release
 from fleet.trust.metadata import DAY_S
 from fleet.trust.repository import TrustRepository
 from protocol.errors import UntrustedBundleError
@@ -105,6 +108,26 @@ def test_publishers_at_once_all_get_their_release_listed(fleet: Fleet, tmp_path:
         thread.join()
     assert errors == []
     assert {10, 11, 12, 20, 21, 22, 30, 31, 32} <= listed(fleet).keys()
+
+
+def test_a_fleet_that_lost_its_database_lists_on_once_all_that_is_listed_was_handed_in_again(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    aggregator = Aggregator(fleet, tmp_path / "one")
+    aggregator.publish(pump(900))
+    aggregator.publish(pump(1800))
+    with fleet.database.write() as session:
+        session.execute(delete(Release))
+    with pytest.raises(FleetUnreachableError, match=r"the fleet lost releases .* leaves it out"):
+        aggregator.publish(pump(1801))
+    with pytest.raises(FleetRefusedError, match=r"2802 is more than 1000 beyond 1801"):
+        aggregator.publish(pump(2802))
+    kept = [fleet.folder / "data" / "releases" / f"{sha256}.fedge" for sha256 in listed(fleet).values()]
+    for file in kept:
+        with suppress(FleetUnreachableError):
+            aggregator.publish(file.read_bytes())
+    aggregator.publish(pump(1801))
+    assert {900, 1800, 1801} <= listed(fleet).keys()
 
 
 class _KilledError(BaseException):
