@@ -271,7 +271,7 @@ def create_key(out: Annotated[Path, typer.Option("--out", help="e.g. release.key
 
     public = create_key_files(out, Ed25519PrivateKey.generate())
     print(
-        f"{out} (keep it secret, keep a copy offline) and {public} (pin it on devices, fleet and aggregator)"
+        f"{out} (keep it secret, keep a copy offline) and {public} (name it when the signed repository is made)"
     )
 
 

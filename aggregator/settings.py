@@ -1,7 +1,7 @@
 """aggregator.toml: read once, checked completely, handed down immutable; `runtime.settings` says how.
 
 An environment variable ``FEDGE_AGGREGATOR_<KEY>`` (nested: ``FEDGE_AGGREGATOR_MQTT__URL``) goes over a key of the file; families
-come by the file. There are no default secrets: every key, password and token is a file that somebody made. This module checks
+come by the file. There are no default secrets: every key, certificate and token is a file that somebody made. This module checks
 words and numbers; whether a file can be read is found by `app`.
 """
 

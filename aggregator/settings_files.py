@@ -19,7 +19,7 @@ __all__ = ["check_files"]
 
 
 def check_files(settings: Settings) -> None:
-    """Read every key, certificate, token and password once.
+    """Read every key, certificate and token once.
 
     Raises:
         SettingsError, StartError: one of them is missing or is not what it should be; the message names it.

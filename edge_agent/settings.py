@@ -84,7 +84,7 @@ class MqttSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Upper bound of the jittered backoff: a fleet is back within seconds after a broker restart."""
 
     def __post_init__(self) -> None:
-        """Refuse an address that is none, or that would show the password to a network."""
+        """Refuse an address that is none, or that would show a network what this device says."""
         parts = urlsplit(self.url)
         try:
             is_address = parts.scheme in {"mqtt", "mqtts"} and parts.hostname and (parts.port or 1) > 0
@@ -96,7 +96,7 @@ class MqttSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             )
         if not self.tls and not _is_loopback(self.host):
             raise ValueError(
-                f"url = {self.url!r} would send the password in clear to another machine; use mqtts:// (mqtt:// is for loopback only)"
+                f"url = {self.url!r} would send what this device says in clear to another machine; use mqtts:// (mqtt:// is for loopback only)"
             )
         if self.tls and self.ca_file is None:
             raise ValueError("ca_file is missing; mqtts:// needs the CA of the broker")

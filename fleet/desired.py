@@ -1,7 +1,7 @@
 """How the fleet's word to a device leaves the database: the port, the rows as messages, and their counters.
 
 Two words are retained: what the device shall run, and its commands and settings (`fleet.device_commands`). The database
-is the truth; publishing is a hint that may be lost. So the port takes device names, not states: the publisher reads the
+is the truth; what is published may be lost. So the port takes device names, not states: the publisher reads the
 row when it sends, can never send an outdated one last, and sends every row again when it (re)connects.
 """
 

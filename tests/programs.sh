@@ -7,7 +7,7 @@ shopt -s nullglob
 missing=()
 has() { command -v "$1" >/dev/null; }
 
-has mosquitto && has mosquitto_passwd || missing+=(mosquitto)
+has mosquitto || missing+=(mosquitto)
 postgres=(/usr/lib/postgresql/*/bin/initdb)
 has initdb || [ ${#postgres[@]} -gt 0 ] || missing+=(postgresql)
 has openssl || missing+=(openssl)

@@ -7,7 +7,7 @@
     trusted by the owner ────┘           training graph
 
 Whoever runs training also signs releases. Were the anchor the release that runs, two malicious releases would walk anywhere;
-so it moves by a person's word alone: the fleet's, heard over HTTPS (`Journal.approved`), once that release is committed here, or the
+so it moves by a person's word alone: the fleet's, in its sealed instruction (`Journal.approved`), once that release is committed here, or the
 device owner's (``fedge-agent trust-release``). A release with another layout, other columns, another training profile or another
 training graph than the anchor's can be run, but not trained on, until somebody has approved it; nor can one that lies too far from it.
 The graph is a program: one that its signer chose could write windows into an update, whatever the parameters are. The same layout

@@ -1,1 +1,1 @@
-"""Who calls, and whether they may: operator tokens, claim tokens, device tokens, broker passwords."""
+"""Who calls, and whether they may: operator tokens, claim tokens, device tokens."""

@@ -50,7 +50,11 @@ def claims_create(
 ) -> None:
     """Print new claim tokens. They cannot be shown again. Their batch has a name, by which all can be revoked."""
     from fleet.auth.claim_tokens import ClaimTerms, check_family, create_claims
+    from fleet.broker_door.broker_files import SERVICES
     from runtime.settings import check_document
+
+    if device is not None and device.casefold() in SERVICES:
+        raise ClientError(f"--device {device} is the name of a service; choose another")
 
     batch = f"b-{secrets.token_hex(4)}"
     terms = check_document(
@@ -86,7 +90,7 @@ def claims_create(
             write_durably(out, "".join(f"{token}\n" for token in tokens).encode(), mode=0o600, exclusive=True)
     if out is None:
         print_secret("\n".join(tokens))
-    print(f"{count} claims of batch {batch}, good for {valid}", file=sys.stderr)
+    print(f"{count} claim{'s' * (count > 1)} of batch {batch}, good for {valid}", file=sys.stderr)
 
 
 @claims.command("list")

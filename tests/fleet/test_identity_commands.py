@@ -116,6 +116,7 @@ def test_claims_go_into_a_new_file_that_only_its_owner_reads(fleet: Fleet, tmp_p
         (("--site", "a\nb"), "site"),
         (("--count", "10001"), "10001"),
         (("--device", "fleet/x"), "fleet/x"),
+        (("--device", "Fleet"), "the name of a service"),
     ],
 )
 def test_a_claim_that_is_none_is_refused_with_words(cli: Cli, options: tuple[str, str], words: str) -> None:
