@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from databases import Databases
 from fastapi.testclient import TestClient
 from fleet_world import RELEASE_KEY, TENANT, Machine, make_claims, make_trust, operator_token
@@ -50,6 +51,16 @@ class Fleet:
     def now(self) -> float:
         return float(self.client.app.state.services.now())  # type: ignore[attr-defined] # a FastAPI app
 
+    def actions(self, subject: str) -> list[str]:
+        """What the audit log says was done with `subject`, oldest first."""
+        lines = self.call("GET", "/v1/audit", Role.ADMIN, params={"subject": subject}).json()["items"]
+        return [line["action"] for line in lines][::-1]
+
+    def renew(self, machine: Machine, request: str | None = None, **changes: Any) -> Any:
+        """Have `machine` ask for its next certificate."""
+        body = machine.question(request) | changes
+        return self.call("POST", "/v1/device/certificate", machine.token(self.now()), json=body)
+
     def enrol(self, machine: Machine, claim: str | None = None, **changes: Any) -> Any:
         claim = self.claim() if claim is None else claim
         return self.call("POST", "/v1/enrolments", claim, json=machine.enrolment(**changes))
@@ -90,3 +101,8 @@ def is_problem(answer: Any, status: int, *words: str) -> None:
     assert {"type", "title", "status", "detail", "instance"} <= body.keys()
     for word in words:
         assert word in body["detail"]
+
+
+def leaf(chain: str) -> x509.Certificate:
+    """The certificate itself, of what an answer hands out."""
+    return x509.load_pem_x509_certificates(chain.encode())[0]

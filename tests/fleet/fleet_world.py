@@ -117,9 +117,9 @@ class Machine:
     def token(self, now: float, audience: str = "fleet") -> str:
         return issue_token(self.key, self.name, audience, now)
 
-    def request(self) -> str:
-        """A request for a certificate, for a connection key of its own each time."""
-        self.connection = ec.generate_private_key(ec.SECP256R1())
+    def request(self, connection: ec.EllipticCurvePrivateKey | None = None) -> str:
+        """A request for a certificate, for a connection key of its own each time where none is given."""
+        self.connection = connection or ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
         builder = x509.CertificateSigningRequestBuilder().subject_name(name)
         return builder.sign(self.connection, hashes.SHA256()).public_bytes(PEM).decode()

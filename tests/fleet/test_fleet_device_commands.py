@@ -1,4 +1,4 @@
-"""Commands and settings at the fleet: who may give them, whom they reach, what becomes of them, on either database."""
+"""Commands at the fleet: who may give them, whom they reach, what becomes of them, on either database."""
 
 from __future__ import annotations
 
@@ -6,71 +6,24 @@ import base64
 from typing import Any
 
 import msgspec
-import pytest
+from commands_world import answer, device, give, show, word
 from fleet_api_world import Fleet, fleet, is_problem, machine
-from fleet_world import NOW, TENANT, Machine, Told, arrival, enrol_directly, health, word_of
+from fleet_world import NOW, Machine, Told, enrol_directly, health, word_of
 from msgspec.structs import replace
 
 from fleet.command_results import KEPT_REPORTS
-from fleet.device_commands import (
-    KEPT_FINISHED,
-    Order,
-    expire_commands,
-    give_commands,
-    words_for,
-)
+from fleet.device_commands import KEPT_FINISHED, Order, expire_commands, give_commands
 from fleet.housekeeping import Housekeeping
-from fleet.ingest.batch_result import BatchResult
-from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
-from fleet.storage.command_tables import CommandRecord, DeviceCommands
-from fleet.storage.device_tables import Desired
-from fleet.storage.rollout_tables import DesiredCounter
-from protocol.fleet_settings import FLEET_SETTINGS
-from protocol.limits import MAX_INTEGER, MAX_OUTSTANDING
-from protocol.messages.commands import CommandResult, Commands, SettingInForce, outdated
+from protocol.limits import MAX_OUTSTANDING
+from protocol.messages.commands import CommandResult
 from protocol.messages.envelope import CLOUD_EVENT, encode
-from protocol.messages.kinds import CommandAction, CommandStatus, Kind, SettingSource
+from protocol.messages.kinds import CommandAction, CommandStatus, Kind
 from service.roles import Role
 
-__all__ = ["fleet", "machine"]  # the fixtures
+__all__ = ["device", "fleet", "machine"]  # the fixtures
 
 MANY = "/v1/devices:command"
-EVERY = "health.every_s"
-BUDGET = "detection.budget.alarms_per_1000_windows"
-
-
-@pytest.fixture
-def device(fleet: Fleet, machine: Machine) -> Machine:
-    enrol_directly(fleet.database, machine)
-    return machine
-
-
-def give(fleet: Fleet, name: str, action: str = "recommission", key: str | None = None, **more: Any) -> Any:
-    headers = {"Idempotency-Key": key} if key else {}
-    return fleet.call(
-        "POST", f"/v1/devices/{name}/commands", Role.OPERATOR, json={"action": action} | more, headers=headers
-    )
-
-
-def answer(fleet: Fleet, machine: Machine, number: int, status: str, **more: Any) -> BatchResult:
-    result = CommandResult(number=number, action="recommission", status=CommandStatus(status), **more)
-    return EventStore(fleet.database, TENANT, FleetMetrics()).store([machine.arrival(result)])
-
-
-def word(fleet: Fleet, name: str) -> Commands:
-    with fleet.database.read() as session:
-        return words_for(session, [name])[name]
-
-
-def show(fleet: Fleet, name: str, number: int) -> dict[str, Any]:
-    view: dict[str, Any] = fleet.call("GET", f"/v1/devices/{name}/commands/{number}").json()
-    return view
-
-
-def actions_in_audit(fleet: Fleet, name: str) -> list[str]:
-    lines = fleet.call("GET", "/v1/audit", Role.ADMIN, params={"subject": name}).json()["items"]
-    return [line["action"] for line in lines]
 
 
 def test_a_command_waits_for_its_device_and_ends_with_its_word(fleet: Fleet, device: Machine) -> None:
@@ -94,7 +47,7 @@ def test_a_command_waits_for_its_device_and_ends_with_its_word(fleet: Fleet, dev
     for late in ("IN_PROGRESS", "REFUSED", "FAILED"):
         answer(fleet, device, number, late)
     assert show(fleet, device.name, number)["status"] == "DONE", "its first final word is its last"
-    assert actions_in_audit(fleet, device.name) == ["command_given"]
+    assert fleet.actions(device.name) == ["command_given"]
 
 
 def test_one_of_a_kind_is_outstanding_so_that_a_device_away_for_weeks_finds_each_thing_once(
@@ -184,7 +137,7 @@ def test_what_is_taken_back_is_gone_unless_the_device_had_begun_it(fleet: Fleet,
     assert show(fleet, device.name, number)["status"] == "CANCELED"
     answer(fleet, device, number, "DONE")
     assert show(fleet, device.name, number)["status"] == "DONE", "what was done was done"
-    assert actions_in_audit(fleet, device.name) == ["command_canceled", "command_given"]
+    assert fleet.actions(device.name) == ["command_given", "command_canceled"]
 
 
 def test_a_command_nobody_answers_expires_and_its_device_is_told(fleet: Fleet, device: Machine) -> None:
@@ -239,60 +192,6 @@ def test_a_device_of_many_commands_keeps_the_last_hundred(fleet: Fleet, device: 
     listed = fleet.call("GET", f"/v1/devices/{device.name}/commands?limit=1000").json()["items"]
     assert len(listed) == KEPT_FINISHED + 1
     assert listed[0]["status"] == "WAITING"
-
-
-def test_a_fleet_whose_counter_is_behind_its_device_overtakes_it(fleet: Fleet, device: Machine) -> None:
-    number = give(fleet, device.name).json()["number"]
-    obeyed = 10**12
-    store = EventStore(fleet.database, TENANT, FleetMetrics())
-    said = device.arrival(outdated(Kind.COMMANDS, number, obeyed))
-    for _ in range(2):
-        result = store.store([said])
-        assert word(fleet, device.name).counter == obeyed + 1, "and hearing it again lifts nothing"
-    assert (result.commanded, show(fleet, device.name, number)["status"]) == (frozenset(), "WAITING")
-    answer(fleet, device, number, "REFUSED", code="stale")
-    assert give(fleet, device.name).json()["number"] == obeyed + 2
-
-
-def test_a_fleet_that_lost_its_rows_learns_the_counter_from_its_device(fleet: Fleet, device: Machine) -> None:
-    store = EventStore(fleet.database, TENANT, FleetMetrics())
-    result = store.store([device.arrival(outdated(Kind.COMMANDS, 7, 10**12))])
-    assert result.commanded == {device.name}
-    assert word(fleet, device.name) == Commands(counter=10**12 + 1)
-
-
-def test_a_counter_is_lifted_by_what_a_device_sealed_alone(fleet: Fleet, device: Machine) -> None:
-    number = give(fleet, device.name).json()["number"]
-    store = EventStore(fleet.database, TENANT, FleetMetrics())
-    claimed = replace(device.event(outdated(Kind.COMMANDS, 7, 10**12)), seal=None)
-    result = store.store([device.arrival(health(obeyed=10**12)), arrival(claimed)])
-    assert (result.commanded, word(fleet, device.name).counter) == (frozenset(), number)
-
-
-def test_what_a_device_shall_run_is_said_anew_beyond_the_counter_that_it_has_obeyed(
-    fleet: Fleet, device: Machine
-) -> None:
-    with fleet.database.write() as session:
-        session.add(
-            Desired(
-                device=device.name,
-                execution="e1",
-                release="motor/1",
-                counter=4,
-                set_at=NOW,
-                bundle_path="/v1/releases/motor/1/bundle",
-                bundle_sha256="0" * 64,
-                bundle_bytes=10,
-            )
-        )  # fmt: skip - one row
-        session.add(DesiredCounter(device=device.name, counter=4))
-    store = EventStore(fleet.database, TENANT, FleetMetrics())
-    for obeyed, is_lifted in ((4, False), (1 << 40, True), (1 << 40, False), (MAX_INTEGER, True)):
-        result = store.store([device.arrival(outdated(Kind.DESIRED, 3, obeyed))])
-        assert result.desiring == ({device.name} if is_lifted else set())
-    with fleet.database.read() as session:
-        counters = [session.get_one(table, device.name).counter for table in (Desired, DesiredCounter)]
-    assert counters == [MAX_INTEGER, MAX_INTEGER]
 
 
 def test_words_about_no_command_change_nothing(fleet: Fleet, device: Machine) -> None:
@@ -350,98 +249,3 @@ def test_a_result_over_https_is_believed_by_its_seal(fleet: Fleet, device: Machi
     assert show(fleet, device.name, number)["status"] == "WAITING"
     assert tell(fleet, token, encode(sealed)).status_code == 204
     assert show(fleet, device.name, number)["status"] == "DONE"
-
-
-def set_(fleet: Fleet, name: str, **settings: float) -> Any:
-    named = {key.replace("__", "."): value for key, value in settings.items()}
-    return fleet.call("PUT", f"/v1/devices/{name}/settings", Role.OPERATOR, json={"settings": named})
-
-
-def test_settings_are_all_that_the_fleet_asks_and_show_what_came_of_them(
-    fleet: Fleet, device: Machine
-) -> None:
-    path = f"/v1/devices/{device.name}/settings"
-    assert fleet.call("GET", path).json() == {
-        "device": device.name,
-        "wanted": {},
-        "set_by": None,
-        "set_at": None,
-        "is_obeyed": None,
-        "in_force": {},
-    }
-    assert (
-        set_(fleet, device.name, health__every_s=60, detection__budget__alarms_per_1000_windows=0.5).json()[
-            "is_obeyed"
-        ]
-        is False
-    )
-    told = word(fleet, device.name)
-    assert told.settings == {EVERY: 60.0, BUDGET: 0.5}
-    said = (
-        SettingInForce(name=EVERY, value=60.0, source=SettingSource.FLEET),
-        SettingInForce(name=BUDGET, value=1.0, source=SettingSource.FILE, refused="kept"),
-    )
-    EventStore(fleet.database, TENANT, FleetMetrics()).store(
-        [device.arrival(health(obeyed=told.counter, settings=said, interval_judged=1))]
-    )
-    view = fleet.call("GET", path).json()
-    assert (view["is_obeyed"], view["set_by"]) == (True, "operator:a-operator")
-    assert view["in_force"] == {
-        EVERY: {"value": 60.0, "source": "fleet", "refused": ""},
-        BUDGET: {"value": 1.0, "source": "file", "refused": "kept"},
-    }
-    set_(fleet, device.name, health__every_s=60)
-    assert word(fleet, device.name).settings == {EVERY: 60.0}
-    counter = word(fleet, device.name).counter
-    set_(fleet, device.name, health__every_s=60)
-    assert word(fleet, device.name).counter == counter, "no change is no word"
-    assert actions_in_audit(fleet, device.name) == ["settings_set", "settings_set"]
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("privacy.maximum_epsilon", 5, "is no setting that comes from a fleet"),
-        (BUDGET, 0, "0.001 to 10"),
-        (BUDGET, 11, "0.001 to 10"),
-        ("detection.budget.shortest_event_windows", 1.5, "whole number"),
-        (EVERY, 5, "10 to 300"),
-        (EVERY, 200, "offline"),
-    ],
-)
-def test_a_setting_off_the_list_or_out_of_bounds_is_refused_by_name(
-    fleet: Fleet, device: Machine, name: str, value: float, words: str
-) -> None:
-    wanted = {"settings": {name: value, "detection.budget.shortest_event_windows": 1} | {name: value}}
-    path = f"/v1/devices/{device.name}/settings"
-    is_problem(fleet.call("PUT", path, Role.OPERATOR, json=wanted), 422, name, words)
-    many = wanted | {"query": "id==*"}
-    is_problem(fleet.call("PUT", "/v1/devices:settings", Role.OPERATOR, json=many), 422, name)
-    with fleet.database.read() as session:
-        assert session.get(DeviceCommands, device.name) is None
-
-
-def test_settings_by_query_reach_those_it_selects_and_are_listed(fleet: Fleet, machine: Machine) -> None:
-    machines = [Machine(name=f"{machine.name}-{n}") for n in range(3)]
-    enrol_directly(fleet.database, *machines)
-    set_(fleet, machines[0].name, health__every_s=60)
-    wanted = {"query": f"id=={machine.name}-*", "settings": {EVERY: 60}, "dry_run": True}
-    dry = fleet.call("PUT", "/v1/devices:settings", Role.OPERATOR, json=wanted).json()
-    assert (dry["devices"], dry["unchanged"]) == ([m.name for m in machines[1:]], [machines[0].name])
-    done = fleet.call("PUT", "/v1/devices:settings", Role.OPERATOR, json=wanted | {"dry_run": False}).json()
-    assert done["devices"] == dry["devices"]
-    listed = fleet.call("GET", "/v1/devices:settings", params={"query": wanted["query"]}).json()["items"]
-    assert [one["wanted"] for one in listed] == [{EVERY: 60.0}] * 3
-
-
-def test_commands_and_settings_keep_each_other(fleet: Fleet, device: Machine) -> None:
-    set_(fleet, device.name, health__every_s=60)
-    give(fleet, device.name)
-    told = word(fleet, device.name)
-    assert (told.settings, len(told.outstanding)) == ({EVERY: 60.0}, 1)
-    with fleet.database.read() as session:
-        row = session.get(DeviceCommands, device.name)
-        assert row is not None
-        assert row.settings_counter < row.counter
-        assert session.get(CommandRecord, (device.name, row.counter)) is not None
-    assert set(FLEET_SETTINGS) >= set(told.settings)

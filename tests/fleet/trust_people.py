@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from secret_file import secret_file
 from trust_world import OneDevice, list_bundles
@@ -111,3 +112,17 @@ def instruction_pem() -> bytes:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     return public_key_pem(ec.generate_private_key(ec.SECP256R1()).public_key())
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one release, made by the ceremony; each test goes on with a copy of it."""
+    folder = tmp_path_factory.mktemp("founded") / "world"
+    People(folder).found()
+    return folder
+
+
+@pytest.fixture
+def people(founded: Path, tmp_path: Path) -> People:
+    shutil.copytree(founded, tmp_path / "world")
+    return People(tmp_path / "world")

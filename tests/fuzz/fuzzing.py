@@ -21,8 +21,9 @@ if __name__ == "__main__":
     ROOT = Path(__file__).parents[2]
     sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
 
+from fed_parser import Parser
 from mutations import mutate
-from parsers import PARSERS, Parser
+from parsers import PARSERS
 
 __all__ = ["FoundError", "feed"]
 

@@ -27,7 +27,6 @@ from models.drift.reference import fit_reference
 from protocol import identity
 from protocol.bundle import TrustedKeys, entries_for, pack_bundle
 from protocol.enrolment import EnrolmentQuestion
-from protocol.errors import ProtocolError
 from protocol.invitations import sign_invitation
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 from protocol.messages.envelope import Event, encode
@@ -274,5 +273,3 @@ NAMES: Final = [
 ]
 PEMS: Final = [identity.public_key_pem(KEY.public_key()), identity.private_key_pem(KEY), csr()]
 RELEASE: Final = release()
-
-PROTOCOL: Final = (ProtocolError,)

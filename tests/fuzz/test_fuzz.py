@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from fed_parser import Parser
 from fuzzing import FoundError, feed
-from parsers import PARSERS, Parser
+from parsers import PARSERS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("runtime", "protocol", "models", "service", "edge_agent", "aggregator", "fleet")

@@ -26,7 +26,7 @@ def test_agent_toml_is_read_and_shows_the_defaults() -> None:
     for name in (settings.family, settings.tenant):
         assert name
     assert settings.source.speed == 1.0
-    assert msgspec.json.encode(settings.labels) == b'{"site":"hall-1"}'
+    assert msgspec.json.encode(settings.labels) == b'{"line":"3"}'
 
 
 def test_fleet_toml_is_read_and_agrees_with_the_agents() -> None:

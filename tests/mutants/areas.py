@@ -153,6 +153,8 @@ AREAS = (
             "tests/fleet/test_broker_door.py",
             "tests/fleet/test_fleet_tokens.py",
             "tests/fleet/test_fleet_enrolment.py",
+            "tests/fleet/test_fleet_certificates.py",
+            "tests/fleet/test_fleet_device_calls.py",
             "tests/fleet/test_fleet_api.py",
             "tests/aggregator/test_aggregator_api.py",
             "tests/aggregator/test_aggregator_files.py",
