@@ -196,7 +196,7 @@ def profile_of(rng: np.random.Generator) -> TrainingSettings:
             settings["example_privacy"] = ExamplePrivacy(noise_multiplier=1.0, sampling_rate=0.2, steps=4)
         case _:
             pass
-    return TrainingSettings(**settings).settled(float(rng.choice([1e-3, 0.5, 1e9])))
+    return TrainingSettings(**settings).settled(float(rng.choice([1e-3, 0.5, 1e6])))
 
 
 @contextmanager

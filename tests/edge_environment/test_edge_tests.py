@@ -20,6 +20,8 @@ ON_A_DEVICE: Final = {
     "numpy",
     "paho",
     "pytest",
+    "securesystemslib",
+    "tuf",
     "typer",
 }
 OURS: Final = {"benchmarks", "edge_agent", "learning_tables", "models", "protocol", "runtime", "simulations"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import itertools
 from typing import Any
 
 import httpx
@@ -22,6 +22,8 @@ from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # fixtures
 
+VERSIONS = itertools.count(1)
+
 
 @pytest.fixture(scope="module")
 def databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
@@ -33,7 +35,7 @@ def everything_final(fleet: Fleet, machine: Machine) -> dict[str, tuple[str, dic
     """Path → the name that is to be repeated, and what else goes into the body."""
     enrol_directly(fleet.database, machine)
     EventStore(fleet.database, TENANT, FleetMetrics()).store([of_a_newer_agent(machine.arrival(anomaly()))])
-    version = 1 + secrets.randbelow(10**8)
+    version = next(VERSIONS)
     made = fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(version))
     assert made.status_code == 201, made.text
     (letter,) = fleet.call("GET", f"/v1/dead-letters?device={machine.name}").json()["items"]

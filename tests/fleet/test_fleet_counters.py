@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from commands_world import answer, device, give, show, word
 from fleet_api_world import Fleet, fleet, machine
+from fleet_commands_world import answer, device, give, show, word
 from fleet_world import NOW, TENANT, Machine, arrival, health
 from msgspec.structs import replace
 

@@ -6,8 +6,8 @@ import base64
 from typing import Any
 
 import msgspec
-from commands_world import answer, device, give, show, word
 from fleet_api_world import Fleet, fleet, is_problem, machine
+from fleet_commands_world import answer, device, give, show, word
 from fleet_world import NOW, Machine, Told, enrol_directly, health, word_of
 from msgspec.structs import replace
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from commands_world import device, give, word
 from fleet_api_world import Fleet, fleet, is_problem, machine
+from fleet_commands_world import device, give, word
 from fleet_world import TENANT, Machine, enrol_directly, health
 
 from fleet.ingest.store import EventStore

@@ -151,7 +151,7 @@ PROTOCOL_PARSERS: Final[tuple[Parser, ...]] = (
     fed(
         "secure sum",
         _every_sum,
-        [bytes.fromhex((GOLDEN / "secure_sum" / f"{name}.v1.hex").readtext()) for name in SUM_KINDS],
+        [bytes.fromhex((GOLDEN / "secure_sum" / f"{name}.v1.hex").read_text()) for name in SUM_KINDS],
         (),
         "protocol.secure_sum.messages.decode",
     ),
