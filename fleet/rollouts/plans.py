@@ -11,8 +11,10 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 
+from fleet.gates.plan import GatePlan
+from fleet.rollouts.pacing import Quarantine, Rate, Retries, Schedule, Timeouts
 from protocol.errors import TopicError
 from protocol.messages.kinds import InstallStatus
 from protocol.names import FamilyName, split_release_id
@@ -26,10 +28,8 @@ __all__ = [
     "GroupPlan",
     "Metric",
     "MetricGate",
-    "Retries",
     "RolloutPlan",
     "SuccessCriteria",
-    "Timeouts",
 ]
 
 Percentage = Annotated[float, Meta(gt=0, le=100)]
@@ -143,23 +143,6 @@ class AbortRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     action: AbortAction = AbortAction.ROLLBACK
 
 
-class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long is too long, seconds."""
-
-    queued_s: Seconds = 86400.0  # an unreachable device may take a day; then it counts as timed out
-    in_progress_s: Seconds = 3600.0  # from the device's first word on it to its end
-    step_s: Seconds = 600.0  # without a word during an installation
-    health_s: Seconds = 900.0  # after the soak, for health that a gate still misses: silence is harm
-    rollback_s: Seconds = 600.0  # for devices to confirm a rollback before it is called done without them
-
-
-class Retries(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often an execution is tried again, by the way in which it failed."""
-
-    failed: Annotated[int, Meta(ge=0, le=10)] = field(name="FAILED", default=0)
-    timed_out: Annotated[int, Meta(ge=0, le=10)] = field(name="TIMED_OUT", default=0)
-
-
 class RolloutPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A release, the devices meant, and the groups in which they get it."""
 
@@ -172,8 +155,12 @@ class RolloutPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     success: SuccessCriteria = SuccessCriteria()
     abort: Annotated[tuple[AbortRule, ...], Meta(max_length=20)] = ()
     rollback_to: Annotated[str, Meta(max_length=80)] | None = None  # None: what each device ran before
+    gates: GatePlan | None = None
+    rate: Rate = Rate()
+    schedule: Schedule = Schedule()
     timeout: Timeouts = Timeouts()
     retry: Retries = Retries()
+    quarantine: Quarantine | None = None
     force: bool = False  # also when the release was withdrawn
 
     def __post_init__(self) -> None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from rollout_decisions_world import S, World, make_rollout, moves, started
 
 from fleet.rollouts.decisions import MAXIMUM_RETURNS, SETTLE_S
-from fleet.rollouts.plans import MAXIMUM_GROUPS, SuccessCriteria, Timeouts
+from fleet.rollouts.pacing import Timeouts
+from fleet.rollouts.plans import MAXIMUM_GROUPS, SuccessCriteria
 from fleet.rollouts.progress import (
     Figures,
     MoveExecution,
