@@ -55,7 +55,7 @@ def test_a_mixture_beside_a_network_is_compared_and_its_fit_is_taken_up_without_
 def test_what_a_champion_sees_whose_promise_is_provisional_is_no_measure_of_blindness(
     world: World, prior: FleetPrior
 ) -> None:
-    put_beside(commissioned(world, prior), candidate(threshold=1e9))
+    put_beside(commissioned(world, prior), candidate(threshold=1e6))
     kept = world.pipeline.normal.promise
     assert kept is not None
     assert kept.promise.is_provisional
