@@ -14,7 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.audit import read_head
 from fleet.audit_chain import Head
-from fleet.storage.base import Database, why_not_stored
+from fleet.storage.base import Database
+from fleet.storage.outages import DatabaseAwayError, why_not_stored
 from service.tokens import StoredTokens
 
 __all__ = ["Bookkeeping"]
@@ -41,6 +42,8 @@ class Bookkeeping:
         while True:
             try:
                 await asyncio.to_thread(self.keep)
+            except DatabaseAwayError:
+                pass  # it has been told
             except SQLAlchemyError as error:
                 _log.error("bookkeeping_failed", error=why_not_stored(error))
             await asyncio.sleep(EVERY_S)

@@ -11,7 +11,9 @@
     │   ├── ConflictError            409  contradicts what the fleet already holds
     │   ├── TooOftenError            429  the same again, faster than anybody needs it
     │   └── UnacceptableError        422  well-formed but refused (an untrusted bundle, an invalid rollout)
-    ├── BrokerError                  503  the road: the broker has not confirmed, or refused, an account
+    ├── UnavailableError             503  the road: what the fleet stands upon does not answer at present; asking again helps
+    │   ├── BrokerError                   the broker has not confirmed, or refused, an account
+    │   └── DatabaseAwayError             `fleet.storage.outages`: the database does not answer, or takes nothing
     └── AuditBrokenError             we: the audit log is not what was written; whoever holds the database must be asked
 
 Who calls, and may they (401, 403), a start that fails and a command line without its answer are `service.errors`; settings that are wrong and a disk that
@@ -34,6 +36,7 @@ __all__ = [
     "QuerySyntaxError",
     "TooOftenError",
     "UnacceptableError",
+    "UnavailableError",
 ]
 
 
@@ -73,7 +76,11 @@ class UnacceptableError(CallerError):
     """Well-formed, understood, and refused for what it says."""
 
 
-class BrokerError(FleetError):
+class UnavailableError(FleetError):
+    """What the fleet stands upon does not answer at present: the same question, asked again later, may be answered."""
+
+
+class BrokerError(UnavailableError):
     """The broker has not confirmed an account; what the fleet decided stands, and repeating the call waits anew."""
 
 

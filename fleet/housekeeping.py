@@ -17,12 +17,13 @@ from fleet.desired import DesiredPublisher
 from fleet.device_commands import expire_commands, is_due
 from fleet.ingest.clones import end_conflicts, is_over
 from fleet.metrics import FleetMetrics
-from fleet.storage.base import Database, why_not_stored
+from fleet.storage.base import Database
 from fleet.storage.boot_tables import IdentityConflict
 from fleet.storage.command_tables import CommandRecord
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import HealthRecord
+from fleet.storage.outages import DatabaseAwayError, why_not_stored
 from protocol.messages.kinds import AgentState, Kind
 
 __all__ = ["Housekeeping"]
@@ -70,6 +71,8 @@ class Housekeeping:
         while True:
             try:
                 await asyncio.to_thread(self.tidy)
+            except DatabaseAwayError:
+                pass  # it has been told
             except SQLAlchemyError as error:
                 _log.error("housekeeping_failed", error=why_not_stored(error))
             await asyncio.sleep(EVERY_S)

@@ -9,11 +9,42 @@
 
 from __future__ import annotations
 
-__all__ = ["FedgeError", "SettingsError", "StorageError"]
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+__all__ = ["FedgeError", "Refused", "SettingsError", "StorageError"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """What was refused, for a program that reads the refusal; the sentence beside it says the same to a person.
+
+    Attributes:
+        field: where it stands, e.g. ``groups[0].percentage``; ``$`` is the whole document.
+        value: what stands there, cut short; None: nothing does, or it may be a secret.
+        allowed: what may stand there: each choice, or a sentence; None: no general rule.
+        nearest: the choice, or the key, that was probably meant.
+    """
+
+    field: str
+    value: object = None
+    allowed: str | Sequence[str] | None = None
+    nearest: str | None = None
 
 
 class FedgeError(Exception):
-    """Root of everything that our packages raise on purpose; its text is written for the person who reads it."""
+    """Root of everything that our packages raise on purpose; its text is written for the person who reads it.
+
+    `refused` says to a program what was wrong with what it sent, where that can be said.
+    """
+
+    refused: Refused | None = None
+
+    def about(self, refused: Refused | None) -> Self:
+        """The same error, with what a program may read of it."""
+        self.refused = refused
+        return self
 
 
 class SettingsError(FedgeError):

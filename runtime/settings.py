@@ -24,7 +24,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get
 import msgspec
 from msgspec import Struct
 
-from runtime.errors import SettingsError
+from runtime.errors import Refused, SettingsError
 from runtime.key_paths import KeyPath, dotted
 
 __all__ = ["CONFIG_FILE", "GONE", "Paths", "check_document", "load_settings", "read_settings"]
@@ -126,18 +126,20 @@ def check_document(
         valid = _fields(described, table)
         for key, value in table.items():
             if valid and key not in valid:
-                raise SettingsError(f"{place((*path, key))}: {_unknown(key, path, set(valid), described)}")
+                raise _unknown(place((*path, key)), key, path, set(valid), described)
             if isinstance(value, float) and not math.isfinite(value):
-                sentence = f"{dotted((*path, key))} = {value} is not valid: give a finite number"
-                raise SettingsError(f"{place((*path, key))}: {sentence}")
+                name = dotted((*path, key))
+                sentence = f"{name} = {value} is not valid: give a finite number"
+                refused = Refused(field=name, value=str(value), allowed="a finite number")
+                raise SettingsError(f"{place((*path, key))}: {sentence}").about(refused)
     document = {**document, **filled}
     try:
         return msgspec.convert(document, kind, dec_hook=lambda wanted, value: _path(wanted, value, folder))
     except msgspec.ValidationError as error:
         from runtime.settings_messages import explain
 
-        path, sentence = explain(str(error), document, kind)
-        raise SettingsError(f"{place(path)}: {sentence}") from None
+        path, sentence, refused = explain(str(error), document, kind)
+        raise SettingsError(f"{place(path)}: {sentence}").about(refused) from None
 
 
 def _overlay(document: dict[str, Any], kind: object, key: str, name: str, text: str) -> KeyPath:
@@ -147,7 +149,7 @@ def _overlay(document: dict[str, Any], kind: object, key: str, name: str, text: 
         path = tuple(parts[:depth])
         valid = _fields(kind, table)
         if valid is not None and part not in valid:
-            raise SettingsError(f"{name}: {_unknown(part, path, set(valid), kind)}")
+            raise _unknown(name, part, path, set(valid), kind)
         if valid is None and not _is_mapping(kind):
             raise SettingsError(f"{name}: {dotted(path)} is no table, so nothing can be set inside it")
         kind = _value_type(kind) if valid is None else valid[part]
@@ -194,11 +196,12 @@ def _tables(value: object, kind: object, path: KeyPath) -> Iterator[tuple[KeyPat
             yield from _tables(inner, _value_type(kind), (*path, index))
 
 
-def _unknown(key: str, path: KeyPath, valid: set[str], kind: object) -> str:
-    from runtime.settings_messages import nearest
+def _unknown(place: str, key: str, path: KeyPath, valid: set[str], kind: object) -> SettingsError:
+    from runtime.settings_messages import nearest, unknown_key
 
-    became = next((struct.GONE[key] for struct in _structs(kind) if key in getattr(struct, GONE, {})), None)
-    return f"unknown key {dotted((*path, key))!r}; {became or nearest(key, path, valid)}"
+    became = next((struct.GONE[key] for struct in _structs(kind) if key in getattr(struct, "GONE", {})), None)
+    words = f"unknown key {dotted((*path, key))!r}; {became or nearest(key, path, valid)}"
+    return SettingsError(f"{place}: {words}").about(unknown_key(key, path, valid))
 
 
 def _path(wanted: type, value: object, folder: Path) -> object:

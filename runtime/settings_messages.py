@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from msgspec import inspect
 
+from runtime.errors import Refused
 from runtime.key_paths import KeyPath, dotted
 
-__all__ = ["explain", "key_lines", "nearest", "place_of", "shown", "valid_at"]
+__all__ = ["bounded", "explain", "key_lines", "nearest", "place_of", "shown", "unknown_key", "valid_at"]
 
 UNITS: Final = {
     "s": "seconds",
@@ -87,8 +88,8 @@ def key_lines(text: str) -> dict[KeyPath, int]:
     return lines
 
 
-def explain(message: str, document: Mapping[str, Any], kind: type) -> tuple[KeyPath, str]:
-    """Turn "Expected `int` >= 5, got … - at `$.outbox.in_flight`" into a key path and a sentence."""
+def explain(message: str, document: Mapping[str, Any], kind: type) -> tuple[KeyPath, str, Refused]:
+    """Turn "Expected `int` >= 5, got … - at `$.outbox.in_flight`" into a key path and a sentence, and the same for programs."""
     reason, _, place = message.rpartition(" - at `$") if " - at `$" in message else (message, "", "")
     path = _parsed(place.rstrip("`"))
     value: Any = document
@@ -98,21 +99,48 @@ def explain(message: str, document: Mapping[str, Any], kind: type) -> tuple[KeyP
     missing = re.fullmatch(r"object missing required field `(.+)`", reason)
     key = dotted(path)
     if missing:
-        return path, f"{key + '.' if key else ''}{missing[1]} is missing; it has no default"
+        name = f"{key + '.' if key else ''}{missing[1]}"
+        allowed = valid_at((*path, missing[1]), kind).removeprefix("expected ") or None
+        return path, f"{name} is missing; it has no default", Refused(field=name, allowed=allowed)
     # msgspec does not say which entry of a table with free keys it means: "$.labels[...]"
     tells = reason.startswith(("expected", "invalid")) and "[...]" not in place
     valid = valid_at(path, kind) if tells else ""
+    choices = choices_at(path, kind) if tells else []
+    refused = Refused(
+        field=key or "$",
+        value=bounded(key, value),
+        allowed=choices or (valid or reason).removeprefix("expected "),
+        nearest=_near(value, choices),
+    )
     if isinstance(value, dict) or value is None:
-        return path, f"[{key}] {valid or reason}" if key else reason
-    return path, f"{key} = {shown(key, value)} is not valid: {valid or reason}"
+        return path, f"[{key}] {valid or reason}" if key else reason, refused
+    return path, f"{key} = {shown(key, value)} is not valid: {valid or reason}", refused
+
+
+def unknown_key(key: str, path: KeyPath, valid: set[str]) -> Refused:
+    """What a program may read of a key that is none of the `valid` ones; not its value, which may be a secret under a wrong name."""
+    near = difflib.get_close_matches(key, sorted(valid), n=1, cutoff=0.5)
+    return Refused(
+        field=dotted((*path, key))[:LONGEST_VALUE],
+        allowed=sorted(valid),
+        nearest=dotted((*path, near[0])) if near else None,
+    )
 
 
 def nearest(key: str, path: KeyPath, valid: set[str]) -> str:
     """The valid key that was probably meant, or all of them."""
-    near = difflib.get_close_matches(key, sorted(valid), n=1, cutoff=0.5)
-    return (
-        f"did you mean {dotted((*path, near[0]))!r}?" if near else f"valid here: {', '.join(sorted(valid))}"
-    )
+    near = unknown_key(key, path, valid).nearest
+    return f"did you mean {near!r}?" if near else f"valid here: {', '.join(sorted(valid))}"
+
+
+def bounded(key: str, value: object) -> object:
+    """A value as an answer may repeat it: a number or truth as it is, anything else as text cut short; None for a secret."""
+    if value is None or isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < 1e300):
+        return value
+    if _SECRET.search(key):
+        return None
+    text = shown(key, value)
+    return text[1:-1] if isinstance(value, str) and text[-1] != "…" else text
 
 
 def shown(key: str, value: object) -> str:
@@ -123,17 +151,46 @@ def shown(key: str, value: object) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
-def valid_at(path: KeyPath, kind: type) -> str:
-    """What may stand at `path`: "expected", kind of value, range, unit; empty where the type does not tell."""
+def choices_at(path: KeyPath, kind: type) -> list[str]:
+    """The words that may stand at `path`, where they are few."""
+    found = _type_at(path, kind)
+    if isinstance(found, list):
+        return found
+    choices: list[object] = []
+    for member in () if found is None else _alternatives(found):
+        if isinstance(member, inspect.LiteralType):
+            choices += member.values
+        elif isinstance(member, inspect.EnumType):
+            choices += [choice.value for choice in member.cls]
+    return [str(choice) for choice in choices]
+
+
+def _near(value: object, choices: list[str]) -> str | None:
+    near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5) if isinstance(value, str) else []
+    return near[0] if near else None
+
+
+def _type_at(path: KeyPath, kind: type) -> inspect.Type | list[str] | None:
+    """What `kind` says of `path`: a type, the tags one of which must stand there, or nothing."""
     found: inspect.Type = inspect.type_info(kind)
     for part in path:
         structs = [member for member in _alternatives(found) if isinstance(member, inspect.StructType)]
         if part in {struct.tag_field for struct in structs}:
-            return "expected one of " + ", ".join(repr(struct.tag) for struct in structs)
+            return [str(struct.tag) for struct in structs]
         inner = [step for member in _alternatives(found) for step in _inside(member, part)]
         if not inner:
-            return ""
+            return None
         found = inner[0]
+    return found
+
+
+def valid_at(path: KeyPath, kind: type) -> str:
+    """What may stand at `path`: "expected", kind of value, range, unit; empty where the type does not tell."""
+    found = _type_at(path, kind)
+    if found is None:
+        return ""
+    if isinstance(found, list):
+        return "expected one of " + ", ".join(map(repr, found))
     sentences = dict.fromkeys(_described(member) for member in _alternatives(found))
     name = next((part for part in reversed(path) if isinstance(part, str)), "")
     unit = UNITS.get(name.rpartition("_")[2], "")

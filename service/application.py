@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from service.access import TokenHolders, require
 from service.body_limit import BodyLimit, LargestBody
 from service.problems import PROBLEM_RESPONSES, StatusTable, install_problems
+from service.refused_parameters import check_query
 from service.roles import Caller, Role
 from service.token_first import TokenFirst
 
@@ -52,10 +53,11 @@ def create_application(
         redoc_url=None,
         openapi_url=None,
         responses=PROBLEM_RESPONSES,
+        dependencies=[Depends(check_query)],
     )
     # The last that is added is the first that a request meets.
     app.add_middleware(BodyLimit, largest=largest_body)
-    app.add_middleware(TokenFirst, tokens=tokens, open_paths=OPEN_PATHS)
+    app.add_middleware(TokenFirst, tokens=tokens, open_paths=OPEN_PATHS, statuses=statuses)
     install_problems(app, statuses)
 
     @app.get("/metrics", tags=["operations"], response_class=Response)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ConfigDict, Field
 
+from runtime.errors import Refused
 from service.errors import ClientError, InvalidBodyError
 
 __all__ = ["Confirmation", "YesOption", "ask_for_name", "check_confirmed"]
@@ -28,7 +29,7 @@ def check_confirmed(asked: Confirmation | None, name: str, deed: str) -> None:
         said = "no confirm was sent" if given is None else f"confirm is {given[:80]!r}"
         raise InvalidBodyError(
             f'{deed} cannot be undone, and {said}; to go on send {{"confirm": "{name[:80]}"}}'
-        )
+        ).about(Refused(field="confirm", value=given and given[:80], allowed=[name[:80]]))
 
 
 def ask_for_name(name: str, deed: str, *, yes: bool) -> None:

@@ -7,6 +7,7 @@
     │   ├── UnauthenticatedError     401  no token, or one that nobody here issued or enrolled
     │   └── ForbiddenError           403  known, but not allowed to do this
     ├── InvalidBodyError             422  whoever called: the body is JSON, but not what this call takes
+    ├── InvalidQueryError            422  whoever called: the address asks for something that this call does not know
     ├── TokenChangeError             whoever typed it: a token that cannot be made, rotated or revoked like this
     ├── StartError                   whoever started it: an address in use, a certificate that cannot be used
     └── ClientError                  whoever typed it: a service could not be asked, or it refused
@@ -23,6 +24,7 @@ __all__ = [
     "ClientError",
     "ForbiddenError",
     "InvalidBodyError",
+    "InvalidQueryError",
     "ServiceError",
     "StartError",
     "TokenChangeError",
@@ -48,6 +50,10 @@ class ForbiddenError(AccessError):
 
 class InvalidBodyError(ServiceError):
     """The body is not what this call takes; the text says which key, what stands there, and what would be valid."""
+
+
+class InvalidQueryError(ServiceError):
+    """The query of the address is not what this call takes."""
 
 
 class TokenChangeError(ServiceError):

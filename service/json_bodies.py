@@ -41,7 +41,7 @@ def read_json_body(document: dict[str, Any], kind: type[S]) -> S:
     try:
         return check_document(document, kind, place=lambda _: "the body is not valid")
     except SettingsError as error:
-        raise InvalidBodyError(str(error)) from None
+        raise InvalidBodyError(str(error)).about(error.refused) from None
 
 
 def json_schema(kind: type[msgspec.Struct], example: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access import UNSAID, TokenHolders
 from service.connections import has_place
-from service.errors import AccessError, ForbiddenError, UnauthenticatedError
-from service.problems import Problem
+from service.errors import UnauthenticatedError
+from service.problems import Problem, StatusTable, problem_of
 from service.roles import CallerKind
 
 __all__ = ["TokenFirst"]
@@ -36,13 +36,17 @@ class TokenFirst:
         app: what comes behind.
         tokens: who holds which.
         open_paths: for which nobody is asked; they must read no body.
+        statuses: which error of `tokens` is which status, where it is neither 401 nor 403.
     """
 
-    def __init__(self, app: ASGIApp, *, tokens: TokenHolders, open_paths: frozenset[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, tokens: TokenHolders, open_paths: frozenset[str], statuses: StatusTable
+    ) -> None:
         self._app, self._tokens, self._open_paths = app, tokens, open_paths
+        self._statuses = statuses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on, or answer 401 or 403; 429 where its caller has too many connections."""
+        """Hand the request on, or answer 401 or 403; 429 where its caller has too many connections; 503 where nobody can say."""
         if scope["type"] == "lifespan" or scope.get("path") in self._open_paths:
             await self._app(scope, receive, send)
             return
@@ -54,9 +58,11 @@ class TokenFirst:
     async def _refusal(self, scope: Scope) -> Problem | None:
         try:
             caller = await run_in_threadpool(self._tokens.find_caller, _token(Headers(scope=scope)))
-        except AccessError as error:
-            status = HTTPStatus.FORBIDDEN if isinstance(error, ForbiddenError) else HTTPStatus.UNAUTHORIZED
-            return Problem(status, str(error), path=scope["path"], headers={"connection": "close"})
+        except Exception as error:
+            problem = problem_of(error, self._statuses, scope["path"], {"connection": "close"})
+            if problem is None:
+                raise
+            return problem
         if not has_place(scope, caller.actor, PLACES[caller.kind]):
             return Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,

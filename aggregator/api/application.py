@@ -46,7 +46,7 @@ def create_api(
     api.include_router(router)
 
     @api.get("/healthz", tags=["operations"])
-    def healthz() -> dict[str, Any]:
+    async def healthz() -> dict[str, Any]:
         """Whether the aggregator is up, and whether it sees the broker."""
         return health()
 

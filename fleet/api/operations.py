@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import text
 
 from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import Cursor, Limit, Page, RowView, equals, newest_first, read_page
@@ -21,14 +20,21 @@ router = APIRouter(tags=["operations"])
 
 
 class HealthView(BaseModel):
-    """`status` is ok while the database answers; a broker that is away does not make the API unwell.
+    """`status` is ok while the database answers, else away; a broker that is away does not make the API unwell.
 
-    `is_storing` is false while the database takes nothing (full, read-only): devices keep their events until it does.
+    `is_storing` is false while the database takes nothing (full, read-only, locked): devices keep their events until it does.
+    `database` says what is wrong, null while nothing is.
     """
 
-    status: str
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"status": "ok", "broker_connected": True, "is_storing": True, "database": None}
+        }
+    )
+    status: Literal["ok", "away"]
     broker_connected: bool
     is_storing: bool
+    database: str | None
 
 
 class AuditView(RowView):
@@ -51,16 +57,23 @@ class HeadView(BaseModel):
     sha256: str
 
 
-@router.get("/healthz")
-def health(services: Annotated[Services, Depends(get_services)]) -> HealthView:
-    """Whether the service answers and its database does. Open to everybody."""
-    with services.database.read() as session:
-        session.execute(text("SELECT 1"))
+@router.get("/healthz", responses={503: {"model": HealthView, "description": "the database does not answer"}})
+async def health(services: Annotated[Services, Depends(get_services)], response: Response) -> HealthView:
+    """Whether the service answers and its database does, as last seen: nothing is asked, so nothing can make it wait. Open to everybody.
+
+    200, or 503 while the database does not answer: for whoever sends requests elsewhere meanwhile. The process itself is well;
+    starting it anew mends nothing.
+    """
+    outage = services.database.watch.outage
+    is_away = outage is not None and not outage.only_writes
+    if is_away:
+        response.status_code = 503
     gauge = services.metrics.registry.get_sample_value
     return HealthView(
-        status="ok",
+        status="away" if is_away else "ok",
         broker_connected=bool(gauge("fedge_fleet_broker_connected")),
-        is_storing=bool(gauge("fedge_fleet_storing")),
+        is_storing=outage is None and bool(gauge("fedge_fleet_storing")),
+        database=None if outage is None else outage.kind,
     )
 
 

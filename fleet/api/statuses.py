@@ -7,12 +7,12 @@ from typing import Final
 
 from fleet.errors import (
     BadRequestError,
-    BrokerError,
     ConflictError,
     NotAcceptableError,
     NotFoundError,
     TooOftenError,
     UnacceptableError,
+    UnavailableError,
 )
 from protocol.errors import ProtocolError
 from runtime.errors import StorageError
@@ -28,6 +28,6 @@ STATUSES: Final[StatusTable] = {
     TooOftenError: HTTPStatus.TOO_MANY_REQUESTS,
     UnacceptableError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ProtocolError: HTTPStatus.UNPROCESSABLE_ENTITY,  # a name or message that is not valid
-    BrokerError: HTTPStatus.SERVICE_UNAVAILABLE,
+    UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageError: HTTPStatus.INTERNAL_SERVER_ERROR,  # a bundle that is gone, a disk that is full: worth saying
 }

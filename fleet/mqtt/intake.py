@@ -28,7 +28,7 @@ from fleet.metrics import FleetMetrics
 from fleet.mqtt.fair_queue import FairQueue
 from fleet.mqtt.outgoing import Outgoing
 from fleet.settings import MqttSettings
-from fleet.storage.base import why_not_stored
+from fleet.storage.outages import DatabaseAwayError, why_not_stored
 from protocol.messages.kinds import Kind
 
 __all__ = ["BatchStore", "Intake"]
@@ -157,6 +157,8 @@ class Intake:
         for _ in range(STORE_ATTEMPTS):
             try:
                 return await asyncio.to_thread(self._store.store, batch)
+            except DatabaseAwayError:
+                pass  # it has been told
             except SQLAlchemyError as error:
                 _log.error("batch_not_stored", events=len(batch), error=why_not_stored(error))
             await self._until_writable()
@@ -165,9 +167,7 @@ class Intake:
         return None
 
     async def _until_writable(self) -> None:
-        """Ask the database until it writes again, and say so once when it does."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        """Ask the database until it writes again."""
         self._metrics.storing.set(0)
         while True:
             await asyncio.sleep(STORE_RETRY_S)
@@ -176,7 +176,6 @@ class Intake:
             except SQLAlchemyError:
                 continue
             self._metrics.storing.set(1)
-            _log.info("database_writes_again", away_s=round(loop.time() - began, 1), waiting=len(self._queue))
             return
 
     async def _tell_limited(self, now: float) -> None:
@@ -187,7 +186,8 @@ class Intake:
             await asyncio.to_thread(self._store.note_limited, limited, now)
         except SQLAlchemyError as error:
             self._limited.update(limited)
-            _log.error("limited_devices_not_noted", error=why_not_stored(error))
+            if not isinstance(error, DatabaseAwayError):
+                _log.error("limited_devices_not_noted", error=why_not_stored(error))
 
 
 def _device_of(topic: str) -> str:

@@ -26,6 +26,7 @@ from fleet.rollouts.observations import observe
 from fleet.rollouts.progress import Command, Decision, MoveGroup, MoveRollout
 from fleet.rollouts.store import find_rollout, watched_rollouts, write_decision
 from fleet.storage.base import Database
+from fleet.storage.outages import DatabaseAwayError
 from fleet.storage.rollout_tables import DesiredCounter
 
 __all__ = ["RolloutEngine"]
@@ -93,6 +94,8 @@ class RolloutEngine:
         try:
             with self._database.read() as session:
                 devices = list(session.scalars(select(DesiredCounter.device)))
+        except DatabaseAwayError:
+            return  # it has been told, as below
         except SQLAlchemyError:
             _log.exception("desired_states_not_announced")
             return
@@ -103,6 +106,8 @@ class RolloutEngine:
         try:
             with self._database.read() as session:
                 rollouts = watched_rollouts(session)
+        except DatabaseAwayError:
+            return 0
         except SQLAlchemyError:
             _log.exception("rollouts_not_read")
             return 0
@@ -111,6 +116,8 @@ class RolloutEngine:
     def _advance_safely(self, rollout_id: str) -> bool:
         try:
             return self.advance(rollout_id)
+        except DatabaseAwayError:
+            return False
         except (FleetError, SQLAlchemyError):
             _log.exception("rollout_not_advanced", rollout=rollout_id)
             return False

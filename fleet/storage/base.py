@@ -10,6 +10,8 @@ SQLite by default, PostgreSQL by URL. Invariants:
   writers of other processes (the command line) wait up to `BUSY_TIMEOUT_S`. The cost: writes do not run in parallel on
   PostgreSQL either; ours take milliseconds.
 * A reader sees one snapshot, from its first statement to its last.
+* Every wait ends: for the lock, a connection, the server's answer. What a database that is away or locked makes of it is one
+  error, `DatabaseAwayError`, told in the log once (`fleet.storage.outages`).
 * Everything here is synchronous and belongs on a worker thread: FastAPI runs plain ``def`` endpoints on one, tasks
   of the event loop use ``asyncio.to_thread``. The loop itself never waits for a disk.
 """
@@ -25,18 +27,43 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import JSON
 
 from fleet.errors import UnacceptableError
+from fleet.storage.outages import DatabaseAwayError, OutageWatch
 from runtime.durable_files import private_directory
 from runtime.errors import SettingsError
 
-__all__ = ["Base", "Database", "open_database", "why_not_stored"]
+__all__ = ["Base", "Database", "open_database"]
 
 BUSY_TIMEOUT_S: Final = 30
 """How long a writer waits for another process's transaction; ours take milliseconds."""
+
+READER_TIMEOUT_S: Final = 2
+"""How long a reader waits for one on SQLite, where it need not: only a program that is none of ours makes it."""
+
+QUEUE_S: Final = 10.0
+"""How long a writer waits for the others of this process."""
+
+CROWD, CROWD_S = 16, 0.25
+"""So many writers may wait as long; who comes later waits so long only, and gives its worker thread back: the API has forty of
+them, and whoever reads needs one too."""
+
+POOL: Final = {"pool_size": 8, "max_overflow": 32, "pool_timeout": 5, "pool_pre_ping": True}
+"""A connection for each worker thread of the API, of which eight are kept."""
+
+POSTGRESQL: Final = {
+    "connect_timeout": 5,
+    # a server that is gone without a word (a cable, a firewall) is found out within a quarter of a minute
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 15_000,
+    # who was stopped in the middle of a transaction holds up nobody for longer than the others wait
+    "options": f"-c lock_timeout={BUSY_TIMEOUT_S}s -c idle_in_transaction_session_timeout={2 * BUSY_TIMEOUT_S}s",
+}
 
 WRITE_LOCK: Final = 0x0FED6E
 """Key of PostgreSQL's advisory lock that a writer holds; nothing else of ours takes one."""
@@ -65,7 +92,9 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.watch = OutageWatch()
         self._write_lock = threading.Lock()
+        self._places = threading.Semaphore(CROWD)
         self._writer = engine.execution_options(**{_WRITES: True})
         self._reader = engine
         if engine.dialect.name == "postgresql":
@@ -77,8 +106,13 @@ class Database:
 
         Raises:
             UnacceptableError: a value that no column of this database can hold (also `write`).
+            DatabaseAwayError: it does not answer (also `write`).
         """
-        with _holding_values(), Session(self._reader, expire_on_commit=False, autoflush=False) as session:
+        with (
+            _holding_values(),
+            self.watch.watched(writes=False),
+            Session(self._reader, expire_on_commit=False, autoflush=False) as session,
+        ):
             yield session
 
     @contextmanager
@@ -89,11 +123,27 @@ class Database:
         """
         with (
             _holding_values(),
-            self._write_lock,
+            self.watch.watched(writes=True),
+            self._alone(),
             Session(self._writer, expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        has_place = self._places.acquire(blocking=False)
+        is_mine = self._write_lock.acquire(timeout=QUEUE_S if has_place else CROWD_S)
+        if has_place:
+            self._places.release()
+        if not is_mine:
+            raise DatabaseAwayError(
+                "the database is away: another transaction holds it, and others wait; ask again"
+            )
+        try:
+            yield
+        finally:
+            self._write_lock.release()
 
     def forget_deleted(self) -> None:
         """Have the disk forget what was deleted and committed, as far as the database does so at once.
@@ -138,26 +188,20 @@ def open_database(url: str) -> Database:
             if parsed.database:
                 private_directory(Path(parsed.database).parent)
             engine = create_engine(
-                parsed, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+                parsed,
+                connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+                **(POOL if parsed.database else {}),
             )
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         case "postgresql":
             engine = create_engine(
-                parsed.set(drivername="postgresql+psycopg"),
-                pool_pre_ping=True,
-                connect_args={"options": f"-c lock_timeout={BUSY_TIMEOUT_S}s"},
+                parsed.set(drivername="postgresql+psycopg"), connect_args=POSTGRESQL, **POOL
             )
             event.listen(engine, "begin", _begin_postgresql)
         case other:
             raise SettingsError(f"database_url names {other!r}; valid are sqlite and postgresql")
     return Database(engine)
-
-
-def why_not_stored(error: SQLAlchemyError) -> str:
-    """The database's own words in one line, for a log: what SQLAlchemy says before them is about its own use."""
-    orig = error.orig if isinstance(error, DBAPIError) else None
-    return str(orig or error).splitlines()[0]
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
@@ -177,6 +221,9 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql(
+        f"PRAGMA busy_timeout = {1000 * (BUSY_TIMEOUT_S if writes else READER_TIMEOUT_S)}"
+    )
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 import pytest
 from fleet_world import TENANT, Machine, anomaly, enrol_directly, health
 from sqlalchemy import create_engine, event, func, select, text
-from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 from test_fleet_ranges import sequences_of
 from waiting import wait_until
@@ -28,6 +27,7 @@ from fleet.storage.base import Database
 from fleet.storage.boot_tables import Boot, EventRange
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.event_tables import Anomaly
+from fleet.storage.outages import DatabaseAwayError
 
 Offer = Callable[[Sequence[Arrival]], None]
 
@@ -80,7 +80,7 @@ def cut_off(database: Database) -> None:
 def is_refused(database: Database) -> bool:
     try:
         EventStore(database, TENANT, FleetMetrics()).check_writable()
-    except DBAPIError:
+    except DatabaseAwayError:
         return True
     return False
 
@@ -110,7 +110,7 @@ def play(database: Database, sent: Sequence[Arrival], story: Callable[[Offer, Fl
             if not outgoing.acks_waiting.is_set() and telling.done():
                 offer(sent)
             acked |= sequences_of(ack for acks in outgoing.take_acks().values() for ack in acks)
-            with suppress(DBAPIError):  # this connection may be cut off too
+            with suppress(DatabaseAwayError):  # this connection may be cut off too
                 with database.read() as session:
                     on_disk = set(session.scalars(select(Anomaly.sequence)))
                 assert acked <= on_disk
@@ -142,7 +142,7 @@ def test_while_a_database_is_read_only_nothing_is_acknowledged_and_afterwards_ev
 
     with capture_logs() as logs:
         play(database, sent, story)
-    assert [line["event"] for line in logs] == ["batch_not_stored", "database_writes_again"]
+    assert [line["event"] for line in logs] == ["database_away", "database_back"]
 
 
 def test_connections_that_end_in_the_middle_cost_nobody_an_event(
