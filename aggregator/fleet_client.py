@@ -146,7 +146,7 @@ class FleetClient:
     def _pages(self, path: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         cursor: str | None = None
         while True:
-            page = {**params, "limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
+            page = {**params, "limit": str(PAGE)} | ({"after": cursor} if cursor else {})
             answer = _object(self._call("GET", path, params=page))
             items = answer.get("items")
             if not isinstance(items, list):

@@ -156,7 +156,7 @@ class FleetClient:
         keys: dict[DeviceId, EllipticCurvePublicKey] = {}
         cursor: str | None = None
         for _ in range(MAX_ROSTER_PAGES):
-            query = f"?cursor={quote(cursor)}" if cursor else ""
+            query = f"?after={quote(cursor)}" if cursor else ""
             path = f"/v1/device/roster{query}"
             answer = self._ask(path, {})
             try:

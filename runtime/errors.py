@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 __all__ = ["FedgeError", "Refused", "SettingsError", "StorageError"]
 
@@ -25,12 +25,14 @@ class Refused:
         value: what stands there, cut short; None: nothing does, or it may be a secret.
         allowed: what may stand there: each choice, or a sentence; None: no general rule.
         nearest: the choice, or the key, that was probably meant.
+        where: of a request, the part in which it stands.
     """
 
     field: str
     value: object = None
     allowed: str | Sequence[str] | None = None
     nearest: str | None = None
+    where: Literal["body", "query", "header", "path"] = "body"
 
 
 class FedgeError(Exception):

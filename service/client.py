@@ -62,7 +62,7 @@ class ApiClient:
         """Up to `limit` items of a paged listing. Raises ClientError."""
         cursor: str | None = None
         while limit > 0:
-            page = self.get(path, {**query, "cursor": cursor, "limit": min(limit, 1000)})
+            page = self.get(path, {**query, "after": cursor, "limit": min(limit, 1000)})
             yield from page["items"]
             limit -= len(page["items"])
             cursor = page["next_cursor"]

@@ -129,11 +129,8 @@ def problem_of(
     if status is None:
         return None
     refused = error.refused if isinstance(error, FedgeError) else None
-    members = (
-        {} if refused is None else {key: value for key, value in asdict(refused).items() if value is not None}
-    )
-    if members:
-        members |= {"in": "query" if isinstance(error, InvalidQueryError) else "body"}
+    members: dict[str, Any] = {} if refused is None else asdict(refused)
+    members = {"in" if key == "where" else key: value for key, value in members.items() if value is not None}
     return Problem(status, str(error), path=path, headers=headers, **members)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, get_args
 
 from fastapi import Request
@@ -15,6 +16,7 @@ from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from runtime.errors import Refused
 from runtime.settings_messages import bounded, unknown_key
 from service.errors import InvalidQueryError
 
@@ -32,15 +34,14 @@ async def check_query(request: Request) -> None:
     known = {field.alias for field in get_flat_dependant(route.dependant).query_params}
     for name in request.query_params:
         if name not in known:
-            refused = unknown_key(name, (), known)
+            refused = replace(unknown_key(name, (), known), where="query")
             hint = (
                 f"did you mean {refused.nearest!r}?" if refused.nearest else f"valid here: {_listed(known)}"
             )
             raise InvalidQueryError(f"unknown query {name[:80]!r}; {hint}").about(refused)
         if len(request.query_params.getlist(name)) > 1:
-            raise InvalidQueryError(f"query {name[:80]!r} is given more than once").about(
-                unknown_key(name, (), known)
-            )
+            refused = Refused(field=name, nearest=name, allowed="once", where="query")
+            raise InvalidQueryError(f"query {name!r} is given more than once").about(refused)
 
 
 def refused_parameter(error: Mapping[str, Any], route: object) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from aggregator.api.run_view import run_summary, run_view
 from aggregator.run_scheduler import RunScheduler
 from service.access import require
+from service.paging import After, cut_page, decode_cursor
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -51,14 +52,14 @@ def list_runs(
     request: Request,
     _viewer: Viewer,
     family: Annotated[str | None, Query(max_length=64)] = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> dict[str, Any]:
     """Runs, the newest first."""
     scheduler: RunScheduler = request.app.state.scheduler
-    return {
-        "items": [run_summary(run) for run in scheduler.store.recent(family=family, limit=limit)],
-        "next_cursor": None,
-    }
+    before = decode_cursor(after) if after else None
+    found = scheduler.store.recent(family=family, before=before, limit=limit + 1)
+    return cut_page([run_summary(run) for run in found], limit, key=lambda run: str(run["id"])).model_dump()
 
 
 @router.get("/{run_id}")

@@ -108,12 +108,15 @@ class RunStore:
             raise UnknownRunError(f"no training run has the id {run[:80]!r}")
         return _decoder.decode(row[0])
 
-    def recent(self, *, family: str | None = None, limit: int = 100) -> list[TrainingRun]:
-        """Runs, the newest first."""
+    def recent(
+        self, *, family: str | None = None, before: str | None = None, limit: int = 100
+    ) -> list[TrainingRun]:
+        """Runs, the newest first; only those that are older than run `before`."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT record FROM runs WHERE ?1 IS NULL OR family = ?1 ORDER BY created_at DESC, rowid DESC LIMIT ?2",
-                (family, limit),
+                "SELECT record FROM runs WHERE (?1 IS NULL OR family = ?1) AND (?2 IS NULL OR (created_at, rowid) <"
+                " (SELECT created_at, rowid FROM runs WHERE id = ?2)) ORDER BY created_at DESC, rowid DESC LIMIT ?3",
+                (family, before, limit),
             ).fetchall()
         return [_decoder.decode(row[0]) for row in rows]
 

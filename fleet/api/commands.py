@@ -11,7 +11,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet.api.dependencies import Services, get_services, require_device
-from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_row_cursor
 from fleet.command_results import hear_results
 from fleet.device_commands import (
     Given,
@@ -33,6 +32,7 @@ from protocol.messages.commands import CommandResult
 from protocol.messages.envelope import CLOUD_EVENT, decode
 from protocol.messages.kinds import CommandAction, CommandStatus, Kind
 from service.access import require
+from service.paging import After, Limit, Page, cut_page, decode_row_cursor
 from service.roles import Caller, Role
 
 __all__ = ["SelectedBy", "chosen_by", "router"]
@@ -214,7 +214,7 @@ def give_many(
 @router.get("/devices/{device_id}/commands", dependencies=[Depends(require(Role.VIEWER))])
 def list_commands(
     device_id: str,
-    cursor: Cursor = None,
+    after: After = None,
     limit: Limit = 100,
     services: Services = Depends(get_services),
 ) -> Page[CommandView]:
@@ -225,8 +225,8 @@ def list_commands(
         .order_by(CommandRecord.number.desc())
         .limit(limit + 1)
     )
-    if cursor:
-        rows = rows.where(CommandRecord.number < decode_row_cursor(cursor))
+    if after:
+        rows = rows.where(CommandRecord.number < decode_row_cursor(after))
     with services.database.read() as session:
         find_device(session, device_id)
         views = [CommandView.model_validate(row) for row in session.scalars(rows)]

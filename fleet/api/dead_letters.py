@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import undefer
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import MAXIMUM_ROW_ID, Cursor, Limit, Page, RowId, RowView, newest_first, read_page
+from fleet.api.paging import RowId, RowView, newest_first, read_page
 from fleet.errors import BadRequestError, NotFoundError
 from fleet.ingest.judging import RefusalReason
 from fleet.ingest.replay import drop, replay, select_letters, which
@@ -19,6 +19,7 @@ from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
+from service.paging import MAXIMUM_ROW_ID, After, Limit, Page
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -122,11 +123,11 @@ def list_dead_letters(
     services: Annotated[Services, Depends(get_services)],
     device: OfDevice = None,
     reason: ForReason = None,
-    cursor: Cursor = None,
+    after: After = None,
     limit: Limit = 100,
 ) -> Page[DeadLetterView]:
     """Messages that could not be taken, the newest first, without what was sent: that is one call each."""
-    rows = newest_first(DeadLetter, cursor, limit).where(which(device, reason))
+    rows = newest_first(DeadLetter, after, limit).where(which(device, reason))
     with services.database.read() as session:
         return read_page(session, rows, DeadLetterView, limit)
 

@@ -11,7 +11,6 @@ from sqlalchemy import select
 
 from fleet.api.commands import SelectedBy, chosen_by
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor
 from fleet.device_commands import batched, check_reachable, find_device
 from fleet.device_query import device_filter
 from fleet.device_settings import check_settings, settings_state, write_settings
@@ -19,6 +18,7 @@ from fleet.storage.command_tables import DeviceCommands
 from fleet.storage.device_tables import Device
 from protocol.messages.kinds import Kind
 from service.access import require
+from service.paging import After, Limit, Page, cut_page, decode_cursor
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -125,7 +125,7 @@ def set_one(
 
 @router.get("/devices:settings", dependencies=[Depends(require(Role.VIEWER))])
 def list_settings(
-    query: str = "", cursor: Cursor = None, limit: Limit = 100, services: Services = Depends(get_services)
+    query: str = "", after: After = None, limit: Limit = 100, services: Services = Depends(get_services)
 ) -> Page[SettingsView]:
     """The settings of the devices a query selects, by id."""
     rows = (
@@ -135,8 +135,8 @@ def list_settings(
         .order_by(Device.id)
         .limit(limit + 1)
     )
-    if cursor:
-        rows = rows.where(Device.id > decode_cursor(cursor))
+    if after:
+        rows = rows.where(Device.id > decode_cursor(after))
     with services.database.read() as session:
         views = [_settings_view(*row) for row in session.execute(rows).tuples()]
     return cut_page(views, limit, key=lambda view: view.device)

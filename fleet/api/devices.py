@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from fleet.admission import revoke
 from fleet.api.dependencies import Services, get_services, require_device
-from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, within
+from fleet.api.paging import within
 from fleet.desired import desired_state
 from fleet.device_commands import OUTSTANDING, words_for
 from fleet.device_query import device_filter
@@ -27,6 +27,7 @@ from fleet.storage.device_tables import Desired, Device
 from protocol.messages.envelope import CLOUD_EVENT
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
+from service.paging import After, Limit, Page, cut_page, decode_cursor
 from service.roles import Caller, Role
 
 __all__ = ["DeviceView", "router"]
@@ -210,7 +211,7 @@ def list_devices(
             examples=["hardware=in=(rpi4,rpi5) and site!=lab"],
         ),
     ] = "",
-    cursor: Cursor = None,
+    after: After = None,
     limit: Limit = 100,
 ) -> Page[DeviceView]:
     """The devices a query selects, by id; the same language as a rollout's `target_query`.
@@ -219,8 +220,8 @@ def list_devices(
     """
     rows = _VIEWS.where(device_filter(query), within(Device.family, caller.families))
     rows = rows.order_by(Device.id).limit(limit + 1)
-    if cursor:
-        rows = rows.where(Device.id > decode_cursor(cursor))
+    if after:
+        rows = rows.where(Device.id > decode_cursor(after))
     with services.database.read() as session:
         views = [DeviceView.of(*row) for row in session.execute(rows).tuples()]
     return cut_page(views, limit, key=lambda view: view.id)

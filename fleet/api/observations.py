@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, and_, select, true
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import Cursor, Limit, Page, RowId, RowView, equals, newest_first, read_page
+from fleet.api.paging import RowId, RowView, equals, newest_first, read_page
 from fleet.errors import NotFoundError
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, DriftRecord
 from fleet.verdicts import precision_of_family
 from models.drift.labels import PrecisionSettings
 from service.access import require
+from service.paging import After, Limit, Page
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -143,14 +144,14 @@ def list_anomalies(
     ] = None,
     since: Since = None,
     until: Until = None,
-    cursor: Cursor = None,
+    after: After = None,
     limit: Limit = 100,
 ) -> Page[AnomalyView]:
     """Anomalies, newest first, without their raw windows: those are one call each.
 
     `since` and `until` are about when the fleet received them; a device that was away sends late what it saw early.
     """
-    rows = newest_first(Anomaly, cursor, limit).where(
+    rows = newest_first(Anomaly, after, limit).where(
         _received(Anomaly, since, until), equals(Anomaly.device, device), _is_open(is_open)
     )
     with services.database.read() as session:
@@ -182,11 +183,11 @@ def list_drift(
     device: Annotated[str | None, Query(max_length=64)] = None,
     since: Since = None,
     until: Until = None,
-    cursor: Cursor = None,
+    after: After = None,
     limit: Limit = 100,
 ) -> Page[DriftView]:
     """Drift reports, newest first: what each device said when its world left its reference, or came back to it."""
-    rows = newest_first(DriftRecord, cursor, limit).where(
+    rows = newest_first(DriftRecord, after, limit).where(
         _received(DriftRecord, since, until), equals(DriftRecord.device, device)
     )
     if family is not None:

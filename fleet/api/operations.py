@@ -8,10 +8,11 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import Cursor, Limit, Page, RowView, equals, newest_first, read_page
+from fleet.api.paging import RowView, equals, newest_first, read_page
 from fleet.audit import read_head
 from fleet.storage.access_tables import AuditEntry
 from service.access import require
+from service.paging import After, Limit, Page
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -83,14 +84,14 @@ def list_audit(
     services: Annotated[Services, Depends(get_services)],
     subject: Annotated[str | None, Query(max_length=200)] = None,
     action: Annotated[str | None, Query(max_length=64)] = None,
-    cursor: Cursor = None,
+    after: After = None,
     limit: Limit = 100,
 ) -> Page[AuditView]:
     """The audit log, newest first: every change, and every refusal an operator should know of; never a secret.
 
     `subject` is what was changed (a device, a release, ``anomaly/17``), `action` in the past tense (``device_revoked``).
     """
-    rows = newest_first(AuditEntry, cursor, limit).where(
+    rows = newest_first(AuditEntry, after, limit).where(
         equals(AuditEntry.subject, subject), equals(AuditEntry.action, action)
     )
     with services.database.read() as session:

@@ -14,13 +14,14 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from fleet.api.dependencies import Services, get_services, require_device_or
-from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor, equals, within
+from fleet.api.paging import equals, within
 from fleet.releases import bundle_path, count_devices, find_release
 from fleet.rollouts.operations import withdraw_release
 from fleet.storage.release_tables import Release
 from protocol.names import split_release_id
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
+from service.paging import After, Limit, Page, cut_page, decode_cursor
 from service.problems import Problem
 from service.roles import Caller, Role
 
@@ -156,14 +157,14 @@ def list_releases(
     caller: Annotated[Caller, Depends(require(Role.VIEWER, Role.PUBLISHER))],
     services: Annotated[Services, Depends(get_services)],
     family: Annotated[str | None, Query(max_length=64)] = None,
-    cursor: Cursor = None,
+    after: After = None,
     limit: Limit = 100,
 ) -> Page[ReleaseView]:
     """Releases, by family and version; `family` leaves out the others. Withdrawn ones are listed, and say why."""
     rows = select(Release).where(equals(Release.family, family), within(Release.family, caller.families))
     rows = rows.order_by(Release.family, Release.version).limit(limit + 1)
-    if cursor:
-        after_family, after_version = split_release_id(decode_cursor(cursor))
+    if after:
+        after_family, after_version = split_release_id(decode_cursor(after))
         rows = rows.where(tuple_(Release.family, Release.version) > tuple_(after_family, after_version))
     with services.database.read() as session:
         found = session.scalars(rows).all()

@@ -7,6 +7,7 @@ creates the same groups, and a create that is sent twice makes one rollout.
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from typing import Annotated
 
@@ -14,7 +15,6 @@ from fastapi import APIRouter, Depends, Header, Path, Response
 from pydantic import BaseModel
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import Cursor, Limit, Page, cut_page, decode_cursor
 from fleet.rollouts.operations import carry_out_verb, check_may_say, create_rollout, preview_rollout
 from fleet.rollouts.plans import EXAMPLE_PLAN, MAXIMUM_GROUPS, RolloutPlan
 from fleet.rollouts.states import RolloutState
@@ -30,6 +30,7 @@ from fleet.rollouts.views import (
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
 from service.json_bodies import json_body
+from service.paging import After, Limit, Page, cut_page, decode_cursor, unknown_cursor
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -133,15 +134,27 @@ def _view(services: Services, rollout_id: str) -> RolloutView:
 def index(
     caller: Annotated[Caller, Depends(require(Role.VIEWER, Role.PUBLISHER))],
     state: RolloutState | None = None,
-    cursor: Cursor = None,
+    after: After = None,
     limit: Limit = 100,
     services: Services = Depends(get_services),
 ) -> Page[RolloutSummary]:
     """Rollouts, newest first, each with how many of its devices stand where; `state` leaves out the others."""
-    before = decode_cursor(cursor) if cursor else None
+    before = _read_place(after) if after else None
     with services.database.read() as session:
         found = list_rollouts(session, state=state, families=caller.families, before=before, limit=limit + 1)
-    return cut_page(found, limit, key=lambda rollout: rollout.id)
+    return cut_page(found, limit, key=lambda rollout: f"{rollout.created_at!r} {rollout.id}")
+
+
+def _read_place(cursor: str) -> tuple[float, str]:
+    """When the rollout that a cursor names was created, and its id: it may be gone by now."""
+    at, _, rollout = decode_cursor(cursor).partition(" ")
+    try:
+        created_at = float(at)
+    except ValueError:
+        raise unknown_cursor(cursor) from None
+    if not (math.isfinite(created_at) and rollout and "\0" not in rollout):
+        raise unknown_cursor(cursor)
+    return created_at, rollout
 
 
 @router.get("/rollouts/{rollout_id}", dependencies=[Depends(require(Role.VIEWER))])
@@ -157,14 +170,14 @@ def show(rollout_id: RolloutId, services: Services = Depends(get_services)) -> R
 def executions(
     rollout_id: RolloutId,
     number: Annotated[int, Path(ge=0, lt=MAXIMUM_GROUPS)],
-    cursor: Cursor = None,
+    after: After = None,
     limit: Limit = 100,
     services: Services = Depends(get_services),
 ) -> Page[ExecutionView]:
     """The devices of a group and how far each is: attempts, what it ran before, its last step and progress."""
-    after = decode_cursor(cursor) if cursor else ""
+    device = decode_cursor(after) if after else ""
     with services.database.read() as session:
-        found = view_executions(session, rollout_id, number, after=after, limit=limit + 1)
+        found = view_executions(session, rollout_id, number, after=device, limit=limit + 1)
     return cut_page(found, limit, key=lambda execution: execution.device)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 from sqlalchemy import select
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import Cursor, Limit, decode_cursor, encode_cursor
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.identity import compressed_key, load_public_key
 from service.access import require_kind
+from service.paging import After, Limit, decode_cursor, encode_cursor
 from service.roles import Caller, CallerKind
 
 __all__ = ["router"]
@@ -32,13 +32,15 @@ class RosterView(BaseModel):
 def read_roster(
     caller: Annotated[Caller, Depends(require_kind(CallerKind.DEVICE))],
     services: Annotated[Services, Depends(get_services)],
-    cursor: Cursor = None,
+    after: After = None,
+    cursor: Annotated[str | None, Query(max_length=400, deprecated=True)] = None,
     limit: Limit = 500,
 ) -> RosterView:
     """Who else is of the calling device's family, by id.
 
     Devices check each other's keys in a secure sum against this list. It comes from the fleet and not from the aggregator, who
-    could otherwise fill a cohort with devices of its own and be left with one real answer in the sum.
+    could otherwise fill a cohort with devices of its own and be left with one real answer in the sum. `cursor` is what older agents
+    call `after`.
     """
     with services.database.read() as session:
         family = session.scalar(select(Device.family).where(Device.id == caller.name)) or ""
@@ -48,8 +50,8 @@ def read_roster(
             .order_by(Device.id)
             .limit(limit + 1)
         )
-        if cursor:
-            rows = rows.where(Device.id > decode_cursor(cursor))
+        if after := after or cursor:
+            rows = rows.where(Device.id > decode_cursor(after))
         found = session.execute(rows).tuples().all()
     return RosterView(
         family=family,

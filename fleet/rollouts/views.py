@@ -22,9 +22,8 @@ from fleet.rollouts.store import find_rollout
 from fleet.rollouts.timeline import read_timeline
 from fleet.rollouts.verbs import Verb, valid_verbs
 from fleet.storage.event_tables import InstallRecord
-from fleet.storage.rollout_tables import RolloutExecution, RolloutRecord
+from fleet.storage.rollout_tables import RolloutExecution, RolloutGroup, RolloutRecord
 from protocol.messages.kinds import InstallStatus
-from protocol.names import DeviceId
 
 __all__ = [
     "ExecutionView",
@@ -159,10 +158,10 @@ def list_rollouts(
     *,
     state: RolloutState | None,
     families: Collection[str] | None,
-    before: str | None,
+    before: tuple[float, str] | None,
     limit: int,
 ) -> list[RolloutSummary]:
-    """At most `limit` rollouts (of `families`; None: of all), newest first, that are older than rollout `before`; raises NotFoundError for it."""
+    """At most `limit` rollouts (of `families`; None: of all), newest first, that are older than `before`: when one was created, and its id."""
     query = (
         select(RolloutRecord).order_by(RolloutRecord.created_at.desc(), RolloutRecord.id.desc()).limit(limit)
     )
@@ -171,14 +170,9 @@ def list_rollouts(
     if families is not None:
         query = query.where(RolloutRecord.family.in_(sorted(families)))
     if before is not None:
-        last = session.get(RolloutRecord, before)
-        if last is None:
-            raise NotFoundError(
-                f"the cursor names rollout {before[:80]!r}, which does not exist; start from the first page"
-            )
+        at, last = before
         query = query.where(
-            (RolloutRecord.created_at < last.created_at)
-            | ((RolloutRecord.created_at == last.created_at) & (RolloutRecord.id < last.id))
+            (RolloutRecord.created_at < at) | ((RolloutRecord.created_at == at) & (RolloutRecord.id < last))
         )
     records = list(session.scalars(query))
     counts = _count_executions(session, [record.id for record in records])
@@ -260,27 +254,39 @@ def view_executions(
     Raises:
         NotFoundError: there is no such rollout, or no such group in it.
     """
-    rollout, _ = find_rollout(session, rollout_id)
-    if not 0 <= number < len(rollout.groups):
-        raise NotFoundError(
-            f"rollout {rollout_id} has groups 0 to {len(rollout.groups) - 1}, no group {number}"
+    groups = session.scalar(
+        select(func.count()).select_from(RolloutGroup).where(RolloutGroup.rollout == rollout_id)
+    )
+    if not groups:
+        raise NotFoundError(f"there is no rollout {rollout_id[:80]!r}; list them with GET /v1/rollouts")
+    if not 0 <= number < groups:
+        raise NotFoundError(f"rollout {rollout_id} has groups 0 to {groups - 1}, no group {number}")
+    page = session.scalars(
+        select(RolloutExecution)
+        .where(
+            RolloutExecution.rollout == rollout_id,
+            RolloutExecution.group == number,
+            RolloutExecution.device > after,
         )
-    page = sorted((e for e in rollout.of_group(number) if e.device > after), key=lambda e: e.device)[:limit]
+        .order_by(RolloutExecution.device)
+        .limit(limit)
+    ).all()
+    names = {row.device: f"{rollout_id}:{row.device}:{row.attempt}" for row in page}  # as Rollout.given_id
     words = {
-        (DeviceId(row.device), row.execution): row
+        (row.device, row.execution): row
         for row, _ in read_reports(
-            session,
-            select(InstallRecord).where(InstallRecord.execution.in_([rollout.given_id(e) for e in page])),
+            session, select(InstallRecord).where(InstallRecord.execution.in_(names.values()))
         )
     }
     views = []
     for execution in page:
-        word = words.get((execution.device, rollout.given_id(execution)))
+        name = names[execution.device]
+        word = words.get((execution.device, name))
         views.append(
             ExecutionView(
                 device=execution.device,
                 group=execution.group,
-                execution=rollout.given_id(execution),
+                execution=name,
                 state=execution.state,
                 reason=execution.reason,
                 since=execution.since,

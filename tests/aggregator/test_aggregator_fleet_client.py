@@ -44,7 +44,7 @@ class PagingFleet(HttpFleet):
             if self.nonsense is not None:
                 return JSONResponse(self.nonsense)
             if request.url.path == "/v1/devices":
-                at = int(request.query_params.get("cursor", "0"))
+                at = int(request.query_params.get("after", "0"))
                 following = str(at + 1) if at + 1 < len(self.devices) else None
                 return JSONResponse({"items": self.devices[at : at + 1], "next_cursor": following})
             return await call_next(request)

@@ -45,7 +45,7 @@ def stored_anomalies(world: SoakWorld) -> dict[str, list[dict[str, Any]]]:
         rows += page["items"]
         if not page.get("next_cursor"):
             break
-        query["cursor"] = page["next_cursor"]
+        query["after"] = page["next_cursor"]
     rows.reverse()
     return {device.name: [row for row in rows if row["device"] == device.name] for device in world.devices}
 

@@ -20,8 +20,8 @@ structlog.configure(
         structlog.dev.set_exc_info,
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ],
-    # a command's answer on stdout is read by tests, in the process that also plays the service
-    logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+    # a command's answer is read by tests in the process that also plays the service: click puts its own in the place of both
+    logger_factory=lambda *_: structlog.PrintLogger(sys.__stderr__),
 )
 
 

@@ -66,7 +66,7 @@ def test_one_of_a_kind_is_outstanding_so_that_a_device_away_for_weeks_finds_each
     (accept,) = [command for command in outstanding if command.action == "accept-as-normal"]
     assert accept.arguments == {"until_s": NOW - 5}, "no earlier word is unsaid"
     listed = fleet.call("GET", f"/v1/devices/{device.name}/commands?limit=2").json()
-    rest = fleet.call("GET", f"/v1/devices/{device.name}/commands?cursor={listed['next_cursor']}").json()
+    rest = fleet.call("GET", f"/v1/devices/{device.name}/commands?after={listed['next_cursor']}").json()
     numbers = [one["number"] for one in listed["items"] + rest["items"]]
     assert numbers == sorted(numbers, reverse=True)
     assert len(numbers) == 6

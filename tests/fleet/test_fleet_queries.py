@@ -10,7 +10,6 @@ import pytest
 from fleet_api_world import Fleet, fleet, is_problem, machine
 from fleet_world import NOW, TENANT, Machine, anomaly, bundle, enrol_directly, health
 
-from fleet.api.paging import encode_cursor
 from fleet.device_query import device_filter
 from fleet.errors import QuerySyntaxError
 from fleet.ingest.judging import RefusalReason
@@ -19,6 +18,7 @@ from fleet.metrics import FleetMetrics
 from fleet.storage.device_tables import Device
 from protocol.messages.kinds import AgentState, DriftState
 from protocol.messages.payloads import Birth, DriftReport
+from service.paging import encode_cursor
 from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
@@ -40,7 +40,7 @@ def test_pages_of_anomalies_hold_each_once_newest_first(fleet: Fleet, machine: M
         page = fleet.call(
             "GET",
             "/v1/anomalies",
-            params={"device": machine.name, "limit": 3} | ({"cursor": cursor} if cursor else {}),
+            params={"device": machine.name, "limit": 3} | ({"after": cursor} if cursor else {}),
         ).json()
         seen += [item["window_index"] for item in page["items"]]
         cursor = page["next_cursor"]
@@ -48,7 +48,7 @@ def test_pages_of_anomalies_hold_each_once_newest_first(fleet: Fleet, machine: M
             break
     assert seen == [6, 5, 4, 3, 2, 1, 0]
     assert fleet.call("GET", f"/v1/anomalies?device={machine.name}&since={NOW + 2}").json()["items"] == []
-    is_problem(fleet.call("GET", "/v1/anomalies?cursor=%21%21"), 400, "cursor")
+    is_problem(fleet.call("GET", "/v1/anomalies?after=%21%21"), 422, "cursor")
     is_problem(fleet.call("GET", "/v1/anomalies?limit=0"), 422, "limit")
     boots = fleet.call("GET", f"/v1/devices/{machine.name}/boots").json()
     assert boots == [
@@ -86,16 +86,16 @@ def test_an_anomaly_is_shown_with_the_raw_window_that_made_it(fleet: Fleet, mach
 @pytest.mark.parametrize(
     "path",
     [
-        "/v1/anomalies?cursor=" + encode_cursor("9" * 30),
-        "/v1/anomalies?cursor=" + encode_cursor("٣"),
-        "/v1/drift?cursor=" + encode_cursor(2**63),
-        "/v1/audit?cursor=" + encode_cursor("9" * 300),
-        "/v1/releases?cursor=" + encode_cursor("motor/" + "9" * 200),
+        "/v1/anomalies?after=" + encode_cursor("9" * 30),
+        "/v1/anomalies?after=" + encode_cursor("٣"),
+        "/v1/drift?after=" + encode_cursor(2**63),
+        "/v1/audit?after=" + encode_cursor("9" * 300),
+        "/v1/releases?after=" + encode_cursor("motor/" + "9" * 200),
         "/v1/releases/motor/" + "9" * 30,
         "/v1/releases/motor/" + "9" * 30 + "/bundle",
         "/v1/anomalies/" + "9" * 30,
         "/v1/rollouts/ro-1/groups/" + "9" * 30 + "/executions",
-        "/v1/rollouts?cursor=" + encode_cursor("\0"),
+        "/v1/rollouts?after=" + encode_cursor("\0"),
         "/v1/devices?query=" + "(" * 1500,
         "/v1/devices?query=id==%00",
         "/v1/devices?query=labels.a%22%27%3b--==x",
@@ -276,7 +276,7 @@ def test_a_query_error_reaches_the_caller_as_a_problem(fleet: Fleet) -> None:
 def test_paging_through_devices_gives_each_once(queried: Fleet) -> None:
     first = queried.call("GET", "/v1/devices", params={"query": "id==q-*", "limit": 3}).json()
     second = queried.call(
-        "GET", "/v1/devices", params={"query": "id==q-*", "limit": 3, "cursor": first["next_cursor"]}
+        "GET", "/v1/devices", params={"query": "id==q-*", "limit": 3, "after": first["next_cursor"]}
     ).json()
     assert [d["id"] for d in first["items"] + second["items"]] == ["q-a", "q-b", "q-c", "q-d"]
     assert second["next_cursor"] is None

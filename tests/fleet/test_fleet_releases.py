@@ -127,7 +127,7 @@ def test_paging_through_releases_gives_each_once_in_order(fleet: Fleet) -> None:
     for version in (1, 2, 3):
         fleet.call("POST", "/v1/releases", Role.PUBLISHER, content=bundle(version, family="fan"))
     first = fleet.call("GET", "/v1/releases?family=fan&limit=2").json()
-    second = fleet.call("GET", f"/v1/releases?family=fan&limit=2&cursor={first['next_cursor']}").json()
+    second = fleet.call("GET", f"/v1/releases?family=fan&limit=2&after={first['next_cursor']}").json()
     assert [r["version"] for r in first["items"] + second["items"]] == [1, 2, 3]
 
 

@@ -19,7 +19,7 @@ def test_roster_holds_the_keys_of_the_callers_family_and_no_revoked_device(fleet
     token = machines[0].token(fleet.now())
     first = fleet.call("GET", "/v1/device/roster?limit=2", token).json()
     assert sorted(first["devices"]) == ["press-0", "press-1"]
-    rest = fleet.call("GET", f"/v1/device/roster?limit=2&cursor={first['next_cursor']}", token).json()
+    rest = fleet.call("GET", f"/v1/device/roster?limit=2&after={first['next_cursor']}", token).json()
     assert sorted(rest["devices"]) == ["press-2"]
     assert rest["next_cursor"] is None
     for machine in machines[:2]:

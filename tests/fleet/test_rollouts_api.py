@@ -64,7 +64,7 @@ def test_create_start_and_watch_a_rollout(api: TestClient, world: RolloutWorld) 
     page = api.get(f"/v1/rollouts/{rollout['id']}/groups/0/executions", params={"limit": 1}).json()
     assert page["items"][0]["device"] == sorted(started["groups"][0]["members"])[0]
     rest = api.get(
-        f"/v1/rollouts/{rollout['id']}/groups/0/executions", params={"cursor": page["next_cursor"]}
+        f"/v1/rollouts/{rollout['id']}/groups/0/executions", params={"after": page["next_cursor"]}
     ).json()
     executions = [*page["items"], *rest["items"]]
     assert {e["device"] for e in executions} == set(started["groups"][0]["members"])
@@ -132,7 +132,7 @@ def test_preview_changes_nothing_and_its_key_creates_the_same_groups(api: TestCl
 def test_rollouts_are_listed_newest_first_in_pages(api: TestClient) -> None:
     made = [api.post("/v1/rollouts", json=PLAN).json()["id"] for _ in range(3)]
     first = api.get("/v1/rollouts", params={"limit": 2, "state": "READY"}).json()
-    second = api.get("/v1/rollouts", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    second = api.get("/v1/rollouts", params={"limit": 2, "after": first["next_cursor"]}).json()
     assert [item["id"] for item in [*first["items"], *second["items"]]] == made[::-1]
     assert second["next_cursor"] is None
 

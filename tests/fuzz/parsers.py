@@ -39,7 +39,6 @@ from edge_agent.errors import EdgeAgentError
 from edge_agent.installation.verification import verify
 from edge_agent.settings import Settings as AgentSettings
 from fleet import device_query
-from fleet.api import paging
 from fleet.certificate_requests import requested_key
 from fleet.errors import FleetError
 from fleet.rollouts.plans import EXAMPLE_PLAN, RolloutPlan
@@ -54,6 +53,7 @@ from protocol.enrolment import CertificateQuestion, EnrolmentQuestion
 from protocol.messages.commands import CommandResult
 from runtime.errors import FedgeError, SettingsError
 from runtime.settings import load_settings
+from service import paging
 from service.addresses import split_endpoint
 from service.durations import read_duration
 from service.errors import InvalidBodyError, ServiceError
@@ -134,14 +134,14 @@ PARSERS: Final[tuple[Parser, ...]] = (
         text(paging.decode_cursor),
         [paging.encode_cursor("press-1").encode()],
         (FleetError,),
-        "fleet.api.paging.decode_cursor",
+        "service.paging.decode_cursor",
     ),
     fed(
         "row cursor",
         text(paging.decode_row_cursor),
         [paging.encode_cursor(17).encode()],
         (FleetError,),
-        "fleet.api.paging.decode_row_cursor",
+        "service.paging.decode_row_cursor",
     ),
     fed(
         "signed metadata",
