@@ -65,6 +65,7 @@ from fleet.migrations.upgrade import open_storage
 from fleet.mqtt.intake import Intake
 from fleet.mqtt.link import BrokerLink
 from fleet.mqtt.outgoing import Outgoing
+from fleet.mqtt.retained import RetainedPublisher
 from fleet.release_lists import note_listed
 from fleet.releases import ReleaseStore
 from fleet.rollouts.engine import RolloutEngine
@@ -192,7 +193,14 @@ def build_app(
                 broker,
                 instructions,
                 tenant=settings.tenant,
-                database=database,
+                retained=RetainedPublisher(
+                    outgoing,
+                    instructions,
+                    database=database,
+                    tenant=settings.tenant,
+                    metrics=metrics,
+                    life=boot_id,
+                ),
                 intake=intake,
                 outgoing=outgoing,
                 metrics=metrics,

@@ -2,8 +2,8 @@
 
 Acknowledgements travel at QoS 0: a lost one costs a second delivery of an event that is already stored, and waiting for
 the broker's word would let a slow broker hold up ingest. Desired states, and commands with settings, travel retained
-at QoS 1, and all of them again after every (re)connect, because an embedded broker forgets retained messages when it
-restarts, after some days, because what is sealed ends, and when the instruction key has changed or the clock was set.
+at QoS 1 (`fleet.mqtt.retained`): again where a broker that is reached anew may lack them, after some days, because what
+is sealed ends, and when the instruction key has changed or the clock was set.
 """
 
 from __future__ import annotations
@@ -14,32 +14,22 @@ from itertools import islice
 from typing import Final
 
 import aiomqtt
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.broker_door.dynamic_security import DynamicSecurity
 from fleet.broker_door.plugin_state import RESPONSE_TOPIC
-from fleet.desired import desired_state
-from fleet.device_commands import words_for
 from fleet.ingest.judging import Arrival
 from fleet.instructions import RENEWED_AFTER_S, Instructions
 from fleet.metrics import FleetMetrics
 from fleet.mqtt.intake import Intake
 from fleet.mqtt.outgoing import Outgoing
-from fleet.releases import approved_among
-from fleet.storage.base import Database
-from fleet.storage.command_tables import DeviceCommands
-from fleet.storage.device_tables import Desired
-from protocol.messages.commands import Commands
+from fleet.mqtt.retained import RetainedPublisher
 from protocol.messages.kinds import Kind
-from protocol.messages.payloads import Ack, DesiredState
+from protocol.messages.payloads import Ack
 from protocol.topics import UPLINK_KINDS, device_topic, uplink_filter
 from service.broker_account import BrokerAccount
 
 __all__ = ["BrokerLink"]
-
-RETAINED_AT_ONCE: Final = 20
-"""Retained messages in flight: paho's own window for QoS 1."""
 
 ACKED_AT_ONCE: Final = 64
 """Devices whose acknowledgements are sealed together, beside the loop: two milliseconds."""
@@ -49,8 +39,6 @@ LOOKS_EVERY_S: Final = 30.0
 
 STEPPED_S: Final = 600.0
 """A clock that is set by more than this has dated the ends of words wrongly; one that a time service slews stays within it."""
-
-_Waiting = tuple[Kind, str]
 
 
 class BrokerLink:
@@ -66,7 +54,7 @@ class BrokerLink:
         instructions: Instructions,
         *,
         tenant: str,
-        database: Database,
+        retained: RetainedPublisher,
         intake: Intake,
         outgoing: Outgoing,
         metrics: FleetMetrics,
@@ -77,7 +65,7 @@ class BrokerLink:
         self._door = door
         self._instructions = instructions
         self._tenant = tenant
-        self._database = database
+        self._retained = retained
         self._intake = intake
         self._outgoing = outgoing
         self._metrics = metrics
@@ -88,6 +76,7 @@ class BrokerLink:
         await self._account.stay_connected(self._session, also_ends=(SQLAlchemyError,))
 
     async def _session(self, client: aiomqtt.Client) -> None:
+        await self._retained.begin(client)
         filters = [uplink_filter(self._tenant, kind) for kind in sorted(UPLINK_KINDS)]
         if self._door:
             filters.append(RESPONSE_TOPIC)
@@ -95,11 +84,10 @@ class BrokerLink:
         self._metrics.broker_connected.set(1)
         self._metrics.broker_connects.inc()
         try:
-            await self._announce_all()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._receive(client))
                 tasks.create_task(self._publish_acks(client))
-                tasks.create_task(self._publish_retained(client))
+                tasks.create_task(self._retained.run(client))
                 tasks.create_task(self._renew())
                 if self._door:
                     tasks.create_task(self._door.keep(client.publish))
@@ -151,48 +139,6 @@ class BrokerLink:
             for ack in acks:
                 self._outgoing.acknowledge({device: ack})
 
-    async def _publish_retained(self, client: aiomqtt.Client) -> None:
-        while True:
-            await self._outgoing.retained_waiting.wait()
-            waiting = self._outgoing.take_retained()
-            try:
-                for start in range(0, len(waiting), RETAINED_AT_ONCE):
-                    await self._publish_some(client, waiting[start : start + RETAINED_AT_ONCE])
-            except (
-                BaseException
-            ):  # also when canceled: a cleared state has no row to be found by at the reconnect
-                for kind, device in waiting:
-                    self._outgoing.announce([device], kind)
-                raise
-
-    async def _publish_some(self, client: aiomqtt.Client, waiting: Sequence[_Waiting]) -> None:
-        words = await asyncio.to_thread(self._words_of, waiting)
-        async with asyncio.TaskGroup() as tasks:
-            for kind, device in waiting:
-                # an empty retained message is how MQTT forgets one
-                payload = words.get((kind, device), b"")
-                topic = device_topic(self._tenant, device, kind)
-                tasks.create_task(client.publish(topic, payload, qos=1, retain=True))
-        self._metrics.desired.inc(sum(kind is Kind.DESIRED for kind, _ in waiting))
-
-    def _words_of(self, waiting: Sequence[_Waiting]) -> dict[_Waiting, bytes]:
-        names = {device for _, device in waiting}
-        with self._database.read() as session:
-            rows = session.scalars(select(Desired).where(Desired.device.in_(names))).all()
-            approved = approved_among(session, {row.release for row in rows})
-            words: dict[_Waiting, DesiredState | Commands] = {}
-            words |= {
-                (Kind.DESIRED, row.device): desired_state(row, is_approved=row.release in approved)
-                for row in rows
-            }
-            words |= {(Kind.COMMANDS, device): word for device, word in words_for(session, names).items()}
-        wanted = set(waiting)
-        return {
-            (kind, device): self._instructions.message(word, device)
-            for (kind, device), word in words.items()
-            if (kind, device) in wanted
-        }
-
     async def _renew(self) -> None:
         """Have what is retained sealed anew, before it ends, when another key seals, and when the clock was set."""
         loop = asyncio.get_running_loop()
@@ -204,15 +150,4 @@ class BrokerLink:
             if now_key == key and not is_old and abs(now_dated - dated) < STEPPED_S:
                 continue
             key, sealed_at, dated = now_key, loop.time(), now_dated
-            await self._announce_all()
-
-    async def _announce_all(self) -> None:
-        for kind, devices in (await asyncio.to_thread(self._devices_by_kind)).items():
-            self._outgoing.announce(devices, kind)
-
-    def _devices_by_kind(self) -> dict[Kind, Sequence[str]]:
-        with self._database.read() as session:
-            return {
-                Kind.DESIRED: session.scalars(select(Desired.device)).all(),
-                Kind.COMMANDS: session.scalars(select(DeviceCommands.device)).all(),
-            }
+            await self._retained.say_everything()

@@ -3,6 +3,9 @@
 Bounded by the number of devices, not by time: while the broker is slow or away, acknowledgements of a device merge into
 one, and a device whose desired state changed many times is named once. So nothing here can fill the memory, and
 nothing that waits is out of date. May be filled from any thread; is emptied by the event loop.
+
+What was decided just now goes before what is only said again. A word that is under way is not handed out a second time
+until it is settled: so the words to a device leave in the order in which they are read, whoever seals them.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ import asyncio
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from fleet.ingest.sequences import Range, merge
+from fleet.mqtt.held import Word
 from protocol.limits import MAX_RANGES, MAX_REFUSED
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack, BootAck, RefusedEvent
@@ -39,7 +44,10 @@ class Outgoing:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._acks: dict[str, _Waiting] = {}
-        self._retained: set[tuple[Kind, str]] = set()
+        # dictionaries, for their order: who waits longest goes first
+        self._news: dict[Word, None] = {}
+        self._again: dict[Word, None] = {}
+        self._under_way: set[Word] = set()
         self.acks_waiting = asyncio.Event()
         self.retained_waiting = asyncio.Event()
 
@@ -62,10 +70,18 @@ class Outgoing:
     def announce(self, devices: Iterable[str], kind: Kind = Kind.DESIRED) -> None:
         """Queue these devices' retained messages of a kind (the `DesiredPublisher` port)."""
         with self._lock:
-            self._retained.update((kind, device) for device in devices)
-            waiting = bool(self._retained)
+            for device in devices:
+                self._news[kind, device] = None
+                self._again.pop((kind, device), None)
+            waiting = bool(self._news)
         if waiting:
             self._loop.call_soon_threadsafe(self.retained_waiting.set)
+
+    def say_again(self, words: Iterable[Word]) -> None:
+        """Queue words that have not changed, behind all that have."""
+        with self._lock:
+            self._again.update((word, None) for word in words if word not in self._news)
+        self._loop.call_soon_threadsafe(self.retained_waiting.set)
 
     def take_acks(self) -> dict[str, tuple[Ack, ...]]:
         """Empty the waiting acknowledgements: per device one message, more where one would be too large."""
@@ -74,12 +90,32 @@ class Outgoing:
             waiting, self._acks = self._acks, {}
         return {device: tuple(_ack_messages(one)) for device, one in waiting.items()}
 
-    def take_retained(self) -> list[tuple[Kind, str]]:
-        """Empty what waits: the kind of message and its device."""
-        self.retained_waiting.clear()
+    def take_news(self, most: int) -> list[Word]:
+        """At most `most` words that have changed, to publish now; each is under way until it is settled."""
+        return self._take(self._news, most)
+
+    def take_again(self, most: int) -> list[Word]:
+        """The same of words that have not changed: none while one that has waits."""
+        return [] if self._news else self._take(self._again, most)
+
+    def _take(self, waiting: dict[Word, None], most: int) -> list[Word]:
         with self._lock:
-            waiting, self._retained = self._retained, set()
-        return sorted(waiting)
+            taken = list(islice((word for word in waiting if word not in self._under_way), most))
+            for word in taken:
+                del waiting[word]
+            self._under_way.update(taken)
+            if not taken:  # what still waits is under way: settling it wakes us
+                self.retained_waiting.clear()
+        return taken
+
+    def settle(self, words: Iterable[Word], *, unsaid: Iterable[Word] = ()) -> None:
+        """What was taken is published, or it ended otherwise; `unsaid` of it goes to the front of what waits."""
+        with self._lock:
+            self._under_way.difference_update(words)
+            self._news = dict.fromkeys(unsaid) | self._news
+            waiting = bool(self._news or self._again)
+        if waiting:
+            self.retained_waiting.set()
 
 
 def _ack_messages(waiting: _Waiting) -> Iterable[Ack]:
