@@ -77,11 +77,13 @@ class Arms:
         devices: names, in the order of the rows: canaries and controls mixed.
         is_canary: (n,) bool, who runs the release.
         stratum: (n,) int, hardware and site; canaries were drawn within it.
-        before: over `baseline_s` before the group began, n rows.
-        after: since each committed and warmed up (controls: since the group began and warmed up), n rows.
+        before: over `baseline_s` before the group began, n rows; no hours for a device that ran no release of the family.
+        after: since each committed and warmed up, but not before the present group began (controls: since the group
+            began and warmed up), n rows. The spans of both arms are about as long, or one arm is noisier than the other.
         placebos: None where there are canaries enough.
         hazard_events: restarts, crashes and silences of the whole fleet in its past.
         hazard_hours: device hours of that past.
+        is_drawn: canaries were drawn by lot within their strata; where a person or a query picked them, nothing is promised.
     """
 
     devices: tuple[str, ...]
@@ -92,3 +94,4 @@ class Arms:
     placebos: Placebos | None
     hazard_events: float
     hazard_hours: float
+    is_drawn: bool = True
