@@ -13,6 +13,9 @@ from simulations.scenario import Scenario
 FIRST_EPOCHS: Final = 60
 """Central epochs of version 1: more of them fit the reference machines closer and every other machine worse."""
 
+BASELINE_S: Final = 10.0
+"""A story lasts a minute: no gate can see much in it, so what is not seen does not stop it; its limit does."""
+
 __all__ = ["first_release_spec", "rollout_body", "rollout_groups"]
 
 
@@ -32,10 +35,9 @@ def rollout_body(scenario: Scenario, groups: list[dict[str, object]]) -> dict[st
     return {
         "target_query": f"family=={scenario.family.name}",
         "groups": groups,
-        "success": {
-            "threshold_pct": 95,
-            "metrics": [{"name": "anomaly_rate", "op": "<=", "value": limit}],
-        },
+        "success": {"threshold_pct": 95},
+        "limits": [{"metric": "anomaly_rate", "op": "<=", "value": limit}],
+        "gates": {"baseline_s": BASELINE_S, "warm_up_s": 0, "on_not_seen": "continue", "hold_out": 0},
         "abort": [{"failure_type": "FAILED", "min_executed": 1, "threshold_pct": 50, "action": "rollback"}],
     }
 

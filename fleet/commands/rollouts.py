@@ -29,7 +29,7 @@ QueryOption = Annotated[str, typer.Option("--query", "-q", help="e.g. 'hardware=
 GroupOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--group", help="cumulative percentage[:soak in seconds], repeat; default 5:3600 25:3600 100"
+        "--group", help="cumulative percentage[:soak in seconds], repeat; default 5:3600 25:3600 100:3600"
     ),
 ]
 RolloutArgument = Annotated[str, typer.Argument(help="Its id, e.g. ro-4f1c0a7be2d95386")]
@@ -40,9 +40,6 @@ FAILURES_SHOWN = 10
 
 MOST_DEVICES = 10_000
 """Of one group, in a table for people."""
-
-DEFAULT_GROUPS = ("5:3600", "25:3600", "100")
-
 
 @rollouts.command("create")
 def create(
@@ -235,18 +232,14 @@ def _read_plan(
             "what shall be rolled out? Give a plan file, or --release family/version (not both)"
         )
     if plan is None:
-        return {
-            "name": f"{release} by hand",
-            "release": release,
-            "target_query": query,
-            "groups": [_read_group(text) for text in groups or DEFAULT_GROUPS],
-        }
+        body = {"name": f"{release} by hand", "release": release, "target_query": query}
+        return body | ({"groups": [_read_group(text) for text in groups]} if groups else {})
     if query or groups:
         raise ClientError(
             "--query and --group go with --release; a plan file names its own target_query and groups"
         )
-    body: dict[str, Any] = msgspec.to_builtins(read_settings(plan, RolloutPlan))
-    return body
+    asked: dict[str, Any] = msgspec.to_builtins(read_settings(plan, RolloutPlan))
+    return asked
 
 
 def _read_group(text: str) -> dict[str, float]:

@@ -41,6 +41,9 @@ _HEALTH_COLUMNS: Final = (
     "interval_windows",
     "interval_judged",
     "state",
+    "interval_s",
+    "memory_pss_bytes",
+    "sight",
 )
 
 

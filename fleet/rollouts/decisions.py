@@ -2,7 +2,7 @@
 
 ::
 
-    reports ──► executions ──► abort rules ──► counts ──► metrics ──► soak ──► next group
+    reports ──► executions ──► abort rules ──► counts ──► limits ──► soak ──► next group
                                   │             │           │
                                   ▼             ▼           ▼
                               pause/cancel   ROLLING_BACK ◄─┘ ──► every device given the release is given back
@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from fleet.rollouts.evidence import is_overdue, judge_present_metrics
-from fleet.rollouts.gates import Judgement, Outcome, aborting_rule, judge_counts
+from fleet.rollouts.evidence import is_overdue, judge_present_limits
+from fleet.rollouts.limits import Judgement, Outcome, aborting_rule, judge_counts
 from fleet.rollouts.plans import AbortAction, AbortRule
 from fleet.rollouts.progress import (
     ConfirmReturn,
@@ -249,14 +249,14 @@ def _pass_or_fail(decision: Decision, group: Group, observations: Observations) 
 def _judge(decision: Decision, group: Group, observations: Observations) -> Judgement:
     """Whether the present group holds: harm is looked for at once, success is waited for.
 
-    A group that has enough devices begins its soak here. After the soak a metric for which health is still missing
+    A group that has enough devices begins its soak here. After the soak a limit for which health is still missing
     has `timeout.health_s` more; then silence counts as harm. Blindness never does: it waits.
     """
     plan, executions = decision.rollout.plan, decision.rollout.of_group(group.number)
     treated = [e for e in executions if e.state is InstallStatus.SUCCEEDED]
-    metrics = judge_present_metrics(decision.rollout, group, observations, decision.now)
+    limits = judge_present_limits(decision.rollout, group, observations, decision.now)
     counts = judge_counts(executions, plan.success)
-    for judgement in (metrics, counts):
+    for judgement in (limits, counts):
         if judgement.outcome is Outcome.FAILS:
             return judgement
     if group.state is GroupState.RUNNING:
@@ -267,12 +267,12 @@ def _judge(decision: Decision, group: Group, observations: Observations) -> Judg
     soaked_for = decision.now - group.since
     if soaked_for < group.soak_s:
         return Judgement(outcome=Outcome.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
-    if metrics.outcome is Outcome.UNDECIDED and is_overdue(plan, group, decision.now):
-        late = f"{plan.timeout.health_s:g} s after the soak, {metrics.reason}"
+    if limits.outcome is Outcome.UNDECIDED and is_overdue(plan, group, decision.now):
+        late = f"{plan.timeout.health_s:g} s after the soak, {limits.reason}"
         return Judgement(outcome=Outcome.FAILS, reason=late)
-    if metrics.outcome is not Outcome.HOLDS:
-        return metrics
-    return Judgement(outcome=Outcome.HOLDS, reason=f"{counts.reason}; {metrics.reason}")
+    if limits.outcome is not Outcome.HOLDS:
+        return limits
+    return Judgement(outcome=Outcome.HOLDS, reason=f"{counts.reason}; {limits.reason}")
 
 
 def _fail(decision: Decision, group: Group, reason: str) -> None:

@@ -1,19 +1,19 @@
 """What the devices of the present group show, and what a rollout waits for, in words.
 
-Pure, like `gates`, which it asks: here is only which devices, which figures, and how long anybody was waited for.
+Pure, like `limits`, which it asks: here is only which devices, which figures, and how long anybody was waited for.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from fleet.rollouts.gates import Judgement, judge_counts, judge_metrics
+from fleet.rollouts.limits import Judgement, judge_counts, judge_limits
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import Group, Observations, Rollout
 from fleet.rollouts.states import GroupState, RolloutState
 from protocol.messages.kinds import InstallStatus
 
-__all__ = ["explain", "is_overdue", "judge_present_metrics"]
+__all__ = ["explain", "is_overdue", "judge_present_limits"]
 
 _WAITING_FOR_A_PERSON: Final = {
     RolloutState.WAITING_FOR_APPROVAL: "somebody other than its creator to approve it",
@@ -23,15 +23,13 @@ _WAITING_FOR_A_PERSON: Final = {
 """In these states nothing happens by itself."""
 
 
-def judge_present_metrics(
-    rollout: Rollout, group: Group, observations: Observations, now: float
-) -> Judgement:
-    """What `gates.judge_metrics` says of the devices of `group` that committed the release."""
-    return judge_metrics(
+def judge_present_limits(rollout: Rollout, group: Group, observations: Observations, now: float) -> Judgement:
+    """What `limits.judge_limits` says of the devices of `group` that committed the release."""
+    return judge_limits(
+        rollout.plan.limits,
         rollout.plan.success,
         [e for e in rollout.of_group(group.number) if e.state is InstallStatus.SUCCEEDED],
         observations.figures,
-        observations.recent,
         is_overdue=is_overdue(rollout.plan, group, now),
     )
 
@@ -59,7 +57,7 @@ def explain(rollout: Rollout, observations: Observations, now: float) -> str:
     executions = rollout.of_group(group.number)
     if group.state is GroupState.RUNNING:
         return judge_counts(executions, rollout.plan.success).reason
-    metrics = judge_present_metrics(rollout, group, observations, now)
+    limits = judge_present_limits(rollout, group, observations, now)
     left_s = group.since + group.soak_s - now
     soaking = f"{left_s:.0f} s more of its soak; " if left_s > 0 else ""
-    return f"{soaking}{metrics.reason}"
+    return f"{soaking}{limits.reason}"

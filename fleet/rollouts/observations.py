@@ -58,7 +58,7 @@ class _Row(NamedTuple):
 def observe(session: Session, rollout: Rollout, now: float) -> Observations:
     """Everything `decisions.decide` may know of `rollout` at Unix second `now`.
 
-    Reads only. Health is looked at while the rollout may judge by it, and not for plans without metrics: ten thousand
+    Reads only. Health is looked at while the rollout may judge by it, and not for plans without limits: ten thousand
     devices send a lot of it.
 
     Args:
@@ -94,9 +94,7 @@ def observe(session: Session, rollout: Rollout, now: float) -> Observations:
         returnable = next((known for known in (release, desired) if known in stored), None)
         running[DeviceId(device)] = Running(release=release, returnable=returnable, at=health_at or 0.0)
     reports, commits = _read_reports(session, rollout, blind)
-    judges = rollout.state in {RolloutState.READY, RolloutState.RUNNING} and bool(
-        rollout.plan.success.metrics
-    )
+    judges = rollout.state in {RolloutState.READY, RolloutState.RUNNING} and bool(rollout.plan.limits)
     return Observations(
         reports=reports,
         running=running,

@@ -7,9 +7,10 @@ reason beside it; unknown fields are refused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -20,14 +21,14 @@ from protocol.messages.kinds import InstallStatus
 from protocol.names import FamilyName, split_release_id
 
 __all__ = [
+    "DEFAULT_GROUPS",
     "EXAMPLE_PLAN",
-    "FLOORS",
     "MAXIMUM_GROUPS",
     "AbortAction",
     "AbortRule",
     "GroupPlan",
-    "Metric",
-    "MetricGate",
+    "Limit",
+    "LimitMetric",
     "RolloutPlan",
     "SuccessCriteria",
 ]
@@ -43,22 +44,17 @@ EXAMPLE_PLAN: Final[dict[str, Any]] = {
     "groups": [
         {"name": "canary", "percentage": 5, "soak_s": 3600},
         {"percentage": 25, "soak_s": 3600},
-        {"percentage": 100},
+        {"percentage": 100, "soak_s": 3600},
     ],
-    "success": {
-        "threshold_pct": 95,
-        "min_devices": 1,
-        "metrics": [
-            {"name": "inference_p99_us", "op": "<=", "vs": "control", "ratio": 1.5},
-            {"name": "anomaly_rate", "op": "<=", "value": 0.2},
-        ],
-    },
+    "success": {"threshold_pct": 95, "min_devices": 1},
+    "gates": {"metrics": ["latency_p99", "anomaly_rate", "sight", "restarts"], "on_not_seen": "pause"},
+    "limits": [{"metric": "anomaly_rate", "op": "<=", "value": 0.2}],
     "abort": [{"failure_type": "FAILED", "min_executed": 5, "threshold_pct": 10, "action": "rollback"}],
 }
 
 
-class Metric(StrEnum):
-    """What devices report that a group can be judged by; for all three, less is better."""
+class LimitMetric(StrEnum):
+    """What a limit may be set to, as devices report it; for all three, less is better."""
 
     ANOMALY_RATE = "anomaly_rate"  # windows over threshold ÷ judged windows
     INFERENCE_P99_US = "inference_p99_us"
@@ -73,14 +69,6 @@ class AbortAction(StrEnum):
     CANCEL = "cancel"
 
 
-FLOORS: Final[dict[Metric, float]] = {
-    Metric.ANOMALY_RATE: 0.02,  # one window in fifty is within what a healthy machine shows by chance
-    Metric.INFERENCE_P99_US: 200.0,  # scheduling jitter of a small board, far below any window's length
-    Metric.DRIFT_SCORE: 0.5,  # half-way to what a detector calls drift
-}
-"""Below this a figure is never worse than the control, whatever the ratio: 2 × almost nothing is almost nothing."""
-
-
 class GroupPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One group: everyone up to `percentage` of the targeted devices who is in no earlier group."""
 
@@ -89,46 +77,42 @@ class GroupPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     soak_s: Seconds = 0.0
 
 
-class MetricGate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One condition on what the model does: `name` `op` `value`, or `name` `op` `ratio` × control.
+DEFAULT_GROUPS: Final = (
+    GroupPlan(name="canary", percentage=5, soak_s=3600),
+    GroupPlan(percentage=25, soak_s=3600),
+    GroupPlan(percentage=100, soak_s=3600),
+)
+"""An hour each: what harmless releases need to be seen as such (docs/gates.md)."""
 
-    `floor` applies to a comparison with the control alone; None takes the metric's own (`FLOORS`).
+
+class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`metric` `op` `value`, which every device that runs the release must hold; one that was beyond it before, to its own past.
+
+    Of one device and one message after another: how often a good release is stopped by it, nobody can say. `RolloutPlan.gates` can.
     """
 
-    name: Metric
-    op: Literal["<", "<="] = "<="
-    value: Annotated[float, Meta(ge=0)] | None = None
-    vs: Literal["control"] | None = None
-    ratio: Annotated[float, Meta(gt=0)] | None = None
-    floor: Annotated[float, Meta(ge=0)] | None = None
+    GONE: ClassVar[Mapping[str, str]] = {"name": "metric names what is limited"}
 
-    def __post_init__(self) -> None:
-        """Raises ValueError where the condition is not one comparison."""
-        if (self.value is None) == (self.vs is None):
-            raise ValueError(f'metric {self.name}: give either "value" or "vs": "control" with "ratio"')
-        if (self.vs is None) != (self.ratio is None):
-            raise ValueError(f'metric {self.name}: "vs": "control" and "ratio" belong together')
-        if self.floor is not None and self.vs is None:
-            raise ValueError(f'metric {self.name}: "floor" only applies with "vs": "control"')
+    metric: LimitMetric
+    op: Literal["<", "<="] = "<="
+    value: Annotated[float, Meta(ge=0)]
 
     @property
     def text(self) -> str:
-        """The condition as a person would write it."""
-        if self.value is not None:
-            return f"{self.name} {self.op} {self.value:g}"
-        return f"{self.name} {self.op} {self.ratio:g} × control"
-
-    def control_floor(self) -> float:
-        """The limit below which no comparison with the control fails, in the metric's unit."""
-        return FLOORS[self.name] if self.floor is None else self.floor
+        """The limit as a person would write it."""
+        return f"{self.metric} {self.op} {self.value:g}"
 
 
 class SuccessCriteria(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a group has succeeded: enough devices installed it, and after the soak every metric holds."""
+    """When a group has the release: enough devices installed it. And from how much health on a limit judges a device."""
+
+    GONE: ClassVar[Mapping[str, str]] = {
+        "metrics": "a value that no device may pass goes to limits = [{metric, op, value}]; a comparison with devices"
+        " without the release is what gates does, and is on unless gates is null"
+    }
 
     threshold_pct: Percentage = 95.0
     min_devices: Annotated[int, Meta(ge=1)] = 1  # capped at the group's size: a canary of one can pass
-    metrics: Annotated[tuple[MetricGate, ...], Meta(max_length=20)] = ()
     min_reports: Annotated[int, Meta(ge=1)] = 2  # one message may be an accident of timing
     min_windows: Annotated[int, Meta(ge=1)] = 10  # judged ones; below this a rate is mostly chance
     confidence: Annotated[float, Meta(ge=0.5, lt=1)] = 0.95  # one-sided, for rates
@@ -151,11 +135,12 @@ class RolloutPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     target_query: Annotated[str, Meta(max_length=2000)] = ""  # everyone of the release's family
     dynamic: Literal[False] = False  # devices that enrol later are not added
     require_approval: bool = False
-    groups: Annotated[tuple[GroupPlan, ...], Meta(min_length=1, max_length=MAXIMUM_GROUPS)]
+    groups: Annotated[tuple[GroupPlan, ...], Meta(min_length=1, max_length=MAXIMUM_GROUPS)] = DEFAULT_GROUPS
     success: SuccessCriteria = SuccessCriteria()
     abort: Annotated[tuple[AbortRule, ...], Meta(max_length=20)] = ()
     rollback_to: Annotated[str, Meta(max_length=80)] | None = None  # None: what each device ran before
-    gates: GatePlan | None = None
+    gates: GatePlan | None = GatePlan()  # None: nothing compares the devices with those that do not have it
+    limits: Annotated[tuple[Limit, ...], Meta(max_length=20)] = ()
     rate: Rate = Rate()
     schedule: Schedule = Schedule()
     timeout: Timeouts = Timeouts()

@@ -117,6 +117,7 @@ class HealthRecord(Received, Base):
     """A health message: the figures that rollouts judge as columns, the whole payload beside them.
 
     `state` and `interval_judged` are None where they were not told: before revision 0003, or by an older agent.
+    `interval_s`, `memory_pss_bytes` and `sight` are None in messages from before revision 0016, `sight` also where a device had none.
     """
 
     __tablename__ = "health_reports"
@@ -129,6 +130,9 @@ class HealthRecord(Received, Base):
     interval_windows: Mapped[int] = mapped_column(BigInteger)
     interval_judged: Mapped[int | None] = mapped_column(BigInteger)
     state: Mapped[str | None] = mapped_column(String(32))
+    interval_s: Mapped[float | None]
+    memory_pss_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    sight: Mapped[float | None]
     payload: Mapped[dict[str, Any]]
 
 

@@ -13,7 +13,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.storage.base import Base
 
-__all__ = ["DesiredCounter", "RolloutExecution", "RolloutGroup", "RolloutRecord", "RolloutTransition"]
+__all__ = [
+    "DesiredCounter",
+    "RolloutExecution",
+    "RolloutGroup",
+    "RolloutLook",
+    "RolloutRecord",
+    "RolloutTransition",
+]
 
 
 class RolloutRecord(Base):
@@ -38,7 +45,7 @@ class RolloutRecord(Base):
 
 
 class RolloutGroup(Base):
-    """One group of a rollout, numbered from 0 in the order in which they run."""
+    """One group of a rollout, numbered from 0 in the order in which they run; `looks` were taken by its gates."""
 
     __tablename__ = "rollout_groups"
 
@@ -49,6 +56,19 @@ class RolloutGroup(Base):
     state: Mapped[str] = mapped_column(String(16))
     since: Mapped[float]
     reason: Mapped[str]
+    looks: Mapped[int] = mapped_column(default=0)
+
+
+class RolloutLook(Base):
+    """What the gates saw at look `number` (from 1) of a group; `answer` is a `fleet.gates.answers.LookAnswer`."""
+
+    __tablename__ = "rollout_looks"
+
+    rollout: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
+    group: Mapped[int] = mapped_column("group_number", primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[float]
+    answer: Mapped[dict[str, Any]]
 
 
 class RolloutExecution(Base):

@@ -8,6 +8,7 @@ from sqlalchemy import MetaData
 
 from fleet.storage import (
     access_tables,
+    block_tables,
     boot_tables,
     command_tables,
     dead_letter_tables,
@@ -23,6 +24,7 @@ __all__ = ["METADATA"]
 
 _MODULES: Final = (
     access_tables,
+    block_tables,
     boot_tables,
     command_tables,
     dead_letter_tables,

@@ -188,7 +188,7 @@ class SoakWorld:
             {"name": "all", "percentage": 100, "soak_s": 0},
         ]
         body = {"name": release, "release": release, "target_query": f"family=={FAMILY}", "groups": groups}
-        body["success"] = {"threshold_pct": 100}
+        body |= {"success": {"threshold_pct": 100}, "gates": None}
         made = self.fleet.post("/v1/rollouts", body=body, tries=tries)
         self.rollout = str(made["id"])
         self.fleet.post(f"/v1/rollouts/{self.rollout}:start", tries=tries)

@@ -34,6 +34,7 @@ def make_rollout(devices: int = 4, **changes: Any) -> Rollout:
         "name": "r",
         "release": "pump/2",
         "groups": [{"percentage": 25, "soak_s": 10}, {"percentage": 100}],
+        "gates": None,
     }
     plan = msgspec.convert(body | changes, RolloutPlan)
     names = [DeviceId(f"d{number}") for number in range(devices)]

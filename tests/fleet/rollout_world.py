@@ -31,7 +31,9 @@ PLAN: dict[str, Any] = {
     "name": "pump v2",
     "release": "pump/2",
     "groups": [{"name": "canary", "percentage": 10, "soak_s": 10}, {"percentage": 50}, {"percentage": 100}],
-    "success": {"threshold_pct": 100, "metrics": [{"name": "anomaly_rate", "op": "<=", "value": 0.3}]},
+    "success": {"threshold_pct": 100},
+    "limits": [{"metric": "anomaly_rate", "op": "<=", "value": 0.3}],
+    "gates": None,
 }
 
 

@@ -14,6 +14,7 @@ from fleet.device_commands import words_for
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import _config, open_storage
+from fleet.rollouts.store import find_rollout
 from fleet.storage.base import Database, open_database
 from fleet.storage.command_tables import CommandRecord
 from fleet.storage.device_tables import Device
@@ -22,6 +23,20 @@ from fleet.storage.schema import METADATA
 from fleet.storage.verdict_tables import VerdictRecord
 from protocol.messages.kinds import AgentState
 from protocol.messages.payloads import Payload
+
+
+ROLLOUT = {
+    "id": "ro-1",
+    "name": "old",
+    "family": "motor",
+    "release": "motor/2",
+    "state": "RUNNING",
+    "since": NOW,
+    "created_at": NOW,
+    "created_by": "operator:ann",
+    "author": "ann",
+    "needs_approval": False,
+}
 
 
 def rows_before(database: Database) -> None:
@@ -124,6 +139,36 @@ def test_the_former_schema_with_rows_in_it_becomes_this_one(databases: Databases
             assert new.end is not None
             assert new.end.windows == 9
             assert session.scalar(text("SELECT COUNT(*) FROM anomalies")) == 2
+        database.close()
+
+
+def test_a_plan_with_metrics_of_success_is_one_with_limits_and_no_gates(databases: Databases) -> None:
+    asked = [
+        {"name": "anomaly_rate", "op": "<", "value": 0.2, "vs": None, "ratio": None, "floor": None},
+        {"name": "drift_score", "op": "<=", "value": None, "vs": "control", "ratio": 2.0, "floor": None},
+    ]
+    plan = {
+        "name": "old",
+        "release": "motor/2",
+        "groups": [{"percentage": 100, "soak_s": 60}],
+        "success": {"threshold_pct": 90, "metrics": asked},
+    }
+    with databases.fresh(is_migrated=False) as url:
+        former = open_database(url)
+        with former.write() as session:
+            command.upgrade(_config(session), "0015")
+            rollouts = table("rollouts", column("plan", JSON()), *map(column, ROLLOUT))
+            session.execute(rollouts.insert().values(plan=plan, **ROLLOUT))
+        former.close()
+        database = open_storage(url)
+        with database.read() as session:
+            became = find_rollout(session, "ro-1")[0].plan
+        assert [(one.metric, one.op, one.value) for one in became.limits] == [("anomaly_rate", "<", 0.2)]
+        assert (became.gates, became.success.threshold_pct) == (None, 90)
+        with database.write() as session:
+            command.downgrade(_config(session), "0015")
+            (back,) = session.scalars(select(rollouts.c.plan))
+        assert back["success"]["metrics"] == [{"name": "anomaly_rate", "op": "<", "value": 0.2}]
         database.close()
 
 

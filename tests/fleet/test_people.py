@@ -20,7 +20,7 @@ from fleet.rollouts.verbs import Verb
 from fleet.settings import Settings
 from service.roles import Role
 
-WAITING = PLAN | {"require_approval": True, "groups": [{"percentage": 100}], "success": {}}
+WAITING = PLAN | {"require_approval": True, "groups": [{"percentage": 100}], "success": {}, "limits": []}
 TOKENS = {
     "ann": (Role.OPERATOR, {}),
     "ann-too": (Role.OPERATOR, {"person": "Ann"}),

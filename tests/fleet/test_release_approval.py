@@ -31,7 +31,7 @@ from protocol.identity import issue_token, public_key_pem
 from protocol.messages.payloads import DesiredState
 from service.roles import Caller, Role
 
-ALL_AT_ONCE = {"groups": [{"percentage": 100}], "success": {}}
+ALL_AT_ONCE = {"groups": [{"percentage": 100}], "success": {}, "limits": []}
 
 
 class Site:

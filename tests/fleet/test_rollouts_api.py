@@ -108,7 +108,7 @@ def test_what_a_run_learnt_waits_for_a_person_with_the_rollout_of_the_example(
 
 
 def test_the_engine_of_the_service_moves_a_rollout_on(api: TestClient, world: RolloutWorld) -> None:
-    plan = PLAN | {"groups": [{"percentage": 100}], "success": {}}
+    plan = PLAN | {"groups": [{"percentage": 100}], "success": {}, "limits": []}
     rollout = api.post("/v1/rollouts", json=plan).json()["id"]
     api.post(f"/v1/rollouts/{rollout}:start")
     world.install(world.devices)
@@ -148,12 +148,13 @@ def test_rollouts_are_listed_newest_first_in_pages(api: TestClient) -> None:
         ({"rollback_to": "fan/1"}, "rollback_to 'fan/1' is not of family 'pump'"),
         ({"target_quary": "x"}, "unknown key 'target_quary'; did you mean 'target_query'?"),
         ({"dynamic": True}, "dynamic = True is not valid"),
-        ({"success": {"metrics": [{"name": "temperature", "value": 1}]}}, "anomaly_rate"),
-        ({"success": {"metrics": [{"name": "drift_score"}]}}, 'give either "value" or "vs": "control"'),
-        ({"success": {"metrics": [{"name": "drift_score", "vs": "control"}]}}, "belong together"),
+        ({"limits": [{"metric": "temperature", "value": 1}]}, "anomaly_rate"),
+        ({"limits": [{"metric": "drift_score"}]}, "value"),
+        ({"success": {"metrics": []}}, "a comparison with devices without the release is what gates does"),
+        ({"limits": [{"name": "drift_score", "value": 1}]}, "metric names what is limited"),
         (
-            {"success": {"metrics": [{"name": "drift_score", "op": ">", "value": 1}]}},
-            "success.metrics[0].op = '>' is not valid: expected one of '<', '<='",
+            {"limits": [{"metric": "drift_score", "op": ">", "value": 1}]},
+            "limits[0].op = '>' is not valid: expected one of '<', '<='",
         ),
         (
             {"success": {"threshold_pct": 101}},

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from rollout_world import RolloutWorld
 
-from fleet.rollouts.gates import Outcome, judge_counts, judge_metrics
-from fleet.rollouts.plans import SuccessCriteria
+from fleet.rollouts.limits import Outcome, judge_counts, judge_limits
+from fleet.rollouts.plans import Limit, SuccessCriteria
 from fleet.rollouts.progress import Execution, Figures
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
@@ -17,7 +17,7 @@ from protocol.messages.kinds import AgentState, InstallStatus, InstallStep
 from protocol.names import DeviceId
 
 DAY_S = 86_400.0
-RATE = {"name": "anomaly_rate", "op": "<=", "value": 0.2}
+RATE = {"metric": "anomaly_rate", "op": "<=", "value": 0.2}
 
 
 def blind(world: RolloutWorld, device: str) -> None:
@@ -185,7 +185,7 @@ def test_rates_count_judged_windows_and_old_agents_are_believed_to_have_judged_a
     world: RolloutWorld,
 ) -> None:
     rollout = world.started(
-        success={"threshold_pct": 100, "min_windows": 10, "metrics": [{**RATE, "value": 0.3}]}
+        success={"threshold_pct": 100, "min_windows": 10}, limits=[{**RATE, "value": 0.3}]
     )
     first, second = took(world, rollout, 0)
     # 4 windows of 80 judged, all of them over: too few to say anything, though 80 windows came
@@ -200,6 +200,9 @@ def test_rates_count_judged_windows_and_old_agents_are_believed_to_have_judged_a
     assert world.view(other).state is RolloutState.READY
 
 
+LIMITS = [msgspec.convert(RATE, Limit)]
+
+
 def executions(*states: InstallStatus) -> list[Execution]:
     return [
         Execution(device=DeviceId(f"d{number}"), group=0, state=state, given_at=1.0, attempt=1)
@@ -208,7 +211,7 @@ def executions(*states: InstallStatus) -> list[Execution]:
 
 
 def criteria(**changes: Any) -> SuccessCriteria:
-    return msgspec.convert({"metrics": [RATE]} | changes, SuccessCriteria)
+    return msgspec.convert(changes, SuccessCriteria)
 
 
 @pytest.mark.parametrize(
@@ -232,24 +235,11 @@ def test_half_of_a_group_may_judge_nothing(blind_ones: str, overdue: bool, outco
     }[blind_ones]
     treated = executions(*[InstallStatus.SUCCEEDED] * 4)
     figures = {e.device: well if n < 2 else shown for n, e in enumerate(treated)}
-    assert judge_metrics(criteria(), treated, figures, {}, is_overdue=overdue).outcome is outcome
+    assert judge_limits(LIMITS, criteria(), treated, figures, is_overdue=overdue).outcome is outcome
     if blind_ones != "none":
         most = figures | {treated[1].device: shown}
         expected = Outcome.BLIND if outcome is Outcome.HOLDS else outcome
-        assert judge_metrics(criteria(), treated, most, {}, is_overdue=overdue).outcome is expected
-
-
-def test_a_blind_control_is_none() -> None:
-    gate = {"name": "inference_p99_us", "vs": "control", "ratio": 1.5}
-    slow = Figures(reports=5, windows=50, windows_over=0, inference_p99_us=900.0, drift_score=0.1)
-    control = Figures(
-        reports=5, windows=50, windows_over=0, inference_p99_us=1.0, drift_score=0.1, is_blind=True
-    )
-    treated = executions(InstallStatus.SUCCEEDED)
-    judgement = judge_metrics(
-        criteria(metrics=[gate]), treated, {treated[0].device: slow}, {DeviceId("c"): control}
-    )
-    assert judgement.outcome is Outcome.HOLDS
+        assert judge_limits(LIMITS, criteria(), treated, most, is_overdue=overdue).outcome is expected
 
 
 @pytest.mark.parametrize(

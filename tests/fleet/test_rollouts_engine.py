@@ -103,7 +103,7 @@ async def _run_until(engine: RolloutEngine, world: RolloutWorld, rollout: str, s
 
 
 def test_the_task_announces_at_its_start_and_moves_rollouts_on_when_woken(world: RolloutWorld) -> None:
-    rollout = world.started(groups=[{"percentage": 100}], success={})
+    rollout = world.started(groups=[{"percentage": 100}], success={}, limits=[])
     world.publisher.announced.clear()
     world.install(world.devices)
     engine = RolloutEngine(world.database, world.publisher, now=lambda: world.now, tick_s=3600.0)
@@ -116,8 +116,10 @@ def test_the_task_announces_at_its_start_and_moves_rollouts_on_when_woken(world:
 def test_a_broken_rollout_does_not_stop_the_others(
     world: RolloutWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = world.started(target_query="id=in=(d00,d01)", groups=[{"percentage": 100}], success={})
-    second = world.started(target_query="id=in=(d02,d03)", groups=[{"percentage": 100}], success={})
+    first = world.started(target_query="id=in=(d00,d01)", groups=[{"percentage": 100}], success={}, limits=[])
+    second = world.started(
+        target_query="id=in=(d02,d03)", groups=[{"percentage": 100}], success={}, limits=[]
+    )
     world.install(["d00", "d01", "d02", "d03"])
     advance = world.engine.advance
 

@@ -41,7 +41,8 @@ class AnyFleet(RuleBasedStateMachine):
             groups=[{"percentage": 10, "soak_s": 5}, {"percentage": 50}, {"percentage": 100, "soak_s": 5}],
             retry={"FAILED": retries, "TIMED_OUT": retries},
             abort=[{"min_executed": 2, "threshold_pct": 50, "action": action}] if action else [],
-            success={"threshold_pct": 60, "metrics": [{"name": "drift_score", "value": 1.0}]},
+            success={"threshold_pct": 60},
+            limits=[{"metric": "drift_score", "value": 1.0}],
             timeout={"queued_s": 50, "in_progress_s": 30, "step_s": 20, "health_s": 20, "rollback_s": 40},
         )
         self.world = World(rollout)

@@ -44,7 +44,7 @@ def test_the_patience_that_nobody_set_is_a_day_an_hour_ten_minutes_and_a_quarter
         queued_s=86_400.0, in_progress_s=3_600.0, step_s=600.0, health_s=900.0, rollback_s=600.0
     )
     assert SuccessCriteria() == SuccessCriteria(
-        threshold_pct=95.0, min_devices=1, metrics=(), min_reports=2, min_windows=10, confidence=0.95
+        threshold_pct=95.0, min_devices=1, min_reports=2, min_windows=10, confidence=0.95
     )
     plan = make_rollout().plan
     assert [plan.retries(state) for state in (S.FAILED, S.TIMED_OUT, S.REJECTED)] == [0, 0, 0]
@@ -94,10 +94,10 @@ def test_an_installation_times_out_as_a_whole_and_by_its_silence() -> None:
 
 
 def test_a_group_soaks_for_its_time_and_waits_for_health_so_long_after_it() -> None:
-    gate = {"metrics": [{"name": "drift_score", "value": 1.0}]}
+    limits = [{"metric": "drift_score", "value": 1.0}]
     soak = [{"percentage": 100, "soak_s": 10}]
     well = Figures(reports=5, windows=50, windows_over=0, inference_p99_us=10.0, drift_score=0.1)
-    world, devices = started(2, groups=soak, success=gate)
+    world, devices = started(2, groups=soak, limits=limits)
     for device in devices:
         world.report(device, S.SUCCEEDED)
     world.tick()
@@ -111,7 +111,7 @@ def test_a_group_soaks_for_its_time_and_waits_for_health_so_long_after_it() -> N
     assert world.rollout.groups[0].reason.startswith(
         "20 s after the soak, 2 of 2 devices have not shown enough"
     )
-    world, devices = started(2, groups=soak, success=gate)
+    world, devices = started(2, groups=soak, limits=limits)
     for device in devices:
         world.report(device, S.SUCCEEDED)
     world.observations = replace(world.observations, figures={DeviceId(d): well for d in devices})

@@ -298,7 +298,7 @@ def test_a_device_that_never_left_its_release_confirms_by_its_health(world: Roll
 
 
 def test_a_straggler_may_still_finish_after_the_rollout_completed(world: RolloutWorld) -> None:
-    rollout = world.started(groups=[{"percentage": 100}], success={"threshold_pct": 50, "metrics": []})
+    rollout = world.started(groups=[{"percentage": 100}], success={"threshold_pct": 50}, limits=[])
     world.install(world.devices[:6])
     world.tick(0.25)
     assert world.view(rollout).state is RolloutState.COMPLETED

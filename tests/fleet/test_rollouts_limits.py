@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.rollouts.gates import (
+from fleet.rollouts.limits import (
     TOLERANCE,
     Outcome,
     aborting_rule,
     judge_counts,
-    judge_metrics,
+    judge_limits,
     wilson_lower_bound,
 )
-from fleet.rollouts.plans import FLOORS, AbortRule, Metric, SuccessCriteria
+from fleet.rollouts.plans import AbortRule, Limit, SuccessCriteria
 from fleet.rollouts.progress import Execution, Figures
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
@@ -40,8 +40,8 @@ def figures(rate: float = 0.0, *, windows: int = 100, p99: float = 100.0, drift:
     )
 
 
-def criteria(*metrics: dict[str, Any], **changes: Any) -> SuccessCriteria:
-    return msgspec.convert({"metrics": list(metrics)} | changes, SuccessCriteria)
+def criteria(**changes: Any) -> SuccessCriteria:
+    return msgspec.convert(changes, SuccessCriteria)
 
 
 @pytest.mark.parametrize(
@@ -69,90 +69,56 @@ def test_counts(states: list[InstallStatus], threshold: float, minimum: int, out
 
 
 def judge(
-    rule: SuccessCriteria,
-    after: dict[str, Figures],
-    recent: dict[str, Figures] | None = None,
-    before: Figures | None = None,
+    limits: list[dict[str, Any]], after: dict[str, Figures], before: Figures | None = None, **rule: Any
 ) -> tuple[Outcome, str]:
     treated = executions(*[S.SUCCEEDED] * len(after), before=before)
-    judgement = judge_metrics(
-        rule,
+    judgement = judge_limits(
+        msgspec.convert(limits, list[Limit]),
+        criteria(**rule),
         treated,
         {DeviceId(d): f for d, f in after.items()},
-        {DeviceId(d): f for d, f in (recent or {}).items()},
     )
     return judgement.outcome, judgement.reason
 
 
-RATE = {"name": "anomaly_rate", "op": "<=", "value": 0.2}
+RATE = {"metric": "anomaly_rate", "op": "<=", "value": 0.2}
 
 
 def test_one_alarming_device_is_not_hidden_by_well_ones() -> None:
-    outcome, reason = judge(criteria(RATE), {"d0": figures(0.0), "d1": figures(0.0), "d2": figures(0.9)})
+    outcome, reason = judge([RATE], {"d0": figures(0.0), "d1": figures(0.0), "d2": figures(0.9)})
     assert outcome is Outcome.FAILS
     assert reason == "anomaly_rate <= 0.2 fails on d2: 0.9 against 0.2"
 
 
 def test_a_rate_that_chance_explains_does_not_fail() -> None:
-    assert judge(criteria(RATE), {"d0": figures(0.3, windows=10)})[0] is Outcome.HOLDS
-    assert judge(criteria(RATE), {"d0": figures(0.3, windows=1000)})[0] is Outcome.FAILS
+    assert judge([RATE], {"d0": figures(0.3, windows=10)})[0] is Outcome.HOLDS
+    assert judge([RATE], {"d0": figures(0.3, windows=1000)})[0] is Outcome.FAILS
 
 
 def test_a_machine_that_was_broken_before_does_not_condemn_the_release() -> None:
     broken = figures(0.6)
-    assert judge(criteria(RATE), {"d0": figures(0.65)}, before=broken)[0] is Outcome.HOLDS
-    outcome, reason = judge(criteria(RATE), {"d0": figures(1.0)}, before=broken)
+    assert judge([RATE], {"d0": figures(0.65)}, before=broken)[0] is Outcome.HOLDS
+    outcome, reason = judge([RATE], {"d0": figures(1.0)}, before=broken)
     assert outcome is Outcome.FAILS
     assert "its own 0.6 before" in reason
-    assert judge(criteria(RATE), {"d0": figures(1.0)}, before=figures(0.9))[0] is Outcome.FAILS
+    assert judge([RATE], {"d0": figures(1.0)}, before=figures(0.9))[0] is Outcome.FAILS
 
 
 @pytest.mark.parametrize(("windows", "reports"), [(9, 5), (0, 5)])
 def test_too_few_windows_are_no_evidence(windows: int, reports: int) -> None:
-    assert judge(criteria(RATE), {"d0": figures(1.0, windows=windows)})[0] is Outcome.UNDECIDED
+    assert judge([RATE], {"d0": figures(1.0, windows=windows)})[0] is Outcome.UNDECIDED
 
 
 def test_too_few_reports_are_no_evidence() -> None:
-    outcome, reason = judge(criteria(RATE, min_reports=6), {"d0": figures(0.0)})
+    outcome, reason = judge([RATE], {"d0": figures(0.0)}, min_reports=6)
     assert outcome is Outcome.UNDECIDED
     assert reason == "1 of 1 devices have not shown enough health on the release yet (d0)"
 
 
-def test_the_control_are_devices_without_the_release() -> None:
-    gate = {"name": "inference_p99_us", "vs": "control", "ratio": 1.5}
-    control = {"c0": figures(p99=900.0), "c1": figures(p99=1100.0)}
-    assert judge(criteria(gate), {"d0": figures(p99=1400.0)}, control)[0] is Outcome.HOLDS
-    outcome, reason = judge(criteria(gate), {"d0": figures(p99=1400.0), "d1": figures(p99=1800.0)}, control)
-    assert outcome is Outcome.FAILS
-    assert reason == (
-        "inference_p99_us <= 1.5 × control fails: mean of 2 devices 1.6e+03 against 1.5e+03"
-        " (2 devices without the release: 1e+03)"
-    )
-
-
-def test_without_a_control_the_groups_own_past_is_the_control() -> None:
-    gate = {"name": "drift_score", "vs": "control", "ratio": 2}
-    outcome, reason = judge(criteria(gate), {"d0": figures(drift=3.0)}, before=figures(drift=1.0))
-    assert outcome is Outcome.FAILS
-    assert "(1 same devices before: 1)" in reason
-
-
-def test_a_fleets_first_release_has_nothing_to_be_compared_with() -> None:
-    gate = {"name": "anomaly_rate", "vs": "control", "ratio": 1.5}
-    assert judge(criteria(gate), {"d0": figures(0.9)})[0] is Outcome.HOLDS
-
-
-def test_twice_almost_nothing_is_almost_nothing() -> None:
-    gate: dict[str, Any] = {"name": "inference_p99_us", "vs": "control", "ratio": 2}
-    quick = {"c0": figures(p99=10.0)}
-    assert judge(criteria(gate), {"d0": figures(p99=150.0)}, quick)[0] is Outcome.HOLDS
-    assert judge(criteria(gate | {"floor": 100}), {"d0": figures(p99=150.0)}, quick)[0] is Outcome.FAILS
-
-
 def test_strictly_less_is_stricter() -> None:
-    gate = {"name": "drift_score", "value": 1.0}
-    assert judge(criteria(gate | {"op": "<="}), {"d0": figures(drift=1.0)})[0] is Outcome.HOLDS
-    assert judge(criteria(gate | {"op": "<"}), {"d0": figures(drift=1.0)})[0] is Outcome.FAILS
+    limit = {"metric": "drift_score", "value": 1.0}
+    assert judge([limit | {"op": "<="}], {"d0": figures(drift=1.0)})[0] is Outcome.HOLDS
+    assert judge([limit | {"op": "<"}], {"d0": figures(drift=1.0)})[0] is Outcome.FAILS
 
 
 @pytest.mark.parametrize(
@@ -241,32 +207,32 @@ def test_two_reports_and_ten_windows_are_enough_evidence_and_fewer_are_none() ->
         shown = Figures(
             reports=reports, windows=windows, windows_over=0, inference_p99_us=1.0, drift_score=9.0
         )
-        return judge(criteria({"name": "drift_score", "value": 1.0}), {"d0": shown})[0]
+        return judge([{"metric": "drift_score", "value": 1.0}], {"d0": shown})[0]
 
     assert outcome(2, 10) is Outcome.FAILS
     assert outcome(1, 10) is outcome(2, 9) is Outcome.UNDECIDED
 
 
 def test_the_share_that_may_fail_may_also_be_silent_and_three_of_them_are_named() -> None:
-    rule = criteria({"name": "drift_score", "value": 1.0}, threshold_pct=60)
+    limits = [{"metric": "drift_score", "value": 1.0}]
     silent = figures(windows=0)
     shown = {f"d{n}": figures() if n < 3 else silent for n in range(5)}
-    assert judge(rule, shown) == (Outcome.HOLDS, "drift_score <= 1")
-    outcome, reason = judge(rule, shown | {"d2": silent})
+    assert judge(limits, shown, threshold_pct=60) == (Outcome.HOLDS, "drift_score <= 1")
+    outcome, reason = judge(limits, shown | {"d2": silent}, threshold_pct=60)
     assert outcome is Outcome.UNDECIDED
     assert reason == "3 of 5 devices have not shown enough health on the release yet (d2, d3, d4)"
-    assert judge(rule, shown | {"d2": silent, "d1": silent})[1].endswith("(d1, d2, d3, …)")
-    assert judge(criteria(threshold_pct=60), {"d0": silent}) == (Outcome.HOLDS, "no metric is asked for")
-
-
-def test_the_first_gate_that_fails_decides_and_all_that_hold_are_named() -> None:
-    drift, slow = {"name": "drift_score", "value": 1.0}, {"name": "inference_p99_us", "value": 50.0}
-    shown = {"d0": figures(p99=100.0, drift=2.0)}
-    assert judge(criteria(drift, slow), shown)[1].startswith("drift_score <= 1 fails on d0: 2 against 1")
-    assert judge(criteria(slow, drift), shown)[1].startswith(
-        "inference_p99_us <= 50 fails on d0: 100 against 50"
+    assert judge(limits, shown | {"d2": silent, "d1": silent}, threshold_pct=60)[1].endswith(
+        "(d1, d2, d3, …)"
     )
-    assert judge(criteria(drift, slow), {"d0": figures(p99=50.0, drift=1.0)}) == (
+    assert judge([], {"d0": silent}) == (Outcome.HOLDS, "no limit is set")
+
+
+def test_the_first_limit_that_fails_decides_and_all_that_hold_are_named() -> None:
+    drift, slow = {"metric": "drift_score", "value": 1.0}, {"metric": "inference_p99_us", "value": 50.0}
+    shown = {"d0": figures(p99=100.0, drift=2.0)}
+    assert judge([drift, slow], shown)[1].startswith("drift_score <= 1 fails on d0: 2 against 1")
+    assert judge([slow, drift], shown)[1].startswith("inference_p99_us <= 50 fails on d0: 100 against 50")
+    assert judge([drift, slow], {"d0": figures(p99=50.0, drift=1.0)}) == (
         Outcome.HOLDS,
         "drift_score <= 1, inference_p99_us <= 50",
     )
@@ -286,74 +252,27 @@ def test_a_device_that_was_beyond_the_value_may_get_a_quarter_worse(
     before: float, after: float, outcome: Outcome
 ) -> None:
     assert TOLERANCE == 1.25
-    rule = criteria({"name": "drift_score", "value": 1.0})
-    assert judge(rule, {"d0": figures(drift=after)}, before=figures(drift=before))[0] is outcome
+    limits = [{"metric": "drift_score", "value": 1.0}]
+    assert judge(limits, {"d0": figures(drift=after)}, before=figures(drift=before))[0] is outcome
     no_evidence = figures(windows=0, drift=before)
-    assert (judge(rule, {"d0": figures(drift=after)}, before=no_evidence)[0] is Outcome.HOLDS) is (
+    assert (judge(limits, {"d0": figures(drift=after)}, before=no_evidence)[0] is Outcome.HOLDS) is (
         after <= 1.0
     )
 
 
 def test_a_rate_is_allowed_half_the_way_to_one_where_a_quarter_more_would_pass_it() -> None:
     # Before, 0.8: a quarter more is 1.0, half-way to 1 is 0.9.
-    outcome, reason = judge(criteria(RATE), {"d0": figures(1.0)}, before=figures(0.8))
+    outcome, reason = judge([RATE], {"d0": figures(1.0)}, before=figures(0.8))
     assert (outcome, "1 against 0.9 (its own 0.8 before, and tolerance)" in reason) == (Outcome.FAILS, True)
-    assert judge(criteria(RATE), {"d0": figures(0.9)}, before=figures(0.8))[0] is Outcome.HOLDS
+    assert judge([RATE], {"d0": figures(0.9)}, before=figures(0.8))[0] is Outcome.HOLDS
     # Before, 0.4: a quarter more is 0.5, and half-way to 1 would be 0.7.
-    assert "against 0.5 " in judge(criteria(RATE), {"d0": figures(0.9)}, before=figures(0.4))[1]
+    assert "against 0.5 " in judge([RATE], {"d0": figures(0.9)}, before=figures(0.4))[1]
 
 
-def test_a_comparison_with_the_control_weighs_devices_alike_and_windows_too() -> None:
-    gate = {"name": "anomaly_rate", "vs": "control", "ratio": 2.0}
-    control = {"c0": figures(0.1), "c1": figures(0.3)}  # on average 0.2, so 0.4 is the limit
-    assert judge(criteria(gate), {"d0": figures(0.38), "d1": figures(0.42)}, control)[0] is Outcome.HOLDS
-    outcome, reason = judge(criteria(gate), {"d0": figures(0.6), "d1": figures(0.6)}, control)
-    assert outcome is Outcome.FAILS
-    assert "mean of 2 devices 0.6 against 0.4 (2 devices without the release: 0.2)" in reason
-    many = figures(0.9, windows=900)  # nine tenths of the windows of both
-    assert "mean of 2 devices 0.81 " in judge(criteria(gate), {"d0": figures(0.0), "d1": many}, control)[1]
-
-
-def test_a_control_that_has_shown_nothing_is_none() -> None:
-    gate = {"name": "drift_score", "vs": "control", "ratio": 2.0}
-    silent = {"c0": figures(windows=0, drift=0.1)}
-    outcome, reason = judge(criteria(gate), {"d0": figures(drift=3.0)}, silent)
-    assert outcome is Outcome.HOLDS
-    assert (
-        judge(criteria(gate), {"d0": figures(drift=3.0)}, silent, before=figures(drift=1.0))[0]
-        is Outcome.FAILS
-    )
-    assert reason == "drift_score <= 2 × control"
-
-
-@pytest.mark.parametrize(
-    ("gate", "harmless"),
-    [
-        ({"name": "anomaly_rate"}, figures(0.02, windows=10**6)),
-        ({"name": "inference_p99_us"}, figures(p99=200.0)),
-        ({"name": "drift_score"}, figures(drift=0.5)),
-    ],
-)
-def test_below_its_floor_a_figure_is_never_worse_than_the_control(
-    gate: dict[str, Any], harmless: Figures
-) -> None:
-    rule = criteria(gate | {"vs": "control", "ratio": 2.0})
-    control = {"c0": figures(0.0, p99=0.001, drift=0.001)}
-    assert judge(rule, {"d0": harmless}, control)[0] is Outcome.HOLDS
-    beyond = replace(
-        harmless,
-        windows_over=harmless.windows_over * 1.05,
-        inference_p99_us=harmless.inference_p99_us + 1,
-        drift_score=harmless.drift_score + 0.01,
-    )
-    assert judge(rule, {"d0": beyond}, control)[0] is Outcome.FAILS
-    assert FLOORS == {Metric.ANOMALY_RATE: 0.02, Metric.INFERENCE_P99_US: 200.0, Metric.DRIFT_SCORE: 0.5}
-
-
-def test_a_strict_gate_of_zero_is_held_by_zero() -> None:
-    rule = criteria({"name": "drift_score", "op": "<", "value": 0.0})
-    assert judge(rule, {"d0": figures(drift=0.0)})[0] is Outcome.HOLDS
-    assert judge(rule, {"d0": figures(drift=0.001)})[0] is Outcome.FAILS
+def test_a_strict_limit_of_zero_is_held_by_zero() -> None:
+    limits = [{"metric": "drift_score", "op": "<", "value": 0.0}]
+    assert judge(limits, {"d0": figures(drift=0.0)})[0] is Outcome.HOLDS
+    assert judge(limits, {"d0": figures(drift=0.001)})[0] is Outcome.FAILS
 
 
 def test_an_abort_rule_strikes_from_its_share_on_and_counts_only_what_was_given_and_has_ended() -> None:

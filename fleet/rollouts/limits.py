@@ -1,21 +1,19 @@
-"""Whether a group has succeeded, and whether the release does harm: counts, metrics, abort rules.
+"""Whether a group has succeeded, and what stops it at once: counts, limits, abort rules.
 
 Pure functions of plan, executions and figures. Each answer carries its reason in words, with the device or the
-figure that decided, because that is what the timeline shows. Three choices:
+figure that decided, because that is what the timeline shows. Two choices:
 
-* A gate on a `value` is judged on every device by itself: the mean of a hundred well machines hides one that
-  alarms without end. Health is differential: a device that was beyond the value before it got the release is held
-  to what it showed then (with `TOLERANCE`), so a machine that is really broken does not condemn a release.
-* A gate against the `control` is judged on the mean of the group: single machines differ more than releases do.
-  The control is the devices not given the release yet, as they are now, so weather that hits all hits both arms;
-  in the last group, where none is left, it is the group's own figures from before.
+* A limit is judged on every device by itself: the mean of a hundred well machines hides one that alarms without end.
+  Health is differential: a device that was beyond the limit before it got the release is held to what it showed then
+  (with `TOLERANCE`), so a machine that is really broken does not condemn a release.
 * A device that speaks but judges nothing is no evidence, for the release or against it: a dead sensor is not the
   release's doing. It differs from one that is silent. Nor does it let a release pass: where more than half of a group
   judges nothing, the group waits for a person, for a release that blinds its devices would look just so.
 
 Rates fail only when chance does not explain them: the lower Wilson bound of the rate is beyond the limit
-(E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927). So a gate can
-be asked continuously, from the first windows on, without stopping a good release for one bad minute.
+(E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927). That holds of one
+device at one moment; a limit is asked of all, again and again, so how often it stops a good release is not known. What
+can be guaranteed of that, `fleet.gates` guarantees.
 """
 
 from __future__ import annotations
@@ -24,10 +22,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import NormalDist, fmean
+from statistics import NormalDist
 from typing import Final
 
-from fleet.rollouts.plans import AbortRule, Metric, MetricGate, SuccessCriteria
+from fleet.rollouts.plans import AbortRule, Limit, LimitMetric, SuccessCriteria
 from fleet.rollouts.progress import Execution, Figures
 from fleet.rollouts.states import EXECUTED, FAILURES
 from protocol.messages.kinds import InstallStatus
@@ -39,8 +37,8 @@ __all__ = [
     "Outcome",
     "aborting_rule",
     "judge_counts",
-    "judge_metric",
-    "judge_metrics",
+    "judge_limit",
+    "judge_limits",
     "wilson_lower_bound",
 ]
 
@@ -106,24 +104,24 @@ def _share(percentage: float, count: int) -> int:
     return math.ceil(count * percentage / 100 - 1e-9)
 
 
-def judge_metrics(
+def judge_limits(
+    limits: Sequence[Limit],
     criteria: SuccessCriteria,
     treated: Sequence[Execution],
     figures: Mapping[DeviceId, Figures],
-    recent: Mapping[DeviceId, Figures],
     *,
     is_overdue: bool = False,
 ) -> Judgement:
-    """All metric gates over the devices of a group that committed the release.
+    """All limits over the devices of a group that committed the release.
 
-    The first gate that fails decides. Holds only when none fails, every device that can judge (but the share that
+    The first limit that fails decides. Holds only when none fails, every device that can judge (but the share that
     `threshold_pct` forgives) has shown enough, and at least half of the group can judge.
 
     Args:
-        criteria: the gates, and how much a device must have shown to be judged.
+        limits: the plan's.
+        criteria: how much a device must have shown to be judged.
         treated: executions that committed the release.
         figures: what those devices showed since, on the release.
-        recent: what devices show that were not given the release yet: the control.
         is_overdue: whether a device that has judged no window is not waited for any longer; one that says that it is
             blind never is.
 
@@ -131,10 +129,10 @@ def judge_metrics(
         UNDECIDED where health is missing of devices that should have sent it, BLIND where more than half of the group
         has nothing to judge.
     """
-    if not criteria.metrics:
-        return Judgement(outcome=Outcome.HOLDS, reason="no metric is asked for")
-    for gate in criteria.metrics:
-        judgement = judge_metric(gate, criteria, treated, figures, recent)
+    if not limits:
+        return Judgement(outcome=Outcome.HOLDS, reason="no limit is set")
+    for limit in limits:
+        judgement = judge_limit(limit, criteria, treated, figures)
         if judgement.outcome is Outcome.FAILS:
             return judgement
     blind = sorted(e.device for e in treated if _sees_nothing(figures.get(e.device), is_overdue=is_overdue))
@@ -151,7 +149,7 @@ def judge_metrics(
             reason=f"{len(blind)} of {len(treated)} devices judge no window ({_name(blind)}), so nothing is known of the"
             " release: mend their sensors, or decide without them (trigger-next-group, cancel, rollback)",
         )
-    held = ", ".join(gate.text for gate in criteria.metrics)
+    held = ", ".join(limit.text for limit in limits)
     unseen = f"; {len(blind)} judge no window and are left out ({_name(blind)})" if blind else ""
     return Judgement(outcome=Outcome.HOLDS, reason=f"{held}{unseen}")
 
@@ -164,88 +162,36 @@ def _name(devices: Sequence[DeviceId]) -> str:
     return ", ".join(devices[:3]) + (", …" if len(devices) > 3 else "")
 
 
-def judge_metric(
-    gate: MetricGate,
-    criteria: SuccessCriteria,
-    treated: Sequence[Execution],
-    figures: Mapping[DeviceId, Figures],
-    recent: Mapping[DeviceId, Figures],
+def judge_limit(
+    limit: Limit, criteria: SuccessCriteria, treated: Sequence[Execution], figures: Mapping[DeviceId, Figures]
 ) -> Judgement:
-    """One gate, over the devices that have shown enough; undecided where none has.
-
-    A gate on a `value` is asked of each device, one against the control of their mean; see the module's text for why.
-    Arguments as `judge_metrics`.
-    """
+    """One limit, on each device that has shown enough; undecided where none has. Arguments as `judge_limits`."""
     judged = [(e, figures[e.device]) for e in treated if _suffices(figures.get(e.device), criteria)]
     if not judged:
-        return Judgement(outcome=Outcome.UNDECIDED, reason=f"{gate.text}: no device has shown enough yet")
-    if gate.value is not None:
-        return _judge_each(gate, gate.value, criteria, judged)
-    return _judge_mean(gate, criteria, judged, [f for f in recent.values() if _suffices(f, criteria)])
-
-
-def _judge_each(
-    gate: MetricGate, value: float, criteria: SuccessCriteria, judged: Sequence[tuple[Execution, Figures]]
-) -> Judgement:
+        return Judgement(outcome=Outcome.UNDECIDED, reason=f"{limit.text}: no device has shown enough yet")
     for execution, shown in judged:
-        limit, origin = value, ""
+        value, origin = limit.value, ""
         if execution.before is not None and _suffices(execution.before, criteria):
-            own = _figure(gate.name, execution.before)
+            own = _figure(limit.metric, execution.before)
             if own > value:
-                limit, origin = _own_limit(gate.name, own), f" (its own {own:.3g} before, and tolerance)"
-        if _is_beyond(gate, shown, limit, criteria.confidence):
+                value, origin = _own_limit(limit.metric, own), f" (its own {own:.3g} before, and tolerance)"
+        if _is_beyond(limit, shown, value, criteria.confidence):
             return Judgement(
                 outcome=Outcome.FAILS,
-                reason=f"{gate.text} fails on {execution.device}: {_figure(gate.name, shown):.3g}"
-                f" against {limit:.3g}{origin}",
+                reason=f"{limit.text} fails on {execution.device}: {_figure(limit.metric, shown):.3g}"
+                f" against {value:.3g}{origin}",
             )
-    worst = max(_figure(gate.name, shown) for _, shown in judged)
+    worst = max(_figure(limit.metric, shown) for _, shown in judged)
     return Judgement(
-        outcome=Outcome.HOLDS, reason=f"{gate.text} holds on {len(judged)} devices, worst {worst:.3g}"
+        outcome=Outcome.HOLDS, reason=f"{limit.text} holds on {len(judged)} devices, worst {worst:.3g}"
     )
 
 
-def _own_limit(metric: Metric, own: float) -> float:
-    if metric is Metric.ANOMALY_RATE:
+def _own_limit(metric: LimitMetric, own: float) -> float:
+    if metric is LimitMetric.ANOMALY_RATE:
         # a rate ends at 1: half-way there, so that a device that alarmed often can still show that it got worse
         return min(own * TOLERANCE, (1 + own) / 2)
     return own * TOLERANCE
-
-
-def _judge_mean(
-    gate: MetricGate,
-    criteria: SuccessCriteria,
-    judged: Sequence[tuple[Execution, Figures]],
-    control: Sequence[Figures],
-) -> Judgement:
-    arm = "devices without the release"
-    if not control:
-        judged = [(e, f) for e, f in judged if e.before is not None and _suffices(e.before, criteria)]
-        control = [e.before for e, _ in judged if e.before is not None]
-        arm = "same devices before"
-    if not control or gate.ratio is None:
-        # the first release of a fleet: nothing ran before, so nothing can have become worse
-        return Judgement(outcome=Outcome.HOLDS, reason=f"{gate.text}: there is nothing to compare with")
-    baseline = fmean(_figure(gate.name, figures) for figures in control)
-    limit = max(gate.ratio * baseline, gate.control_floor())
-    group = _pool([figures for _, figures in judged])
-    shown = _figure(gate.name, group)
-    outcome = Outcome.FAILS if _is_beyond(gate, group, limit, criteria.confidence) else Outcome.HOLDS
-    return Judgement(
-        outcome=outcome,
-        reason=f"{gate.text} {outcome}: mean of {len(judged)} devices {shown:.3g} against {limit:.3g}"
-        f" ({len(control)} {arm}: {baseline:.3g})",
-    )
-
-
-def _pool(figures: Sequence[Figures]) -> Figures:
-    return Figures(
-        reports=sum(f.reports for f in figures),
-        windows=sum(f.windows for f in figures),
-        windows_over=sum(f.windows_over for f in figures),
-        inference_p99_us=fmean(f.inference_p99_us for f in figures),
-        drift_score=fmean(f.drift_score for f in figures),
-    )
 
 
 def _suffices(figures: Figures | None, criteria: SuccessCriteria) -> bool:
@@ -257,22 +203,22 @@ def _suffices(figures: Figures | None, criteria: SuccessCriteria) -> bool:
     )
 
 
-def _figure(metric: Metric, figures: Figures) -> float:
+def _figure(metric: LimitMetric, figures: Figures) -> float:
     match metric:
-        case Metric.ANOMALY_RATE:
+        case LimitMetric.ANOMALY_RATE:
             return figures.anomaly_rate
-        case Metric.INFERENCE_P99_US:
+        case LimitMetric.INFERENCE_P99_US:
             return figures.inference_p99_us
-        case Metric.DRIFT_SCORE:
+        case LimitMetric.DRIFT_SCORE:
             return figures.drift_score
 
 
-def _is_beyond(gate: MetricGate, figures: Figures, limit: float, confidence: float) -> bool:
-    shown = _figure(gate.name, figures)
-    if gate.name is Metric.ANOMALY_RATE:
+def _is_beyond(limit: Limit, figures: Figures, value: float, confidence: float) -> bool:
+    shown = _figure(limit.metric, figures)
+    if limit.metric is LimitMetric.ANOMALY_RATE:
         shown = wilson_lower_bound(figures.windows_over, figures.windows, confidence)
         # a rate of 1 is beyond every limit below 1, but its bound stays under 1: a limit of 1 cannot fail
-    return shown >= limit if gate.op == "<" and shown > 0 else shown > limit
+    return shown >= value if limit.op == "<" and shown > 0 else shown > value
 
 
 def wilson_lower_bound(successes: float, trials: int, confidence: float) -> float:
