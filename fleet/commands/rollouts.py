@@ -41,6 +41,7 @@ FAILURES_SHOWN = 10
 MOST_DEVICES = 10_000
 """Of one group, in a table for people."""
 
+
 @rollouts.command("create")
 def create(
     plan: PlanArgument = None,

@@ -13,10 +13,16 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.storage.base import Base
 
-__all__ = ["BLOCK_S", "HealthBlock", "RollUp"]
+__all__ = ["BLOCK_S", "MOST_DRIFT", "MOST_SECONDS", "MOST_WINDOWS", "HealthBlock", "RollUp"]
 
 BLOCK_S: Final = 600
 """Seconds of a block: short beside the hours that are compared, long beside the half minute between messages."""
+
+
+MOST_WINDOWS: Final = 10_000_000.0
+MOST_SECONDS: Final = 86_400.0
+MOST_DRIFT: Final = 1e9
+"""Of one message: a device that says more says nonsense, and must not make a sum overflow."""
 
 
 class HealthBlock(Base):

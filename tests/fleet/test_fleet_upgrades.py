@@ -24,7 +24,6 @@ from fleet.storage.verdict_tables import VerdictRecord
 from protocol.messages.kinds import AgentState
 from protocol.messages.payloads import Payload
 
-
 ROLLOUT = {
     "id": "ro-1",
     "name": "old",
