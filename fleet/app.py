@@ -68,6 +68,7 @@ from fleet.mqtt.outgoing import Outgoing
 from fleet.mqtt.retained import RetainedPublisher
 from fleet.release_lists import note_listed
 from fleet.releases import ReleaseStore
+from fleet.retention.health_blocks import HealthRollUp
 from fleet.rollouts.engine import RolloutEngine
 from fleet.settings import MqttSettings, Settings
 from fleet.storage.base import Database
@@ -176,6 +177,7 @@ def build_app(
         tasks: dict[str, Task] = {
             "rollouts": engine.run,
             "housekeeping": housekeeping.run,
+            "roll_up": HealthRollUp(database, offline_after_s=settings.offline_after_s).run,
             "trust": renewal.run,
             "bookkeeping": Bookkeeping(database, tokens).run,
         }

@@ -36,7 +36,7 @@ class OnNotSeen(StrEnum):
 class GatePlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the devices that have the release are compared with those that do not, each against its own past.
 
-    metrics: which tests are made.
+    metrics: which tests are made; none of them: there are no gates, as where a plan in JSON says null.
     false_stop: how often a rollout of a harmless release may be stopped, over all groups, tests and looks together.
     baseline_s: how much of a device's own past is compared with, seconds; four hours are free power.
     warm_up_s: left out after a device committed the release: a fresh start needs more memory and time.
@@ -45,7 +45,7 @@ class GatePlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hold_out: controls that the last group leaves without the release until its soak ends; at most, with five percent of all devices.
     """
 
-    metrics: Annotated[tuple[Metric, ...], Meta(min_length=1, max_length=9)] = tuple(Metric)
+    metrics: Annotated[tuple[Metric, ...], Meta(max_length=9)] = tuple(Metric)
     false_stop: Annotated[float, Meta(gt=0, le=0.5)] = 0.05
     baseline_s: Annotated[float, Meta(gt=0, le=7 * 86400)] = 4 * 3600.0
     warm_up_s: Seconds = 900.0

@@ -19,15 +19,16 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Row, case, func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from fleet.storage.base import Database, why_not_stored
+from fleet.storage.base import Database
 from fleet.storage.block_tables import BLOCK_S, MOST_DRIFT, MOST_SECONDS, MOST_WINDOWS, HealthBlock, RollUp
 from fleet.storage.event_tables import HealthRecord
+from fleet.storage.outages import DatabaseAwayError, why_not_stored
 
 __all__ = ["HealthRollUp", "sum_up"]
 
@@ -76,6 +77,8 @@ class HealthRollUp:
             has_more = False
             try:
                 has_more = await asyncio.to_thread(self.roll_up)
+            except DatabaseAwayError:
+                pass  # it has been told
             except SQLAlchemyError as error:
                 _log.error("health_not_rolled_up", error=why_not_stored(error))
             await asyncio.sleep(PAUSE_S if has_more else EVERY_S)
@@ -118,7 +121,7 @@ def _done_to(session: Session) -> int | None:
     return session.scalar(select(RollUp.done_to).where(RollUp.table_name == HealthRecord.__tablename__))
 
 
-def sum_up(rows: Iterable[Row[Any]], offline_after_s: float) -> list[dict[str, Any]]:
+def sum_up(rows: Iterable[Any], offline_after_s: float) -> list[dict[str, Any]]:
     """The blocks that messages make, as columns of `HealthBlock`.
 
     Args:
@@ -147,7 +150,7 @@ def sum_up(rows: Iterable[Row[Any]], offline_after_s: float) -> list[dict[str, A
     return list(blocks.values())
 
 
-def _count(block: dict[str, Any], row: Row[Any]) -> None:
+def _count(block: dict[str, Any], row: Any) -> None:
     windows = min(row.interval_windows, int(MOST_WINDOWS))
     judged = windows if row.interval_judged is None else min(row.interval_judged, int(MOST_WINDOWS))
     block["reports"] += 1

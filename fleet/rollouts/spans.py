@@ -9,7 +9,7 @@ what is later in its stream, (boot, sequence), whenever it arrived.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from sqlalchemy import (
     tuple_,
     values,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fleet.storage.block_tables import MOST_DRIFT, MOST_SECONDS, MOST_WINDOWS, HealthBlock
 from fleet.storage.boot_tables import Boot, Position, position_columns, with_boots
@@ -40,6 +40,8 @@ from protocol.names import DeviceId
 __all__ = ["Span", "Sums", "read_blocks", "read_last_heard", "read_messages", "read_starts"]
 
 _CHUNK: Final = 100  # spans in one statement, of seven values: SQLite before 3.32 takes 999
+
+_Figure = ColumnElement[Any] | InstrumentedAttribute[Any]
 
 _ANYWHERE: Final = Position(-(2**62), 0, 0, 0)
 
@@ -79,7 +81,11 @@ class Sums:
     last_at: float
 
 
-_FIRST: Final = {"first_at": func.min, "last_at": func.max, "silence_at": func.min}
+_FIRST: Final[dict[str, Callable[[Any], ColumnElement[Any]]]] = {
+    "first_at": func.min,
+    "last_at": func.max,
+    "silence_at": func.min,
+}
 
 
 def read_messages(
@@ -205,7 +211,8 @@ def _add_up(session: Session, weighed: Select[Any]) -> dict[DeviceId, Sums]:
     sums = [_FIRST.get(name, func.sum)(rows.c[name]).label(name) for name in Sums.__annotations__]
     query = select(rows.c.device, *sums).group_by(rows.c.device)
     return {
-        DeviceId(device): Sums(*(None if one is None else float(one) for one in figures))  # type: ignore[arg-type] - None: silence_at
+        # PostgreSQL adds some up as decimals
+        DeviceId(device): Sums(*(one and float(one) for one in figures))
         for device, *figures in session.execute(query)
     }
 
@@ -224,14 +231,14 @@ def _chunks(spans: Sequence[Span]) -> Iterator[tuple[Sequence[Span], CTE]]:
         yield chunk, table.cte("span")
 
 
-def _covers(span: CTE, device: ColumnElement[str], at: ColumnElement[Any]) -> ColumnElement[bool]:
+def _covers(span: CTE, device: _Figure, at: _Figure) -> ColumnElement[bool]:
     return and_(device == span.c.device, at >= span.c.start, at < span.c.until)
 
 
-def _within(told: ColumnElement[Any], most: float) -> ColumnElement[float]:
+def _within(told: _Figure, most: float) -> ColumnElement[float]:
     """A figure, at least 0 and at most `most`."""
     return case((told > most, most), (told > 0, cast(told, Double)), else_=0.0)
 
 
-def _is_release(told: ColumnElement[Any], release: str, *, is_on: bool) -> ColumnElement[bool]:
+def _is_release(told: _Figure, release: str, *, is_on: bool) -> ColumnElement[bool]:
     return told == release if is_on else func.coalesce(told, "") != release

@@ -33,7 +33,7 @@ PLAN: dict[str, Any] = {
     "groups": [{"name": "canary", "percentage": 10, "soak_s": 10}, {"percentage": 50}, {"percentage": 100}],
     "success": {"threshold_pct": 100},
     "limits": [{"metric": "anomaly_rate", "op": "<=", "value": 0.3}],
-    "gates": None,
+    "gates": {"metrics": []},
 }
 
 

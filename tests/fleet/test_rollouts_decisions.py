@@ -166,9 +166,9 @@ def test_a_person_is_told_what_a_rollout_waits_for() -> None:
     world.report(first, S.SUCCEEDED)
     world.report(second, S.SUCCEEDED)
     world.tick(1)
-    assert waits_for() == "10 s more of its soak; no metric is asked for"
-    assert waits_for(world.now + 10) == "no metric is asked for"
-    assert waits_for(world.now + 9.4) == "1 s more of its soak; no metric is asked for"
+    assert waits_for() == "10 s more of its soak; no limit is set"
+    assert waits_for(world.now + 10) == "no limit is set"
+    assert waits_for(world.now + 9.4) == "1 s more of its soak; no limit is set"
     world.say(Verb.PAUSE)
     assert waits_for() == "a person to resume, cancel or roll it back"
     world.say(Verb.ROLLBACK)

@@ -205,7 +205,7 @@ def test_a_fleet_that_lost_its_database_is_ahead_of_every_counter_it_gave_before
 def test_the_refusal_of_a_replayed_desired_state_does_not_unsay_how_an_execution_ended(
     world: RolloutWorld,
 ) -> None:
-    rollout = world.started(groups=[{"percentage": 100}], success={"threshold_pct": 100})
+    rollout = world.started(groups=[{"percentage": 100}], limits=[])
     world.install(world.devices)
     world.tick()
     assert world.view(rollout).state is RolloutState.COMPLETED
