@@ -18,19 +18,22 @@ from fleet.api.dependencies import Services, get_services
 from fleet.rollouts.operations import carry_out_verb, check_may_say, create_rollout, preview_rollout
 from fleet.rollouts.plans import EXAMPLE_PLAN, MAXIMUM_GROUPS, RolloutPlan
 from fleet.rollouts.states import RolloutState
+from fleet.rollouts.timeline import Subject
 from fleet.rollouts.verbs import Verb
 from fleet.rollouts.views import (
     ExecutionView,
     RolloutSummary,
     RolloutView,
+    TimelineLine,
     list_rollouts,
     view_executions,
     view_rollout,
+    view_timeline,
 )
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
 from service.json_bodies import json_body
-from service.paging import After, Limit, Page, cut_page, decode_cursor, unknown_cursor
+from service.paging import After, Limit, Page, cut_page, decode_cursor, decode_row_cursor, unknown_cursor
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -159,7 +162,7 @@ def _read_place(cursor: str) -> tuple[float, str]:
 
 @router.get("/rollouts/{rollout_id}", dependencies=[Depends(require(Role.VIEWER))])
 def show(rollout_id: RolloutId, services: Services = Depends(get_services)) -> RolloutView:
-    """One rollout with its groups and its timeline.
+    """One rollout with its groups and the latest lines of its timeline.
 
     `reason` says why it is in its present state, `waiting_for` what must happen next, `verbs` what it obeys now.
     """
@@ -179,6 +182,21 @@ def executions(
     with services.database.read() as session:
         found = view_executions(session, rollout_id, number, after=device, limit=limit + 1)
     return cut_page(found, limit, key=lambda execution: execution.device)
+
+
+@router.get("/rollouts/{rollout_id}/timeline", dependencies=[Depends(require(Role.VIEWER))])
+def timeline(
+    rollout_id: RolloutId,
+    subject: Subject | None = None,
+    after: After = None,
+    limit: Limit = 100,
+    services: Services = Depends(get_services),
+) -> Page[TimelineLine]:
+    """Every transition of a rollout, its groups, its devices and its release, the first one first; `subject` leaves out the others."""
+    line = decode_row_cursor(after) if after else 0
+    with services.database.read() as session:
+        found = view_timeline(session, rollout_id, after=line, limit=limit + 1, subject=subject)
+    return cut_page(found, limit, key=lambda line: line.id)
 
 
 @router.post("/rollouts/{rollout_id}:{verb}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from enum import StrEnum
 from typing import Any, Final, assert_never
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from fleet.rollouts.progress import (
@@ -20,10 +22,19 @@ from fleet.rollouts.progress import (
 )
 from fleet.storage.rollout_tables import RolloutTransition
 
-__all__ = ["MAXIMUM_LINES", "read_timeline", "timeline_row"]
+__all__ = ["LATEST", "Subject", "latest_lines", "read_timeline", "timeline_row"]
 
-MAXIMUM_LINES: Final = 10_000
-"""Lines returned with a rollout; beyond, those of single devices are left out."""
+LATEST: Final = 100
+"""Lines that are shown with a rollout: so many of its devices, and so many of everything else."""
+
+
+class Subject(StrEnum):
+    """What a line is about."""
+
+    ROLLOUT = "rollout"
+    GROUP = "group"
+    DEVICE = "device"
+    RELEASE = "release"
 
 
 def timeline_row(rollout: Rollout, step: Step, now: float) -> dict[str, Any]:
@@ -79,14 +90,40 @@ def _device_story(
             assert_never(command)
 
 
-def read_timeline(session: Session, rollout_id: str) -> list[RolloutTransition]:
-    """The lines of a rollout in the order in which they happened, at most `MAXIMUM_LINES` where devices speak."""
-    query = (
-        select(RolloutTransition)
-        .where(RolloutTransition.rollout == rollout_id)
-        .order_by(RolloutTransition.id)
+def read_timeline(
+    session: Session,
+    rollout_id: str,
+    *,
+    after: int,
+    limit: int,
+    subjects: Collection[Subject] = tuple(Subject),
+) -> list[RolloutTransition]:
+    """At most `limit` lines about `subjects` that follow line `after` (0: from the first), in the order in which they happened."""
+    return list(
+        session.scalars(
+            _lines(rollout_id, subjects)
+            .where(RolloutTransition.id > after)
+            .order_by(RolloutTransition.id)
+            .limit(limit)
+        )
     )
-    lines = list(session.scalars(query.limit(MAXIMUM_LINES + 1)))
-    if len(lines) <= MAXIMUM_LINES:
-        return lines
-    return list(session.scalars(query.where(RolloutTransition.subject != "device")))
+
+
+def latest_lines(session: Session, rollout_id: str) -> list[RolloutTransition]:
+    """The `LATEST` lines about devices and the `LATEST` about anything else, together in the order in which they happened.
+
+    Ten thousand devices do not push out why a group failed.
+    """
+    of_devices, others = (
+        session.scalars(
+            _lines(rollout_id, subjects).order_by(RolloutTransition.id.desc()).limit(LATEST)
+        ).all()
+        for subjects in ([Subject.DEVICE], [Subject.ROLLOUT, Subject.GROUP, Subject.RELEASE])
+    )
+    return sorted((*of_devices, *others), key=lambda line: line.id)
+
+
+def _lines(rollout_id: str, subjects: Collection[Subject]) -> Select[RolloutTransition]:
+    return select(RolloutTransition).where(
+        RolloutTransition.rollout == rollout_id, RolloutTransition.subject.in_(list(subjects))
+    )

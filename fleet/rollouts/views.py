@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -19,7 +19,7 @@ from fleet.rollouts.progress import Execution, Group
 from fleet.rollouts.reports import read_reports
 from fleet.rollouts.states import FAILURES, RolloutState
 from fleet.rollouts.store import find_rollout
-from fleet.rollouts.timeline import read_timeline
+from fleet.rollouts.timeline import Subject, latest_lines, read_timeline
 from fleet.rollouts.verbs import Verb, valid_verbs
 from fleet.storage.event_tables import InstallRecord
 from fleet.storage.rollout_tables import RolloutExecution, RolloutGroup, RolloutRecord
@@ -35,6 +35,7 @@ __all__ = [
     "list_rollouts",
     "view_executions",
     "view_rollout",
+    "view_timeline",
 ]
 
 
@@ -75,13 +76,15 @@ class GroupView(BaseModel):
 
 
 class TimelineLine(BaseModel):
-    """One transition. `subject` is rollout, group, device or release; `was` is None where there was nothing before.
+    """One transition, by its number in the order of all. `was` is None where there was nothing before.
 
     `state` of a device is an execution state, or GIVEN, GIVEN_BACK, RESTORED; of a release, WITHDRAWN.
     """
 
+    model_config = ConfigDict(from_attributes=True)
+    id: int
     at: float
-    subject: str
+    subject: Subject
     group: int | None
     device: str | None
     was: str | None
@@ -91,9 +94,10 @@ class TimelineLine(BaseModel):
 
 
 class RolloutView(RolloutSummary):
-    """One rollout: its plan, its groups, everything that happened, and the verbs it obeys now.
+    """One rollout: its plan, its groups, what happened last, and the verbs it obeys now.
 
-    `reason` says why it is in its present state, `waiting_for` what must happen next.
+    `reason` says why it is in its present state, `waiting_for` what must happen next. `timeline` has the latest lines, oldest
+    first: 100 of devices and 100 of everything else; `GET .../timeline` has them all.
     """
 
     reason: str
@@ -215,7 +219,7 @@ def view_rollout(session: Session, rollout_id: str, now: float) -> RolloutView:
         _view_group(group, plan, rollout.of_group(group.number))
         for group, plan in zip(rollout.groups, rollout.plan.groups, strict=True)
     ]
-    timeline = read_timeline(session, rollout_id)
+    timeline = latest_lines(session, rollout_id)
     summary = _summarise(record, dict(Counter(str(e.state) for e in rollout.executions.values())))
     return RolloutView(
         **dict(summary),
@@ -224,7 +228,7 @@ def view_rollout(session: Session, rollout_id: str, now: float) -> RolloutView:
         verbs=valid_verbs(rollout.state),
         reason=next((line.reason for line in reversed(timeline) if line.subject == "rollout"), ""),
         waiting_for=explain(rollout, observe(session, rollout, now), now),
-        timeline=[TimelineLine.model_validate(line, from_attributes=True) for line in timeline],
+        timeline=[TimelineLine.model_validate(line) for line in timeline],
     )
 
 
@@ -254,11 +258,7 @@ def view_executions(
     Raises:
         NotFoundError: there is no such rollout, or no such group in it.
     """
-    groups = session.scalar(
-        select(func.count()).select_from(RolloutGroup).where(RolloutGroup.rollout == rollout_id)
-    )
-    if not groups:
-        raise NotFoundError(f"there is no rollout {rollout_id[:80]!r}; list them with GET /v1/rollouts")
+    groups = _count_groups(session, rollout_id)
     if not 0 <= number < groups:
         raise NotFoundError(f"rollout {rollout_id} has groups 0 to {groups - 1}, no group {number}")
     page = session.scalars(
@@ -301,3 +301,27 @@ def view_executions(
             )
         )
     return views
+
+
+def view_timeline(
+    session: Session, rollout_id: str, *, after: int, limit: int, subject: Subject | None
+) -> list[TimelineLine]:
+    """At most `limit` lines of a rollout that follow line `after` (0: from its first), of one `subject` or of all.
+
+    Raises:
+        NotFoundError: there is no such rollout.
+    """
+    _count_groups(session, rollout_id)
+    subjects = tuple(Subject) if subject is None else (subject,)
+    lines = read_timeline(session, rollout_id, after=after, limit=limit, subjects=subjects)
+    return [TimelineLine.model_validate(line) for line in lines]
+
+
+def _count_groups(session: Session, rollout_id: str) -> int:
+    """How many groups a rollout has; raises NotFoundError where there is no such rollout, for each has one."""
+    groups = session.scalar(
+        select(func.count()).select_from(RolloutGroup).where(RolloutGroup.rollout == rollout_id)
+    )
+    if not groups:
+        raise NotFoundError(f"there is no rollout {rollout_id[:80]!r}; list them with GET /v1/rollouts")
+    return groups
