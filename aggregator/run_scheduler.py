@@ -112,20 +112,27 @@ class RunScheduler:
         self._threads.clear()
 
     def start_run(
-        self, family: str, *, trigger: str, reason: str, requested_by: str, rounds: int | None = None
+        self,
+        family: str,
+        *,
+        trigger: str,
+        reason: str,
+        requested_by: str,
+        rounds: int | None = None,
+        run_id: str | None = None,
     ) -> TrainingRun:
-        """Open a run; the worker takes it up at once.
+        """Open a run, under `run_id` where one is given; the worker takes it up at once.
 
         Raises:
             UnknownRunError: the family is not configured here; the message lists those that are.
-            RunConflictError: the family is training already.
+            RunConflictError: the family is training already, or `run_id` is taken.
         """
         policy = self._families.get(family)
         if policy is None:
             raise UnknownRunError(
                 f"family {family[:80]!r} is not configured here; valid are {', '.join(sorted(self._families))}"
             )
-        now, identifier = self._now(), self._new_id()
+        now, identifier = self._now(), run_id or self._new_id()
         run = TrainingRun(
             id=RunId(identifier),
             family=FamilyName(family),

@@ -48,11 +48,13 @@ class Wanted:
     until_s: windows set aside up to then, Unix seconds by the device's clock; None: up to now.
     include_true_alarms: also where alarms among them were judged true.
     dry_run: change nothing, only say what would happen.
+    request_key: the idempotency key it was asked under, hashed.
     """
 
     until_s: float | None = None
     include_true_alarms: bool = False
     dry_run: bool = False
+    request_key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +130,7 @@ def accept_normal(
                 action=CommandAction.ACCEPT_AS_NORMAL,
                 arguments={"until_s": until_s},
                 expires_at=now + KEPT_FOR_S,
+                request_key=wanted.request_key,
             )
             for some in batched(devices):
                 give_commands(session, some, order, actor=actor, now=now)

@@ -19,6 +19,8 @@ from fleet.errors import UnacceptableError
 from fleet.storage.command_tables import DeviceCommands
 from fleet.storage.device_tables import Device
 from protocol.fleet_settings import FLEET_SETTINGS
+from runtime.errors import Refused
+from runtime.settings_messages import unknown_key
 
 __all__ = ["SettingsState", "check_settings", "settings_state", "write_settings"]
 
@@ -52,9 +54,10 @@ def check_settings(settings: Mapping[str, float], *, offline_after_s: float) -> 
         if name not in FLEET_SETTINGS:
             raise UnacceptableError(
                 f"{name[:80]!r} is no setting that comes from a fleet; those are {', '.join(FLEET_SETTINGS)}"
-            )
+            ).about(unknown_key(name, ("settings",), set(FLEET_SETTINGS)))
         if refusal := FLEET_SETTINGS[name].refusal(value):
-            raise UnacceptableError(f"{name}: {refusal}")
+            refused = Refused(field=f"settings.{name}", value=value, allowed=refusal)
+            raise UnacceptableError(f"{name}: {refusal}").about(refused)
     if settings.get(_HEALTH, 0.0) > offline_after_s / 2:
         raise UnacceptableError(
             f"{_HEALTH}: with {settings[_HEALTH]:g} s between two words of it a device would be taken for offline, which this fleet"

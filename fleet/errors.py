@@ -12,10 +12,10 @@
     │   ├── TooOftenError            429  the same again, faster than anybody needs it
     │   └── UnacceptableError        422  well-formed but refused (an untrusted bundle, an invalid rollout)
     ├── UnavailableError             503  the road: what the fleet stands upon does not answer at present; asking again helps
-    │   ├── BrokerError                   the broker has not confirmed, or refused, an account
-    │   └── DatabaseAwayError             `fleet.storage.outages`: the database does not answer, or takes nothing
+    │   └── BrokerError                   the broker has not confirmed, or refused, an account
     └── AuditBrokenError             we: the audit log is not what was written; whoever holds the database must be asked
 
+A database that is away is unavailable too, and SQLAlchemy's fault (`fleet.storage.outages`).
 Who calls, and may they (401, 403), a start that fails and a command line without its answer are `service.errors`; settings that are wrong and a disk that
 refuses or has lost something are `runtime.errors`.
 """

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from service.access import TokenHolders, require
 from service.body_limit import BodyLimit, LargestBody
+from service.etags import ETags, document_etags
 from service.problems import PROBLEM_RESPONSES, StatusTable, install_problems
 from service.refused_parameters import check_query
 from service.roles import Caller, Role
@@ -56,6 +57,7 @@ def create_application(
         dependencies=[Depends(check_query)],
     )
     # The last that is added is the first that a request meets.
+    app.add_middleware(ETags)
     app.add_middleware(BodyLimit, largest=largest_body)
     app.add_middleware(TokenFirst, tokens=tokens, open_paths=OPEN_PATHS, statuses=statuses)
     install_problems(app, statuses)
@@ -70,4 +72,10 @@ def create_application(
         """This API as OpenAPI 3.1, with examples."""
         return app.openapi()
 
+    undocumented = app.openapi
+
+    def documented() -> dict[str, Any]:
+        return app.openapi_schema or document_etags(undocumented())
+
+    app.openapi = documented  # type: ignore[method-assign] # how FastAPI's documentation extends it
     return app

@@ -8,6 +8,7 @@
     │   └── ForbiddenError           403  known, but not allowed to do this
     ├── InvalidBodyError             422  whoever called: the body is JSON, but not what this call takes
     ├── InvalidQueryError            422  whoever called: the address asks for something that this call does not know
+    ├── ChangedMeanwhileError        412  whoever called: somebody else has changed what they would overwrite
     ├── TokenChangeError             whoever typed it: a token that cannot be made, rotated or revoked like this
     ├── StartError                   whoever started it: an address in use, a certificate that cannot be used
     └── ClientError                  whoever typed it: a service could not be asked, or it refused
@@ -21,6 +22,7 @@ from runtime.errors import FedgeError
 
 __all__ = [
     "AccessError",
+    "ChangedMeanwhileError",
     "ClientError",
     "ForbiddenError",
     "InvalidBodyError",
@@ -54,6 +56,10 @@ class InvalidBodyError(ServiceError):
 
 class InvalidQueryError(ServiceError):
     """The query of the address is not what this call takes."""
+
+
+class ChangedMeanwhileError(ServiceError):
+    """What the request is about is not what the caller has seen; the text says to read it again."""
 
 
 class TokenChangeError(ServiceError):

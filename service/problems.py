@@ -22,7 +22,13 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from runtime.errors import FedgeError
-from service.errors import ForbiddenError, InvalidBodyError, InvalidQueryError, UnauthenticatedError
+from service.errors import (
+    ChangedMeanwhileError,
+    ForbiddenError,
+    InvalidBodyError,
+    InvalidQueryError,
+    UnauthenticatedError,
+)
 from service.refused_parameters import refused_parameter
 
 __all__ = ["PROBLEM_RESPONSES", "Problem", "StatusTable", "install_problems", "problem_of"]
@@ -37,6 +43,7 @@ _OWN: Final[StatusTable] = {
     ForbiddenError: HTTPStatus.FORBIDDEN,
     InvalidBodyError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidQueryError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ChangedMeanwhileError: HTTPStatus.PRECONDITION_FAILED,
 }
 
 RETRY_AFTER_S: Final = 5

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from aggregator.api.run_view import run_summary, run_view
+from aggregator.errors import RunConflictError
 from aggregator.run_scheduler import RunScheduler
 from service.access import require
+from service.idempotency import IdempotencyKey, request_digest
 from service.paging import After, cut_page, decode_cursor
 from service.roles import Caller, Role
 
@@ -38,11 +40,34 @@ class RunRequest(BaseModel):
 
 
 @router.post("", status_code=201)
-def start(body: RunRequest, request: Request, operator: Operator) -> dict[str, Any]:
-    """Start a run. 404: unknown family. 409: the family is training already."""
+def start(
+    body: RunRequest,
+    request: Request,
+    response: Response,
+    operator: Operator,
+    idempotency_key: IdempotencyKey = None,
+) -> dict[str, Any]:
+    """Start a run. 404: unknown family. 409: the family is training already.
+
+    With an ``Idempotency-Key`` that was used before: 200 and that run if the same was asked for, else 409.
+    """
     scheduler: RunScheduler = request.app.state.scheduler
+    run_id = idempotency_key and f"run-{request_digest(operator, idempotency_key)[:16]}"
+    if run_id and (known := scheduler.store.find(run_id)) is not None:
+        is_same = (known.family, known.reason) == (body.family, body.reason)
+        if not is_same or body.rounds not in {None, known.rounds}:
+            raise RunConflictError(
+                f"run {run_id} of {known.family} was asked for under this Idempotency-Key, and is another one; use a new key"
+            )
+        response.status_code = 200
+        return run_view(known)
     run = scheduler.start_run(
-        body.family, trigger="person", reason=body.reason, requested_by=operator.name, rounds=body.rounds
+        body.family,
+        trigger="person",
+        reason=body.reason,
+        requested_by=operator.name,
+        rounds=body.rounds,
+        run_id=run_id,
     )
     return run_view(run)
 

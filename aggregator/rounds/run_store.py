@@ -102,11 +102,16 @@ class RunStore:
 
     def get(self, run: str) -> TrainingRun:
         """The last record of a run; raises UnknownRunError where there is none."""
+        found = self.find(run)
+        if found is None:
+            raise UnknownRunError(f"no training run has the id {run[:80]!r}")
+        return found
+
+    def find(self, run: str) -> TrainingRun | None:
+        """The last record of a run; None where there is none."""
         with self._lock:
             row = self._db.execute("SELECT record FROM runs WHERE id = ?", (run,)).fetchone()
-        if row is None:
-            raise UnknownRunError(f"no training run has the id {run[:80]!r}")
-        return _decoder.decode(row[0])
+        return None if row is None else _decoder.decode(row[0])
 
     def recent(
         self, *, family: str | None = None, before: str | None = None, limit: int = 100

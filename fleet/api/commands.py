@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any, Final, Literal, Self
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -32,6 +31,7 @@ from protocol.messages.commands import CommandResult
 from protocol.messages.envelope import CLOUD_EVENT, decode
 from protocol.messages.kinds import CommandAction, CommandStatus, Kind
 from service.access import require
+from service.idempotency import IdempotencyKey, request_digest
 from service.paging import After, Limit, Page, cut_page, decode_row_cursor
 from service.roles import Caller, Role
 
@@ -43,9 +43,6 @@ WEEK_S: Final = 7 * 86400.0
 Action = Literal["reactivate", "recommission", "diagnose", "retry-parked"]
 Number = Annotated[int, Path(ge=1, le=MAX_INTEGER)]
 SelectedBy = Annotated[str, StringConstraints(strip_whitespace=True), Field(min_length=1)]
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=200, description="the same key gives the same command once")
-]
 
 
 class CommandAsked(BaseModel):
@@ -70,13 +67,11 @@ class CommandAsked(BaseModel):
 
     def order(self, now: float, caller: Caller, key: str | None) -> Order:
         """The request as it is carried out."""
-        # The caller's name is part of it: two people's keys may be the same word.
-        hashed = key and hashlib.sha256(f"{caller.actor}\n{key}".encode()).hexdigest()
         return Order(
             action=CommandAction(self.action),
             arguments={"afresh": True} if self.afresh else {},
             expires_at=now + self.expires_in_s,
-            request_key=hashed,
+            request_key=key and request_digest(caller, key),
         )
 
 

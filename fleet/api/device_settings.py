@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from sqlalchemy import select
 
@@ -18,6 +18,7 @@ from fleet.storage.command_tables import DeviceCommands
 from fleet.storage.device_tables import Device
 from protocol.messages.kinds import Kind
 from service.access import require
+from service.etags import IfMatch, check_version, versioned_tag
 from service.paging import After, Limit, Page, cut_page, decode_cursor
 from service.roles import Caller, Role
 
@@ -95,32 +96,41 @@ class SettingsGiven(BaseModel):
 
 
 @router.get("/devices/{device_id}/settings", dependencies=[Depends(require(Role.VIEWER))])
-def show_settings(device_id: str, services: Services = Depends(get_services)) -> SettingsView:
-    """What the fleet sets on a device, and what is in force there and why."""
+def show_settings(
+    device_id: str, response: Response, services: Services = Depends(get_services)
+) -> SettingsView:
+    """What the fleet sets on a device, and what is in force there and why. The ETag goes with the next change, as If-Match."""
     with services.database.read() as session:
-        device = find_device(session, device_id)
-        return _settings_view(device, session.get(DeviceCommands, device_id))
+        device, word = find_device(session, device_id), session.get(DeviceCommands, device_id)
+    return _tagged(response, _settings_view(device, word), word)
 
 
 @router.put("/devices/{device_id}/settings")
 def set_one(
     device_id: str,
     asked: SettingsAsked,
+    response: Response,
     caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
     services: Annotated[Services, Depends(get_services)],
+    if_match: IfMatch = None,
 ) -> SettingsView:
     """Make these all that the fleet sets on a device. Durable when answered; in force there without a restart.
 
-    422 names a setting that is not on the list, or a value outside its bounds.
+    422 names a setting that is not on the list, or a value outside its bounds. With the ETag of what was read as If-Match: 412
+    where somebody else has set the device since.
     """
     _check(services, asked.settings)
     with services.database.write() as session:
         device = check_reachable(session, device_id)
+        check_version(
+            if_match, _version(session.get(DeviceCommands, device_id)), f"what is set on {device_id}"
+        )
         changed = write_settings(session, [device_id], asked.settings, actor=caller.actor, now=services.now())
         session.flush()
-        view = _settings_view(device, session.get(DeviceCommands, device_id))
+        word = session.get(DeviceCommands, device_id)
+        view = _settings_view(device, word)
     services.publisher.announce(changed, Kind.COMMANDS)
-    return view
+    return _tagged(response, view, word)
 
 
 @router.get("/devices:settings", dependencies=[Depends(require(Role.VIEWER))])
@@ -170,6 +180,15 @@ def set_many(
 
 def _check(services: Services, settings: Mapping[str, float]) -> None:
     check_settings(settings, offline_after_s=services.settings.offline_after_s)
+
+
+def _version(word: DeviceCommands | None) -> str:
+    return str(word.settings_counter if word is not None else 0)
+
+
+def _tagged(response: Response, view: SettingsView, word: DeviceCommands | None) -> SettingsView:
+    response.headers["ETag"] = versioned_tag(_version(word), view.model_dump_json().encode())
+    return view
 
 
 def _settings_view(device: Device, word: DeviceCommands | None) -> SettingsView:

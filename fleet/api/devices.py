@@ -27,6 +27,7 @@ from fleet.storage.device_tables import Desired, Device
 from protocol.messages.envelope import CLOUD_EVENT
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
+from service.etags import is_known
 from service.paging import After, Limit, Page, cut_page, decode_cursor
 from service.roles import Caller, Role
 
@@ -364,7 +365,7 @@ def _sealed_answer(
     if word is None:
         return Response(status_code=204)
     etag = f'W/"{hashlib.sha256(msgspec.json.encode(word)).hexdigest()[:32]}"'
-    if if_none_match is not None and etag in {tag.strip() for tag in if_none_match.split(",")}:
+    if is_known(etag, if_none_match):
         return Response(status_code=304, headers={"ETag": etag})
     message = services.instructions.message(word, caller.name)
     return Response(message, media_type=CLOUD_EVENT, headers={"ETag": etag})

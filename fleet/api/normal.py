@@ -12,6 +12,7 @@ from fleet.acceptance import Accepted, Wanted, accept_normal, accept_normal_of
 from fleet.api.dependencies import Services, get_services
 from fleet.device_query import device_filter
 from service.access import require
+from service.idempotency import IdempotencyKey, request_digest
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -31,11 +32,13 @@ class NormalAccepted(BaseModel):
     include_true_alarms: bool = False
     dry_run: bool = False
 
-    @property
-    def wanted(self) -> Wanted:
+    def wanted(self, caller: Caller, key: str | None) -> Wanted:
         """The request without the question of which devices."""
         return Wanted(
-            until_s=self.until_s, include_true_alarms=self.include_true_alarms, dry_run=self.dry_run
+            until_s=self.until_s,
+            include_true_alarms=self.include_true_alarms,
+            dry_run=self.dry_run,
+            request_key=key and request_digest(caller, key),
         )
 
 
@@ -83,6 +86,7 @@ def accept_one(
     caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
     services: Annotated[Services, Depends(get_services)],
     asked: NormalAccepted | None = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> AcceptanceView:
     """Say that what a device set aside is normal: it may learn it. Without a body: all that it set aside until now.
 
@@ -94,7 +98,7 @@ def accept_one(
         services.database,
         services.publisher,
         device_id,
-        asked.wanted,
+        asked.wanted(caller, idempotency_key),
         actor=caller.actor,
         now=services.now(),
     )
@@ -106,6 +110,7 @@ def accept_many(
     asked: NormalAcceptedByQuery,
     caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
     services: Annotated[Services, Depends(get_services)],
+    idempotency_key: IdempotencyKey = None,
 ) -> AcceptanceView:
     """Say that what many devices set aside is normal: those a query selects. Ask with `dry_run` first.
 
@@ -115,7 +120,7 @@ def accept_many(
         services.database,
         services.publisher,
         device_filter(asked.query),
-        asked.wanted,
+        asked.wanted(caller, idempotency_key),
         actor=caller.actor,
         now=services.now(),
     )

@@ -21,6 +21,7 @@ from fleet.storage.release_tables import Release
 from protocol.names import split_release_id
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
+from service.etags import is_known
 from service.paging import After, Limit, Page, cut_page, decode_cursor
 from service.problems import Problem
 from service.roles import Caller, Role
@@ -237,7 +238,7 @@ def download_bundle(
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, immutable, max-age=31536000",
     }
-    if if_none_match is not None and etag in {tag.strip() for tag in if_none_match.split(",")}:
+    if is_known(etag, if_none_match):
         return Response(status_code=304, headers=headers)
     wanted = byte_range(range_header, size) if if_range in {None, etag} else (0, size)
     if wanted is None:

@@ -6,16 +6,14 @@ creates the same groups, and a create that is sent twice makes one rollout.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import secrets
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel
 
 from fleet.api.dependencies import Services, get_services
-from fleet.rollouts.operations import carry_out_verb, check_may_say, create_rollout, preview_rollout
+from fleet.rollouts.operations import carry_out_verb, check_may_say, create_rollout, preview_rollout, standing
 from fleet.rollouts.plans import EXAMPLE_PLAN, MAXIMUM_GROUPS, RolloutPlan
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.timeline import Subject
@@ -32,6 +30,8 @@ from fleet.rollouts.views import (
 )
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
+from service.etags import IfMatch, versioned_tag
+from service.idempotency import IdempotencyKey, minted_key, request_digest
 from service.json_bodies import json_body
 from service.paging import After, Limit, Page, cut_page, decode_cursor, decode_row_cursor, unknown_cursor
 from service.roles import Caller, Role
@@ -42,10 +42,6 @@ router = APIRouter(prefix="/v1", tags=["rollouts"])
 
 PlanBody = Annotated[RolloutPlan, Depends(json_body(RolloutPlan, example=EXAMPLE_PLAN))]
 RolloutId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["ro-4f1c0a7be2d95386"])]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(min_length=1, max_length=200, description="the same key gives the same rollout and groups"),
-]
 
 
 class PreviewGroup(BaseModel):
@@ -68,8 +64,7 @@ class Preview(BaseModel):
 
 
 def _rollout_id(caller: Caller, key: str) -> str:
-    # the caller's name is part of it: two people's keys may be the same word
-    return "ro-" + hashlib.sha256(f"{caller.actor}\n{key}".encode()).hexdigest()[:16]
+    return f"ro-{request_digest(caller, key)[:16]}"
 
 
 @router.post("/rollouts:preview")
@@ -81,9 +76,9 @@ def preview(
 ) -> Preview:
     """The exact devices of each group; nothing is changed.
 
-    Create with the `idempotency_key` that is answered, and exactly these groups are drawn.
+    Create with the `idempotency_key` that is answered, and exactly these groups are drawn, whoever creates.
     """
-    key = idempotency_key or secrets.token_hex(16)
+    key = idempotency_key or minted_key()
     targets = preview_rollout(services.database, plan, _rollout_id(caller, key))
     return Preview(
         idempotency_key=key,
@@ -109,12 +104,15 @@ def create(
     plan: PlanBody,
     response: Response,
     idempotency_key: IdempotencyKey = None,
+    start: Annotated[
+        bool, Query(description="start it at once; where that is refused, nothing is created")
+    ] = False,
 ) -> RolloutView:
-    """Create a rollout; it is READY (or WAITING_FOR_APPROVAL) and begins with ``:start``.
+    """Create a rollout; it is READY (or WAITING_FOR_APPROVAL) and begins with ``:start``, or at once with ``?start=true``.
 
     With an ``Idempotency-Key`` that was used before: 200 and that rollout if the plan is the same, else 409.
     """
-    rollout_id = _rollout_id(caller, idempotency_key or secrets.token_hex(16))
+    rollout_id = _rollout_id(caller, idempotency_key or minted_key())
     created = create_rollout(
         services.database,
         plan,
@@ -122,15 +120,19 @@ def create(
         caller=caller,
         now=services.now(),
         approved_families=services.settings.approved_families,
+        starts=services.publisher if start else None,
     )
+    services.wake_rollouts()
     if not created:
         response.status_code = 200
-    return _view(services, rollout_id)
+    return _view(services, rollout_id, response)
 
 
-def _view(services: Services, rollout_id: str) -> RolloutView:
+def _view(services: Services, rollout_id: str, response: Response) -> RolloutView:
     with services.database.read() as session:
-        return view_rollout(session, rollout_id, services.now())
+        view = view_rollout(session, rollout_id, services.now())
+    response.headers["ETag"] = versioned_tag(standing(view), view.model_dump_json().encode())
+    return view
 
 
 @router.get("/rollouts")
@@ -161,12 +163,15 @@ def _read_place(cursor: str) -> tuple[float, str]:
 
 
 @router.get("/rollouts/{rollout_id}", dependencies=[Depends(require(Role.VIEWER))])
-def show(rollout_id: RolloutId, services: Services = Depends(get_services)) -> RolloutView:
+def show(
+    rollout_id: RolloutId, response: Response, services: Services = Depends(get_services)
+) -> RolloutView:
     """One rollout with its groups and the latest lines of its timeline.
 
-    `reason` says why it is in its present state, `waiting_for` what must happen next, `verbs` what it obeys now.
+    `reason` says why it is in its present state, `waiting_for` what must happen next, `verbs` what it obeys now. The ETag goes with a
+    verb, as If-Match.
     """
-    return _view(services, rollout_id)
+    return _view(services, rollout_id, response)
 
 
 @router.get("/rollouts/{rollout_id}/groups/{number}/executions", dependencies=[Depends(require(Role.VIEWER))])
@@ -203,15 +208,18 @@ def timeline(
 def carry_out(
     rollout_id: RolloutId,
     verb: Verb,
+    response: Response,
     caller: Caller = Depends(require(Role.OPERATOR, Role.PUBLISHER)),
     services: Services = Depends(get_services),
     asked: Confirmation | None = None,
+    if_match: IfMatch = None,
 ) -> RolloutView:
     """Approve, start, pause, resume, cancel, roll back, or do not wait for the present group.
 
     What follows at once (the first group gets the release, every device goes back) has happened when this answers. 409
     names the present state and the verbs that it obeys, or the rollout that still has one of the devices. Rolling back withdraws
-    the release, for good: 422 where `confirm` is not the rollout's id; the other verbs need none.
+    the release, for good: 422 where `confirm` is not the rollout's id; the other verbs need none. With the ETag of what was read as
+    If-Match: 412 where the rollout, or one of its groups, has entered another state since.
     """
     check_may_say(caller, verb)
     if verb is Verb.ROLLBACK:
@@ -224,6 +232,7 @@ def carry_out(
         caller=caller,
         now=services.now(),
         approved_families=services.settings.approved_families,
+        if_match=if_match,
     )
     services.wake_rollouts()
-    return _view(services, rollout_id)
+    return _view(services, rollout_id, response)

@@ -13,6 +13,7 @@ from fleet.errors import NotFoundError
 from fleet.release_lists import publish_list
 from fleet.trust.metadata import encode
 from service.access import require
+from service.etags import is_known
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -42,7 +43,7 @@ def read_trust(
     content = services.trust.read(name)
     etag = f'"{hashlib.sha256(content).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache" if name == "timestamp.json" else FOR_EVER}
-    if if_none_match is not None and etag in {tag.strip() for tag in if_none_match.split(",")}:
+    if is_known(etag, if_none_match):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type="application/json", headers=headers)
 

@@ -5,6 +5,7 @@ Called on worker threads. Desired states are announced after the transaction has
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -31,11 +32,13 @@ from fleet.rollouts.store import (
 )
 from fleet.rollouts.targets import assign_groups
 from fleet.rollouts.verbs import Verb, carry_out
+from fleet.rollouts.views import RolloutView
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.rollout_tables import RolloutRecord
 from protocol.names import DeviceId, split_release_id
 from service.errors import ForbiddenError
+from service.etags import check_version
 from service.roles import Caller, Role
 
 __all__ = [
@@ -45,10 +48,13 @@ __all__ = [
     "check_may_say",
     "create_rollout",
     "preview_rollout",
+    "standing",
     "withdraw_release",
 ]
 
 EVERY_FAMILY: Final = "*"
+
+_UNSTARTED: Final = frozenset({RolloutState.READY, RolloutState.WAITING_FOR_APPROVAL})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +87,7 @@ def create_rollout(
     caller: Caller,
     now: float,
     approved_families: Collection[str] = (),
+    starts: DesiredPublisher | None = None,
 ) -> bool:
     """Store a rollout of `plan` for the devices that it means now; it waits for its start, or first for approval.
 
@@ -94,6 +101,8 @@ def create_rollout(
         caller: who asks, for the audit log and the approval by a second person.
         now: Unix seconds.
         approved_families: whose rollouts always need approval (`Settings.approved_families`).
+        starts: start it in the same transaction, and announce its first devices to this one: where it cannot start, nothing was
+            created. None: it waits for its start.
 
     Returns:
         Whether it is new: the same plan under the same id again changes nothing.
@@ -104,7 +113,31 @@ def create_rollout(
         QuerySyntaxError: the device query does not parse.
         ConflictError: the release is not listed, or was withdrawn and `force` is not set, or `rollout_id` has another plan.
         UnacceptableError: no device would get the release.
+        ConflictError, ForbiddenError: with `starts`, as `carry_out_verb`.
     """
+    told: set[DeviceId] = set()
+    with database.write() as session:
+        is_new = _create(
+            session, plan, rollout_id, caller=caller, now=now, approved_families=approved_families
+        )
+        if starts is not None and session.get_one(RolloutRecord, rollout_id).state in _UNSTARTED:
+            told = _say(
+                session, rollout_id, Verb.START, caller=caller, now=now, approved_families=approved_families
+            )
+    if starts is not None:
+        starts.announce(told)
+    return is_new
+
+
+def _create(
+    session: Session,
+    plan: RolloutPlan,
+    rollout_id: str,
+    *,
+    caller: Caller,
+    now: float,
+    approved_families: Collection[str],
+) -> bool:
     if caller.role is Role.PUBLISHER:
         caller.check_family(plan.family)
         if plan.force:
@@ -112,33 +145,32 @@ def create_rollout(
     needs_approval = (
         plan.require_approval or plan.force or _is_approved_family(plan.family, approved_families)
     )
-    with database.write() as session:
-        if _is_known(session, plan, rollout_id):
-            return False
-        _check_releases(session, plan)
-        targets = _find_targets(session, plan, rollout_id)
-        rollout = _draft_rollout(plan, rollout_id, targets, now)
-        insert_rollout(
-            session, rollout, created_by=caller.actor, author=caller.person, needs_approval=needs_approval
-        )
-        decision = Decision(rollout, now)
-        decision.do(
-            MoveRollout(state=RolloutState.WAITING_FOR_APPROVAL, reason="a second person must approve it")
-            if needs_approval
-            else MoveRollout(state=RolloutState.READY, reason="no approval needed")
-        )
-        write_decision(session, decision)
-        audit.record(
-            session,
-            at=now,
-            actor=caller.actor,
-            action="rollout_created",
-            subject=rollout_id,
-            release=plan.release,
-            author=caller.person,
-            needs_approval=needs_approval,
-            devices=len(rollout.executions),
-        )
+    if _is_known(session, plan, rollout_id):
+        return False
+    _check_releases(session, plan)
+    targets = _find_targets(session, plan, rollout_id)
+    rollout = _draft_rollout(plan, rollout_id, targets, now)
+    insert_rollout(
+        session, rollout, created_by=caller.actor, author=caller.person, needs_approval=needs_approval
+    )
+    decision = Decision(rollout, now)
+    decision.do(
+        MoveRollout(state=RolloutState.WAITING_FOR_APPROVAL, reason="a second person must approve it")
+        if needs_approval
+        else MoveRollout(state=RolloutState.READY, reason="no approval needed")
+    )
+    write_decision(session, decision)
+    audit.record(
+        session,
+        at=now,
+        actor=caller.actor,
+        action="rollout_created",
+        subject=rollout_id,
+        release=plan.release,
+        author=caller.person,
+        needs_approval=needs_approval,
+        devices=len(rollout.executions),
+    )
     return True
 
 
@@ -216,6 +248,7 @@ def carry_out_verb(
     caller: Caller,
     now: float,
     approved_families: Collection[str] = (),
+    if_match: str | None = None,
 ) -> None:
     """Do what `caller` asks of a rollout, and all that follows at once.
 
@@ -229,42 +262,75 @@ def carry_out_verb(
         NotFoundError: there is no such rollout.
         ConflictError: its state does not allow the verb, or (start) another unfinished rollout has its devices, or its
             release was withdrawn since the rollout was created.
+        ChangedMeanwhileError: it does not stand as in the view whose ETag is `if_match`.
     """
     check_may_say(caller, verb)
     with database.write() as session:
-        rollout, record = find_rollout(session, rollout_id)
-        if caller.role is Role.PUBLISHER:
-            caller.check_family(record.family)
-        if caller.role is Role.PUBLISHER and (record.created_by != caller.actor or record.needs_approval):
-            raise ForbiddenError(
-                f"{caller.actor} cannot start rollout {rollout_id}: a publisher starts only what it created and nobody must approve"
-            )
-        if verb is Verb.START:
-            if not record.needs_approval and _is_approved_family(record.family, approved_families):
-                raise ConflictError(
-                    f"rollouts of family {record.family} need approval since this one was created; create it anew"
-                )
-            _check_devices_are_free(session, rollout_id)
-            _check_releases(session, rollout.plan)
-        observations = observe(session, rollout, now)
-        decision = carry_out(rollout, verb, actor=caller.actor, observations=observations, now=now)
-        if verb is Verb.APPROVE and (caller.person == record.author or caller.actor == record.created_by):
-            raise ForbiddenError(
-                f"rollout {rollout_id} was created by {record.created_by}, for whom {record.author} answers:"
-                " a second person must approve it, and another token of the same one is not a second"
-            )
-        devices = write_decision(session, decision)
-        if verb is Verb.APPROVE:
-            _approve(session, rollout, caller.actor, now)
-        audit.record(
+        devices = _say(
             session,
-            at=now,
-            actor=caller.actor,
-            action="rollout_" + verb.value.replace("-", "_"),
-            subject=rollout_id,
-            devices=len(devices),
+            rollout_id,
+            verb,
+            caller=caller,
+            now=now,
+            approved_families=approved_families,
+            if_match=if_match,
         )
     publisher.announce(devices)
+
+
+def _say(
+    session: Session,
+    rollout_id: str,
+    verb: Verb,
+    *,
+    caller: Caller,
+    now: float,
+    approved_families: Collection[str],
+    if_match: str | None = None,
+) -> set[DeviceId]:
+    rollout, record = find_rollout(session, rollout_id)
+    check_version(if_match, standing(rollout), f"rollout {rollout_id}")
+    if caller.role is Role.PUBLISHER:
+        caller.check_family(record.family)
+    if caller.role is Role.PUBLISHER and (record.created_by != caller.actor or record.needs_approval):
+        raise ForbiddenError(
+            f"{caller.actor} cannot start rollout {rollout_id}: a publisher starts only what it created and nobody must approve"
+        )
+    if verb is Verb.START:
+        if not record.needs_approval and _is_approved_family(record.family, approved_families):
+            raise ConflictError(
+                f"rollouts of family {record.family} need approval since this one was created; create it anew"
+            )
+        _check_devices_are_free(session, rollout_id)
+        _check_releases(session, rollout.plan)
+    observations = observe(session, rollout, now)
+    decision = carry_out(rollout, verb, actor=caller.actor, observations=observations, now=now)
+    if verb is Verb.APPROVE and (caller.person == record.author or caller.actor == record.created_by):
+        raise ForbiddenError(
+            f"rollout {rollout_id} was created by {record.created_by}, for whom {record.author} answers:"
+            " a second person must approve it, and another token of the same one is not a second"
+        )
+    devices = write_decision(session, decision)
+    if verb is Verb.APPROVE:
+        _approve(session, rollout, caller.actor, now)
+    audit.record(
+        session,
+        at=now,
+        actor=caller.actor,
+        action="rollout_" + verb.value.replace("-", "_"),
+        subject=rollout_id,
+        devices=len(devices),
+    )
+    return devices
+
+
+def standing(rollout: Rollout | RolloutView) -> str:
+    """Where a rollout and its groups stand, in a word: another one as soon as one of them enters another state.
+
+    What single devices do in between is not in it: nobody decides otherwise for that.
+    """
+    moved = [(str(one.state), one.since) for one in (rollout, *rollout.groups)]
+    return hashlib.sha256(repr(moved).encode()).hexdigest()[:16]
 
 
 def check_may_say(caller: Caller, verb: Verb) -> None:

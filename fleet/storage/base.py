@@ -18,6 +18,7 @@ SQLite by default, PostgreSQL by URL. Invariants:
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -27,11 +28,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DataError
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import JSON
 
-from fleet.errors import UnacceptableError
+from fleet.errors import ConflictError, UnacceptableError
 from fleet.storage.outages import DatabaseAwayError, OutageWatch
 from runtime.durable_files import private_directory
 from runtime.errors import SettingsError
@@ -70,6 +71,9 @@ WRITE_LOCK: Final = 0x0FED6E
 
 _WRITES: Final = "fedge_write"
 
+_TWICE: Final = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, "23505")
+"""A key that is there already. With one writer at a time nobody comes upon it; whoever writes past that lock is no 500 either."""
+
 
 class Base(DeclarativeBase):
     """Root of every table; named constraints, so that migrations can refer to them on any database."""
@@ -106,6 +110,7 @@ class Database:
 
         Raises:
             UnacceptableError: a value that no column of this database can hold (also `write`).
+            ConflictError: a key that is there already (also `write`).
             DatabaseAwayError: it does not answer (also `write`).
         """
         with (
@@ -168,6 +173,11 @@ def _holding_values() -> Iterator[None]:
     except DataError as error:
         reason = str(error.orig).splitlines()[0]
         raise UnacceptableError(f"the database cannot hold a value of this request: {reason}") from None
+    except IntegrityError as error:
+        code = getattr(error.orig, "sqlite_errorcode", None) or getattr(error.orig, "sqlstate", None)
+        if code not in _TWICE:
+            raise
+        raise ConflictError("the same was stored by somebody else at this moment; ask again to see it") from None
 
 
 def open_database(url: str) -> Database:
