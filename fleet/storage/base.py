@@ -177,7 +177,9 @@ def _holding_values() -> Iterator[None]:
         code = getattr(error.orig, "sqlite_errorcode", None) or getattr(error.orig, "sqlstate", None)
         if code not in _TWICE:
             raise
-        raise ConflictError("the same was stored by somebody else at this moment; ask again to see it") from None
+        raise ConflictError(
+            "the same was stored by somebody else at this moment; ask again to see it"
+        ) from None
 
 
 def open_database(url: str) -> Database:
