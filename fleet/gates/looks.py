@@ -39,6 +39,7 @@ class Levels:
     Attributes:
         test: of a test at this look.
         last: of a test at the last look of the soak, the greatest of all.
+        soak: of all looks of the soak together.
         placebo: of a comparison with past hours, made at two looks.
         process: of what may be watched all the time (e-values), over the whole of the group.
         passing: of the test that harm is as large as matters.
@@ -46,6 +47,7 @@ class Levels:
 
     test: float
     last: float
+    soak: float
     placebo: float
     process: float
     passing: float
@@ -133,6 +135,7 @@ def levels(
     return Levels(
         test=test,
         last=soak * 2 ** (of - 1) / whole,
+        soak=soak,
         placebo=soak / _PLACEBO_LOOKS,
         process=metric,
         passing=PASS_LEVEL / 2**extension,

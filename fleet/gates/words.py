@@ -21,7 +21,9 @@ __all__ = [
     "effect",
     "finite",
     "harm",
+    "harm_asked",
     "probability",
+    "shares",
     "what_would_tell",
 ]
 
@@ -113,6 +115,29 @@ def harm(metric: Metric) -> str:
         case _:
             size = f"{100 * (passing - 1):+.0f} %"
     return size
+
+
+def harm_asked(metric: Metric, size: float) -> str:
+    """The harm that a preview asks about, as `harms.HARMS` gives it."""
+    match metric:
+        case Metric.LATENCY_P99 | Metric.DRIFT_SCORE:
+            return f"{NAMES[metric]} {effect(metric, size)}"
+        case Metric.ANOMALY_LOSS:
+            return "blindness, by the anomaly rate"
+        case Metric.UNJUDGED:
+            return f"{100 * size:g} % more windows unjudged"
+        case Metric.MEMORY:
+            return f"a leak of {100 * size:g} % an hour"
+        case Metric.SIGHT:
+            return f"sight × {size:g}"
+        case _:
+            return f"anomaly rate × {size:g}"
+
+
+def shares(low: float, high: float) -> str:
+    """Two shares as percentages: 7–28 %."""
+    first, last = round(100 * low), round(100 * high)
+    return f"{first} %" if first == last else f"{first}–{last} %"
 
 
 def probability(value: float) -> str:
