@@ -9,18 +9,23 @@ that touches the database runs on worker threads, so the API answers while thous
                      │                                      ├─► Services ─► API
                      ├─► EventStore ◄─ Intake ◄─ BrokerLink ┤
                      └─► RolloutEngine ─► Outgoing ─────────┘
+
+Of several such processes on one PostgreSQL one leads (`fleet.leadership`): rollouts, housekeeping and renewal run there alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from typing import Final
 
 import structlog
@@ -58,8 +63,10 @@ from fleet.enrolment import Enrolments
 from fleet.errors import NotFoundError, UnacceptableError
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
+from fleet.installation import check_shared, installation_of
 from fleet.instruction_key import InstructionKey
 from fleet.instructions import Instructions
+from fleet.leadership import alone_on, is_led, open_leadership
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
 from fleet.mqtt.intake import Intake
@@ -68,6 +75,7 @@ from fleet.mqtt.outgoing import Outgoing
 from fleet.mqtt.retained import RetainedPublisher
 from fleet.release_lists import note_listed
 from fleet.releases import ReleaseStore
+from fleet.replicas import Replicas
 from fleet.retention.health_blocks import HealthRollUp
 from fleet.rollouts.engine import RolloutEngine
 from fleet.settings import MqttSettings, Settings
@@ -144,6 +152,7 @@ def build_app(
         messages=EventSource("fleet", boot_id=boot_id, now=time.time),
         now=time.time,
     )
+    instance = _instance(boot_id)
     door = open_door(settings, database, session=boot_id)
     authority = DeviceCa(settings.data_dir, tenant=settings.tenant, random_bytes=secrets.token_bytes)
     authority.ensure(time.time())
@@ -154,14 +163,31 @@ def build_app(
         reserved=SERVICES,
         certificate_lifetime_s=settings.enrolment.certificate_lifetime_s,
     )
-    broker = settings.mqtt and _broker_account(settings.mqtt)
+    broker = settings.mqtt and _broker_account(settings.mqtt, instance)
+    installation = installation_of(settings.data_dir)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         outgoing = Outgoing()
-        engine = RolloutEngine(database, outgoing)
-        housekeeping = Housekeeping(
+        leadership = open_leadership(
             database,
+            instance=instance,
+            installation=installation,
+            hear=lambda word: replicas.hear(word),  # noqa: PLW0108 - made below
+        )
+        plugin = door if isinstance(door, DynamicSecurity) else None
+        engine = RolloutEngine(leadership.database, outgoing)
+        replicas = Replicas(
+            database,
+            leadership,
+            outgoing,
+            me=instance,
+            door=door,
+            silence=plugin.silence if plugin else lambda _device: None,
+            wake=engine.wake,
+        )
+        housekeeping = Housekeeping(
+            leadership.database,
             metrics,
             offline_after_s=settings.offline_after_s,
             health_history_s=settings.health_history_s,
@@ -172,24 +198,30 @@ def build_app(
             repository,
             metrics.trust_expires,
             now=time.time,
-            watch=lambda _published: note_listed(database, repository, actor="fleet", now=time.time()),
+            watch=lambda _published: note_listed(
+                leadership.database, repository, actor="fleet", now=time.time()
+            ),
         )
-        tasks: dict[str, Task] = {
+        leaders: dict[str, Task] = {
             "rollouts": engine.run,
             "housekeeping": housekeeping.run,
-            "roll_up": HealthRollUp(database, offline_after_s=settings.offline_after_s).run,
+            "roll_up": HealthRollUp(leadership.database, offline_after_s=settings.offline_after_s).run,
             "trust": renewal.run,
+        }
+        tasks: dict[str, Task] = {
+            "leadership": leadership.run,
+            "replicas": replicas.run,
             "bookkeeping": Bookkeeping(database, tokens).run,
+            **{name: partial(leadership.while_leading, task) for name, task in leaders.items()},
         }
         if settings.mqtt and broker:
-            plugin = door if isinstance(door, DynamicSecurity) else None
             intake = Intake(
                 events,
                 outgoing,
                 metrics,
                 settings.mqtt,
-                wake_rollouts=engine.wake,
-                silence=plugin.silence if plugin else lambda _device: None,
+                wake_rollouts=replicas.wake,
+                silence=replicas.silence,
             )
             link = BrokerLink(
                 broker,
@@ -202,12 +234,15 @@ def build_app(
                     tenant=settings.tenant,
                     metrics=metrics,
                     life=boot_id,
+                    leadership=leadership,
                 ),
                 intake=intake,
                 outgoing=outgoing,
                 metrics=metrics,
                 now=time.time,
                 door=plugin,
+                leadership=leadership,
+                is_shared=settings.mqtt.shared,
             )
             tasks |= {"intake": intake.run, "broker_link": link.run}
         app.state.services = Services(
@@ -219,8 +254,8 @@ def build_app(
             instructions=instructions,
             events=events,
             metrics=metrics,
-            wake_rollouts=engine.wake,
-            door=door,
+            wake_rollouts=replicas.wake,
+            door=replicas,
             enrolments=entrance,
         )
         running = [asyncio.create_task(_keep_running(name, task)) for name, task in tasks.items()]
@@ -267,10 +302,13 @@ def serve(settings: Settings) -> None:
     configure_logging(as_json=not sys.stderr.isatty())
     certificate = open_certificate(settings)
     # in this order: an address in use is told before the database is touched
+    url = settings.effective_database_url
     with (
         closing(bind(split_endpoint(settings.listen), is_plain=certificate is None)) as listening,
-        closing(open_storage(settings.effective_database_url)) as database,
+        alone_on(url),
+        closing(open_storage(url)) as database,
     ):
+        check_shared(database, settings.data_dir, is_led=is_led(database))
         server = HttpsServer(
             build_app(settings, database, certificate),
             certificate,
@@ -302,8 +340,18 @@ async def _keep_running(name: str, task: Task) -> None:
         await asyncio.sleep(RESTART_PAUSE_S)
 
 
-def _broker_account(mqtt: MqttSettings) -> BrokerAccount:
-    return BrokerAccount(mqtt, client_id=FLEET, draw=random.SystemRandom().random)
+def _broker_account(mqtt: MqttSettings, instance: str) -> BrokerAccount:
+    return BrokerAccount(
+        mqtt,
+        client_id=f"{FLEET}-{instance}" if mqtt.shared else FLEET,
+        draw=random.SystemRandom().random,
+    )
+
+
+def _instance(boot_id: str) -> str:
+    """How this process is called among its replicas: on which machine it is, and another name at each start."""
+    host = re.sub("[^A-Za-z0-9.-]", "-", socket.gethostname())[:40]
+    return f"{host}-{boot_id[:8]}"
 
 
 def open_certificate(settings: Settings) -> ServedCertificate | None:
@@ -317,4 +365,4 @@ def check_files(settings: Settings) -> None:
     """Read every file the settings name; raises SettingsError or StartError for the first that cannot be used."""
     open_certificate(settings)
     if settings.mqtt:
-        _broker_account(settings.mqtt)
+        _broker_account(settings.mqtt, "check")

@@ -11,6 +11,7 @@
     │   ├── ConflictError            409  contradicts what the fleet already holds
     │   ├── TooOftenError            429  the same again, faster than anybody needs it
     │   └── UnacceptableError        422  well-formed but refused (an untrusted bundle, an invalid rollout)
+    ├── NotLeaderError               nobody: another process leads now, and does what this one was about to do
     ├── UnavailableError             503  the road: what the fleet stands upon does not answer at present; asking again helps
     │   └── BrokerError                   the broker has not confirmed, or refused, an account
     └── AuditBrokenError             we: the audit log is not what was written; whoever holds the database must be asked
@@ -33,6 +34,7 @@ __all__ = [
     "FleetError",
     "NotAcceptableError",
     "NotFoundError",
+    "NotLeaderError",
     "QuerySyntaxError",
     "TooOftenError",
     "UnacceptableError",
@@ -82,6 +84,10 @@ class UnavailableError(FleetError):
 
 class BrokerError(UnavailableError):
     """The broker has not confirmed an account; what the fleet decided stands, and repeating the call waits anew."""
+
+
+class NotLeaderError(FleetError):
+    """This process no longer leads: what only a leader may write was not written; whoever leads now does it."""
 
 
 class AuditBrokenError(FleetError):

@@ -34,6 +34,8 @@ class MqttSettings(BrokerSettings, frozen=True, kw_only=True):
     shut_out: how the broker learns which devices are revoked: by commands to Mosquitto's dynamic-security plugin, in a file
         that an embedded broker reads, or not at all (a broker that admits everybody).
     shut_out_file: that file.
+    shared: several replicas of this service take a share each of what devices say (PostgreSQL alone; the broker needs a listener for
+        services, which ``fedge-fleet broker-files`` then writes). Without it one of them is at the broker, and the others stand by.
     batch_events: most events in one transaction.
     batch_wait_s: how long a batch waits for more; adds to latency.
     queued_events: waiting in memory before some are dropped (devices send those again).
@@ -50,6 +52,7 @@ class MqttSettings(BrokerSettings, frozen=True, kw_only=True):
 
     shut_out: Literal["dynamic-security", "file", "none"] = "dynamic-security"
     shut_out_file: Path | None = None
+    shared: bool = False
     batch_events: Annotated[int, Meta(ge=1, le=10_000)] = 500
     batch_wait_s: Annotated[float, Meta(ge=0, le=1)] = 0.02
     queued_events: Annotated[int, Meta(ge=1000)] = 20_000
@@ -110,6 +113,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         if self.tls_cert is None and not is_loopback(host):
             raise ValueError(
                 f"listen = {self.listen!r} is reachable from other machines, so tls_cert and tls_key are needed"
+            )
+
+        if self.mqtt and self.mqtt.shared and not self.effective_database_url.startswith("postgresql"):
+            raise ValueError(
+                "mqtt.shared = true is for replicas on one PostgreSQL, and the database is SQLite;"
+                ' give database_url = "postgresql+psycopg://…", or leave shared out'
             )
 
     @property

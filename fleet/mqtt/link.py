@@ -4,12 +4,18 @@ Acknowledgements travel at QoS 0: a lost one costs a second delivery of an event
 the broker's word would let a slow broker hold up ingest. Desired states, and commands with settings, travel retained
 at QoS 1 (`fleet.mqtt.retained`): again where a broker that is reached anew may lack them, after some days, because what
 is sealed ends, and when the instruction key has changed or the clock was set.
+
+Of several replicas (``[mqtt] shared``) each hears its share of what devices say, by a shared subscription, and acknowledges
+what it stored. The leader alone publishes retained words and keeps the broker's door; a new one says every word again. One
+that led and was stopped for a while may send a word that is older by then: what it had under way when it lost the lead it tells
+the leader, which says it again (`fleet.replicas`). Without ``shared`` the leader alone is connected, and the others stand by.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -20,6 +26,7 @@ from fleet.broker_door.dynamic_security import DynamicSecurity
 from fleet.broker_door.plugin_state import RESPONSE_TOPIC
 from fleet.ingest.judging import Arrival
 from fleet.instructions import RENEWED_AFTER_S, Instructions
+from fleet.leadership import Leadership
 from fleet.metrics import FleetMetrics
 from fleet.mqtt.intake import Intake
 from fleet.mqtt.outgoing import Outgoing
@@ -30,6 +37,9 @@ from protocol.topics import UPLINK_KINDS, device_topic, uplink_filter
 from service.broker_account import BrokerAccount
 
 __all__ = ["BrokerLink"]
+
+SHARED: Final = "$share/fleet/"
+"""Before a filter: each message goes to one of those who subscribe under this name."""
 
 ACKED_AT_ONCE: Final = 64
 """Devices whose acknowledgements are sealed together, beside the loop: two milliseconds."""
@@ -60,9 +70,12 @@ class BrokerLink:
         metrics: FleetMetrics,
         now: Callable[[], float],
         door: DynamicSecurity | None,
+        leadership: Leadership,
+        is_shared: bool = False,
     ) -> None:
         self._account = account
         self._door = door
+        self._leadership, self._is_shared = leadership, is_shared
         self._instructions = instructions
         self._tenant = tenant
         self._retained = retained
@@ -73,11 +86,18 @@ class BrokerLink:
 
     async def run(self) -> None:
         """Stay connected until canceled. The API keeps working meanwhile, and devices keep their events."""
+        if self._is_shared:
+            await self._stay_connected()
+        else:
+            await self._leadership.while_leading(self._stay_connected)
+
+    async def _stay_connected(self) -> None:
         await self._account.stay_connected(self._session, also_ends=(SQLAlchemyError,))
 
     async def _session(self, client: aiomqtt.Client) -> None:
-        await self._retained.begin(client)
-        filters = [uplink_filter(self._tenant, kind) for kind in sorted(UPLINK_KINDS)]
+        if (term := self._leadership.term) is not None:
+            await self._retained.begin(client)
+        filters = [self._filter(kind) for kind in sorted(UPLINK_KINDS)]
         if self._door:
             filters.append(RESPONSE_TOPIC)
         await client.subscribe([(topic, 1) for topic in filters])
@@ -87,12 +107,24 @@ class BrokerLink:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._receive(client))
                 tasks.create_task(self._publish_acks(client))
-                tasks.create_task(self._retained.run(client))
-                tasks.create_task(self._renew())
-                if self._door:
-                    tasks.create_task(self._door.keep(client.publish))
+                tasks.create_task(self._leadership.while_leading(partial(self._speak, client, term)))
         finally:
             self._metrics.broker_connected.set(0)
+
+    def _filter(self, kind: Kind) -> str:
+        """What is subscribed to of a kind: a share of it. Of last wills all: what is retained is not shared out."""
+        wanted = uplink_filter(self._tenant, kind)
+        return f"{SHARED}{wanted}" if self._is_shared and kind is not Kind.DEATH else wanted
+
+    async def _speak(self, client: aiomqtt.Client, begun_in: int | None) -> None:
+        """What the leader alone does; `begun_in`: the term in which this connection was begun."""
+        if self._leadership.term != begun_in:
+            await self._retained.say_everything()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._retained.run(client))
+            tasks.create_task(self._renew())
+            if self._door:
+                tasks.create_task(self._door.keep(client.publish))
 
     async def _receive(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:

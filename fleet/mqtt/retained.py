@@ -23,6 +23,7 @@ from fleet.broker_door.plugin_state import FLEET
 from fleet.desired import desired_state
 from fleet.device_commands import words_for
 from fleet.instructions import Instructions
+from fleet.leadership import Leadership
 from fleet.metrics import FleetMetrics
 from fleet.mqtt.held import HeldWords, Word
 from fleet.mqtt.outgoing import Outgoing
@@ -62,6 +63,7 @@ class RetainedPublisher:
         tenant: of every device.
         metrics: counts.
         life: an id of this process.
+        leadership: who does not lead publishes nothing.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class RetainedPublisher:
         tenant: str,
         metrics: FleetMetrics,
         life: str,
+        leadership: Leadership,
     ) -> None:
         self._outgoing = outgoing
         self._instructions = instructions
         self._database = database
         self._tenant = tenant
         self._metrics = metrics
+        self._leadership = leadership
         self._held = HeldWords(life)
         # a topic that the fleet may write and read by the rights that everybody has: no device has its name
         self._mark_topic = device_topic(tenant, FLEET, Kind.DESIRED)
@@ -121,13 +125,17 @@ class RetainedPublisher:
                     topic = device_topic(self._tenant, device, kind)
                     # an empty retained message is how MQTT forgets one
                     payload = sealed.get((kind, device), b"")
-                    tasks.create_task(client.publish(topic, payload, qos=1, retain=True))
+                    tasks.create_task(self._say(client, topic, payload))
             now = await asyncio.to_thread(self._read, words)
             unsaid = [word for word in words if said.get(word) != now.get(word)]
             self._held.confirm(words)
             self._metrics.desired.inc(sum(kind is Kind.DESIRED for kind, _ in words))
         finally:
             self._outgoing.settle(words, unsaid=unsaid)
+
+    async def _say(self, client: aiomqtt.Client, topic: str, payload: bytes) -> None:
+        await self._leadership.wait_until_leader()  # at once; else this is about to be canceled
+        await client.publish(topic, payload, qos=1, retain=True)
 
     def _seal(self, words: Sequence[Word]) -> tuple[_Said, dict[Word, bytes]]:
         said = self._read(words)

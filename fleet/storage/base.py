@@ -7,8 +7,10 @@ SQLite by default, PostgreSQL by URL. Invariants:
 * One writer at a time, on either database: a writer takes the write lock when it begins, never in the middle. What it
   read stays true until it commits, so a decision in Python (is this the first verdict? is the rollout still running?)
   needs no lock of its own. Writers of this process queue on a lock, which hands over at once and holds no connection;
-  writers of other processes (the command line) wait up to `BUSY_TIMEOUT_S`. The cost: writes do not run in parallel on
-  PostgreSQL either; ours take milliseconds.
+  writers of other processes (a replica, the command line) wait up to `BUSY_TIMEOUT_S`. The cost: writes do not run in
+  parallel on PostgreSQL either; ours take milliseconds.
+* A writer that stops in the middle (a machine that hangs, a wire that was cut) holds up the others for `WRITER_STOPS_S`:
+  then PostgreSQL ends its session, and what it had begun never was.
 * A reader sees one snapshot, from its first statement to its last.
 * Every wait ends: for the lock, a connection, the server's answer. What a database that is away or locked makes of it is one
   error, `DatabaseAwayError`, told in the log once (`fleet.storage.outages`).
@@ -20,13 +22,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -37,7 +40,7 @@ from fleet.storage.outages import DatabaseAwayError, OutageWatch
 from runtime.durable_files import private_directory
 from runtime.errors import SettingsError
 
-__all__ = ["Base", "Database", "open_database"]
+__all__ = ["WRITE_LOCK", "Base", "Database", "connection_options", "open_database"]
 
 BUSY_TIMEOUT_S: Final = 30
 """How long a writer waits for another process's transaction; ours take milliseconds."""
@@ -66,8 +69,11 @@ POSTGRESQL: Final = {
     "options": f"-c lock_timeout={BUSY_TIMEOUT_S}s -c idle_in_transaction_session_timeout={2 * BUSY_TIMEOUT_S}s",
 }
 
+WRITER_STOPS_S: Final = 10
+"""How long a writer may say nothing within its transaction: less than `BUSY_TIMEOUT_S`, so that whoever waits is served."""
+
 WRITE_LOCK: Final = 0x0FED6E
-"""Key of PostgreSQL's advisory lock that a writer holds; nothing else of ours takes one."""
+"""Key of PostgreSQL's advisory lock that a writer holds; `fleet.leadership` has the other one of ours."""
 
 _WRITES: Final = "fedge_write"
 
@@ -96,6 +102,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._check: Callable[[Session], None] = lambda _session: None
         self.watch = OutageWatch()
         self._write_lock = threading.Lock()
         self._places = threading.Semaphore(CROWD)
@@ -133,6 +140,7 @@ class Database:
             Session(self._writer, expire_on_commit=False) as session,
             session.begin(),
         ):
+            self._check(session)
             yield session
 
     @contextmanager
@@ -149,6 +157,12 @@ class Database:
             yield
         finally:
             self._write_lock.release()
+
+    def fenced(self, check: Callable[[Session], None]) -> Database:
+        """The same database, whose every `write` first asks `check` within its transaction; what that raises ends it."""
+        other = copy(self)
+        other._check = check  # noqa: SLF001 - of the same class
+        return other
 
     def forget_deleted(self) -> None:
         """Have the disk forget what was deleted and committed, as far as the database does so at once.
@@ -208,12 +222,17 @@ def open_database(url: str) -> Database:
             event.listen(engine, "begin", _begin_sqlite)
         case "postgresql":
             engine = create_engine(
-                parsed.set(drivername="postgresql+psycopg"), connect_args=POSTGRESQL, **POOL
+                parsed.set(drivername="postgresql+psycopg"), connect_args=connection_options(parsed), **POOL
             )
             event.listen(engine, "begin", _begin_postgresql)
         case other:
             raise SettingsError(f"database_url names {other!r}; valid are sqlite and postgresql")
     return Database(engine)
+
+
+def connection_options(url: URL) -> dict[str, Any]:
+    """What libpq is told about a connection to PostgreSQL at `url`, but for what the URL itself says."""
+    return {name: value for name, value in POSTGRESQL.items() if name not in url.query}
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
@@ -242,4 +261,7 @@ def _begin_sqlite(connection: Connection) -> None:
 def _begin_postgresql(connection: Connection) -> None:
     # the driver has begun; each statement after the lock sees everything that former writers committed
     if connection.get_execution_options().get(_WRITES, False):
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")
+        connection.exec_driver_sql(
+            f"SELECT set_config('idle_in_transaction_session_timeout', '{WRITER_STOPS_S}s', true),"
+            f" pg_advisory_xact_lock({WRITE_LOCK})"
+        )

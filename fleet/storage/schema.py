@@ -15,6 +15,7 @@ from fleet.storage import (
     device_tables,
     event_tables,
     release_tables,
+    replica_tables,
     rollout_tables,
     verdict_tables,
 )
@@ -31,6 +32,7 @@ _MODULES: Final = (
     device_tables,
     event_tables,
     release_tables,
+    replica_tables,
     rollout_tables,
     verdict_tables,
 )

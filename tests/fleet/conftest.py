@@ -33,8 +33,21 @@ def databases(
     if request.param == "sqlite":
         yield SqliteDatabases(tmp_path_factory.mktemp("databases"))
         return
+    yield request.getfixturevalue("postgresql_databases")
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases() -> Iterator[PostgresqlDatabases]:
+    """Databases of PostgreSQL; once per pytest process."""
     with postgresql_server() as folder:
         yield PostgresqlDatabases(folder)
+
+
+@pytest.fixture
+def postgresql_url(postgresql_databases: PostgresqlDatabases) -> Iterator[str]:
+    """An empty database of PostgreSQL, for what several processes do on one."""
+    with postgresql_databases.fresh() as url:
+        yield url
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from sqlalchemy import update
 
 from fleet.instruction_key import InstructionKey
 from fleet.instructions import LIFETIME_S, RENEWED_AFTER_S, Instructions
+from fleet.leadership import SoleLeadership
 from fleet.metrics import FleetMetrics
 from fleet.mqtt import link as link_module
 from fleet.mqtt.link import BrokerLink
@@ -160,6 +161,7 @@ def publishing(
         outgoing, broker = Outgoing(), Broker()
         parts: dict[str, Any] = dict.fromkeys(("intake", "door"))
         common: Any = {"tenant": TENANT, "metrics": FleetMetrics()}
+        common["leadership"] = SoleLeadership(database)
         retained = RetainedPublisher(outgoing, instructions(folder), database=database, life="a1", **common)
         link = BrokerLink(
             None,  # type: ignore[arg-type]  # no session is begun

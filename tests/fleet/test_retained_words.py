@@ -18,6 +18,7 @@ from sqlalchemy import update
 
 from fleet.instruction_key import InstructionKey
 from fleet.instructions import Instructions
+from fleet.leadership import SoleLeadership
 from fleet.metrics import FleetMetrics
 from fleet.mqtt import retained as retained_module
 from fleet.mqtt.outgoing import Outgoing
@@ -62,6 +63,7 @@ class Fleet:
                 now=lambda: NOW,
             ),
             database=database,
+            leadership=SoleLeadership(database),
             tenant=TENANT,
             metrics=FleetMetrics(),
             life="a1",
