@@ -1,13 +1,13 @@
 """who leads of several processes, and what they are told of the words that others changed
 
-Revision 0016, after 0015.
+Revision 0017, after 0016.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = '0016'
-down_revision = '0015'
+revision = '0017'
+down_revision = '0016'
 branch_labels = None
 depends_on = None
 
@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column('epoch', sa.BigInteger(), nullable=False),
         sa.Column('instance', sa.String(length=200), nullable=False),
         sa.Column('installation', sa.String(length=64), nullable=False),
-        sa.Column('since', sa.Float(), nullable=False),
+        sa.Column('since', sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint('id', name=op.f('pk_leader')),
     )
     if op.get_bind().dialect.name != 'postgresql':
