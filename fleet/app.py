@@ -241,7 +241,6 @@ def build_app(
                 metrics=metrics,
                 now=time.time,
                 door=plugin,
-                leadership=leadership,
                 is_shared=settings.mqtt.shared,
             )
             tasks |= {"intake": intake.run, "broker_link": link.run}

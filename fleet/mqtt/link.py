@@ -26,7 +26,6 @@ from fleet.broker_door.dynamic_security import DynamicSecurity
 from fleet.broker_door.plugin_state import RESPONSE_TOPIC
 from fleet.ingest.judging import Arrival
 from fleet.instructions import RENEWED_AFTER_S, Instructions
-from fleet.leadership import Leadership
 from fleet.metrics import FleetMetrics
 from fleet.mqtt.intake import Intake
 from fleet.mqtt.outgoing import Outgoing
@@ -70,12 +69,11 @@ class BrokerLink:
         metrics: FleetMetrics,
         now: Callable[[], float],
         door: DynamicSecurity | None,
-        leadership: Leadership,
         is_shared: bool = False,
     ) -> None:
         self._account = account
         self._door = door
-        self._leadership, self._is_shared = leadership, is_shared
+        self._leadership, self._is_shared = retained.leadership, is_shared
         self._instructions = instructions
         self._tenant = tenant
         self._retained = retained

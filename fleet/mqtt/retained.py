@@ -82,7 +82,7 @@ class RetainedPublisher:
         self._database = database
         self._tenant = tenant
         self._metrics = metrics
-        self._leadership = leadership
+        self.leadership = leadership
         self._held = HeldWords(life)
         # a topic that the fleet may write and read by the rights that everybody has: no device has its name
         self._mark_topic = device_topic(tenant, FLEET, Kind.DESIRED)
@@ -134,7 +134,7 @@ class RetainedPublisher:
             self._outgoing.settle(words, unsaid=unsaid)
 
     async def _say(self, client: aiomqtt.Client, topic: str, payload: bytes) -> None:
-        await self._leadership.wait_until_leader()  # at once; else this is about to be canceled
+        await self.leadership.wait_until_leader()  # at once; else this is about to be canceled
         await client.publish(topic, payload, qos=1, retain=True)
 
     def _seal(self, words: Sequence[Word]) -> tuple[_Said, dict[Word, bytes]]:

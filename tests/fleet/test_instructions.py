@@ -161,8 +161,10 @@ def publishing(
         outgoing, broker = Outgoing(), Broker()
         parts: dict[str, Any] = dict.fromkeys(("intake", "door"))
         common: Any = {"tenant": TENANT, "metrics": FleetMetrics()}
-        common["leadership"] = SoleLeadership(database)
-        retained = RetainedPublisher(outgoing, instructions(folder), database=database, life="a1", **common)
+        leads = SoleLeadership(database)
+        retained = RetainedPublisher(
+            outgoing, instructions(folder), database=database, life="a1", leadership=leads, **common
+        )
         link = BrokerLink(
             None,  # type: ignore[arg-type]  # no session is begun
             instructions(folder),

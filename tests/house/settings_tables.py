@@ -185,6 +185,14 @@ FLEET: dict[str, tuple[Any, Any]] = {
 }
 FLEETS = {
     "fleet": Program(FleetSettings, FLEET_PREFIX, load_fleet_settings, FLEET, {"mqtt.shut_out": "file"}),
+    # What goes with PostgreSQL alone.
+    "fleet, of several replicas": Program(
+        FleetSettings,
+        FLEET_PREFIX,
+        load_fleet_settings,
+        {k: v for k, v in FLEET.items() if k != "database_url"} | {"mqtt.shared": (True, False)},
+        {"mqtt.shut_out": "file", "database_url": "postgresql+psycopg://b"},
+    ),
     # What goes with no shut_out_file.
     "fleet, shut out by command": Program(
         FleetSettings,
