@@ -1,6 +1,6 @@
-"""``fedge-sim``: play a scenario and see what happened.
+"""``fedge-sim``: play a scenario and see what happened, or let thousands of hollow devices loose on a fleet.
 
-Exit status: 0 the story ended well, 1 it did not, 2 the call or the scenario is wrong, 130 interrupted.
+Exit status: 0 it ended well, 1 it did not, 2 the call or the scenario is wrong, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -27,11 +27,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-@app.callback()
-def _root() -> None:
-    """Keep ``run`` a sub-command: more will stand beside it."""
 
 
 @app.command()
@@ -93,6 +88,92 @@ def run(
     console.print(f"report: {outcome.report}   figures: {outcome.json}", highlight=False, soft_wrap=True)
     if directory is None:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@app.command()
+def hollow(
+    devices: Annotated[int, typer.Option(min=1, max=99_999, help="how many")] = 1000,
+    join: Annotated[
+        Path | None,
+        typer.Option(
+            help="agent.toml of a fleet that is there: its [fleet], [mqtt], [trust], tenant and family"
+        ),
+    ] = None,
+    claims: Annotated[
+        Path | None, typer.Option(help="with --join: a file of claim tokens, one a line, for who is new")
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            help="of the own fleet (an empty database), or of the one that is joined: for the accounts"
+        ),
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(help="where keys and the own fleet live; kept (default: a temporary folder, removed)"),
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="of the devices' names: hollow-00001, ...")] = "hollow",
+    health_s: Annotated[
+        float, typer.Option(min=0, help="seconds between two health messages; 0: none")
+    ] = 30.0,
+    events_per_s: Annotated[
+        float, typer.Option(min=0, help="anomalies and their ends, of all devices")
+    ] = 0.0,
+    window_values: Annotated[int, typer.Option(min=0, max=8192, help="raw values in an anomaly")] = 64,
+    install_s: Annotated[float, typer.Option(min=0, help="what an installation takes, about")] = 1.0,
+    failure_share: Annotated[
+        float, typer.Option(min=0, max=1, help="of installations of a new release")
+    ] = 0.0,
+    resend_s: Annotated[float, typer.Option(min=1, help="until an event is sent again")] = 10.0,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="how long, once all are connected (default: until Ctrl-C)")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="write the figures to this JSON file")] = None,
+) -> None:
+    """Connect thousands of devices that have keys, sessions and manners, and nothing inside: for tests of load."""
+    if missing := [name for name in ("trustme", "tomli_w") if find_spec(name) is None]:
+        _fail(f"{' and '.join(missing)} not installed: hollow devices need `pip install '.[sim]'`", 2)
+    # after --help and usage errors: they import the services
+    from simulations.hollow.assembly import Plan
+    from simulations.hollow.crowd import Pace
+    from simulations.hollow.place import place_of_agent
+    from simulations.hollow.playing import Join, play
+    from simulations.hollow.screen import CrowdScreen, draw_figures, write_figures
+
+    console = Console()
+    try:
+        fleet = None
+        if join is not None:
+            given = claims.read_text("ascii").split() if claims else []
+            fleet = Join(place=place_of_agent(join), claims=given, database_url=database_url)
+        pace = Pace(health_s=health_s, events_per_s=events_per_s, install_s=install_s, resend_s=resend_s)
+        plan = Plan(
+            devices=devices,
+            prefix=prefix,
+            pace=pace,
+            window_values=window_values,
+            failure_share=failure_share,
+        )
+        with CrowdScreen(console) as screen:
+            figures, accounts = play(
+                plan,
+                directory,
+                join=fleet,
+                database_url=None if fleet else database_url,
+                seconds=seconds,
+                tell=screen.tell,
+            )
+    except ScenarioError as error:
+        _fail(str(error), 2)
+    except (SimulationError, OSError, UnicodeDecodeError) as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; everything that was started is stopped", 130)
+    console.print(draw_figures(figures, accounts))
+    if json is not None:
+        write_figures(json, figures, accounts)
+    if figures["events_waiting"] or (accounts is not None and not accounts.are_right):
+        raise typer.Exit(1)
 
 
 def _fail(message: str, status: int) -> NoReturn:

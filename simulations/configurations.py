@@ -1,4 +1,4 @@
-"""What the programs of a world are told: fleet.toml, aggregator.toml and agent.toml as plain tables.
+"""What the programs of a world are told: aggregator.toml and agent.toml as plain tables (fleet.toml: `simulations.fleet_site`).
 
 The same keys a person writes (docs/fleet.md, docs/aggregator.md and docs/agent.md explain them), paths relative to each
 file; `simulations.world` draws where those files lie. Pure: writes nothing.
@@ -13,30 +13,13 @@ from msgspec import Struct
 
 from service.addresses import split_endpoint
 from simulations.addresses import Addresses
+from simulations.fleet_site import Table, broker_account, shown
 from simulations.orders import rollout_body, rollout_groups
 from simulations.scenario import Scenario
 
-__all__ = ["Table", "agent_table", "aggregator_table", "fleet_table"]
-
-Table = dict[str, object]
+__all__ = ["agent_table", "aggregator_table"]
 
 TENANT: Final = "demo"
-
-
-def fleet_table(scenario: Scenario, addresses: Addresses, *, is_mosquitto: bool) -> Table:
-    """fleet.toml: the fleet says who is shut out, by commands to Mosquitto or in the embedded broker's file."""
-    embedded: Table = {"shut_out": "file", "shut_out_file": "../broker/shut-out"}
-    return {
-        "listen": addresses.fleet,
-        **_shown("fleet"),
-        "data_dir": "data",
-        "tenant": TENANT,
-        "offline_after_s": scenario.offline_after_s,
-        "mqtt": {
-            **_broker_account(addresses, "fleet"),
-            **({} if is_mosquitto else embedded),
-        },
-    }
 
 
 def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
@@ -47,7 +30,7 @@ def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
     return {
         "listen": addresses.aggregator,
         "flower_listen": addresses.flower,
-        **_shown("aggregator"),
+        **shown("aggregator"),
         "data_dir": "data",
         "tenant": TENANT,
         "signing_key": "../pki/release.key",
@@ -57,7 +40,7 @@ def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
             "ca_file": "../pki/ca.pem",
             "token_file": "../fleet/publisher.token",
         },
-        "mqtt": _broker_account(addresses, "aggregator"),
+        "mqtt": broker_account(addresses, "aggregator"),
         "family": [_as_toml(family)],
     }
 
@@ -106,11 +89,3 @@ def _without_none(table: Table) -> Table:
         for key, value in table.items()
         if value is not None
     }
-
-
-def _shown(service: str) -> Table:
-    return {"tls_cert": f"../pki/{service}.pem", "tls_key": f"../pki/{service}.key"}
-
-
-def _broker_account(addresses: Addresses, service: str) -> Table:
-    return {"url": addresses.broker_url, "ca_file": "../pki/ca.pem", **_shown(service)}

@@ -234,6 +234,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=dict(process.environment),
+                process_group=0,  # Ctrl-C at a terminal is for us: we stop them in order
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call, and we start from the only thread
             )
 

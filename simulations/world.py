@@ -16,28 +16,24 @@ every key is made here, for this run.
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import tomli_w
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.identity import open_identity
 from aggregator.publishing import open_fleet
 from aggregator.release_keys import create_key_files, read_private_key
 from aggregator.settings import load_aggregator_settings
-from fleet.trust.creation import create_repository
-from protocol.identity import private_key_pem, public_key_pem
-from runtime.durable_files import private_directory, write_quickly
+from protocol.identity import public_key_pem
+from runtime.durable_files import write_quickly
 from simulations.addresses import pick_addresses
 from simulations.certificates import Certificates, create_certificates
-from simulations.configurations import TENANT, agent_table, aggregator_table, fleet_table
+from simulations.configurations import TENANT, agent_table, aggregator_table
+from simulations.fleet_site import FleetSite, write_secret, write_toml
 from simulations.machines import Machines
 from simulations.mosquitto import Mosquitto
 from simulations.processes import Supervisor
@@ -85,6 +81,9 @@ class World:
         self.devices = [f"d{number:02d}" for number in range(1, scenario.devices + 1)]
         self.certificates = Certificates(directory / "pki")
         self._mosquitto = mosquitto
+        self._site = FleetSite(
+            directory, self.addresses, tenant=TENANT, supervisor=supervisor, mosquitto=mosquitto
+        )
 
     @property
     def broker_name(self) -> str:
@@ -98,7 +97,7 @@ class World:
 
     def token_file(self, role: str) -> Path:
         """Where the fleet token of a role is."""
-        return self.directory / "fleet" / f"{role}.token"
+        return self._site.token_file(role)
 
     @property
     def aggregator_token_file(self) -> Path:
@@ -117,18 +116,17 @@ class World:
         """Write certificates, keys and every configuration; start nothing. A key and a family of a test may take the world's place."""
         create_certificates(self.certificates.directory)
         create_key_files(self.release_key, release_key or Ed25519PrivateKey.generate())
-        for name in ("broker", "fleet", "aggregator"):
-            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        (self.directory / "aggregator").mkdir(parents=True, exist_ok=True)
         identity = open_identity(self.directory / "aggregator" / "data")
         write_quickly(
             self.certificates.directory / "aggregator.pub.pem", public_key_pem(identity.public_key())
         )
-        self._create_repository(family or self.scenario.family.name)
-        _write_toml(
-            self.directory / "fleet" / "fleet.toml",
-            fleet_table(self.scenario, self.addresses, is_mosquitto=self._mosquitto is not None),
+        self._site.prepare(
+            family or self.scenario.family.name,
+            read_private_key(self.release_key, "signing_key").public_key(),
+            self._site.settings(offline_after_s=self.scenario.offline_after_s),
         )
-        _write_toml(
+        write_toml(
             self.directory / "aggregator" / "aggregator.toml",
             aggregator_table(self.scenario, self.addresses),
         )
@@ -143,29 +141,12 @@ class World:
                 machine=self.machines.name(index),
                 source=self.machines.source_table(index, self.control_file(device).absolute()),
             )
-            _write_toml(self.device_directory(device) / "agent.toml", table)
-
-    def _create_repository(self, family: str) -> None:
-        """The signed repository, with keys that nobody keeps: of this run, one ceremony is enough."""
-        data = private_directory(self.directory / "fleet" / "data")
-        instruction_key = ec.generate_private_key(ec.SECP256R1())
-        _write_secret(data / "instruction.key", private_key_pem(instruction_key))
-        release_key = read_private_key(self.release_key, "signing_key").public_key()
-        repository = create_repository(
-            data / "trust",
-            root_keys=[Ed25519PrivateKey.generate() for _ in range(3)],
-            targets_key=Ed25519PrivateKey.generate(),
-            online_keys=[Ed25519PrivateKey.generate() for _ in range(2)],
-            families={family: [release_key]},
-            fleet_key=instruction_key.public_key(),
-            now=time.time(),
-        )
-        write_quickly(self.root_file, repository.read("1.root.json"))
+            write_toml(self.device_directory(device) / "agent.toml", table)
 
     @property
     def root_file(self) -> Path:
         """The root of the signed repository, for devices to pin."""
-        return self.certificates.directory / "root.json"
+        return self._site.root_file
 
     def publish_release(self, bundle: bytes) -> None:
         """Hand a bundle in and list it, as the aggregator does; raises AggregatorError."""
@@ -175,42 +156,17 @@ class World:
 
     def issue_tokens(self) -> None:
         """Make operator, publisher and claim tokens with the services' own commands."""
-        somebody = ("--person", "sim")
-        for role, whose in (("admin", somebody), ("publisher", ("--family", self.scenario.family.name))):
-            self._issue(
-                self.token_file(role),
-                "fleet",
-                "tokens",
-                "create",
-                "--role",
-                role,
-                "--name",
-                f"sim-{role}",
-                *whose,
-            )
-        claims = self._ask(
-            *("fleet", "claims", "create", "--family", self.scenario.family.name, "--unreleased"),
-            *("--site", "simulated", "--count", str(len(self.devices))),
-        )
-        for device, claim in zip(self.devices, claims.split(), strict=True):
-            _write_secret(self.device_directory(device) / "claim.token", claim.encode())
-        self._issue(
-            self.aggregator_token_file,
-            "aggregator",
-            "tokens",
-            "create",
-            "--role",
-            "operator",
-            "--name",
-            "sim",
-            *somebody,
-        )
-
-    def _issue(self, file: Path, service: str, *command: str) -> None:
-        _write_secret(file, self._ask(service, *command).strip().encode())
-
-    def _ask(self, service: str, *command: str) -> str:
-        return self.supervisor.run("tokens", service, *command, "--config", self._config(service))
+        family, somebody = self.scenario.family.name, ("--person", "sim")
+        self._site.issue_token("admin", *somebody)
+        self._site.issue_token("publisher", "--family", family)
+        claims = self._site.claims(family, "simulated", len(self.devices))
+        for device, claim in zip(self.devices, claims, strict=True):
+            write_secret(self.device_directory(device) / "claim.token", claim.encode())
+        token = self.supervisor.run(
+            "tokens", "aggregator", "tokens", "create", "--role", "operator", "--name", "sim", *somebody,
+            "--config", self._config("aggregator"),
+        )  # fmt: skip
+        write_secret(self.aggregator_token_file, token.strip().encode())
 
     def write_reference_recordings(self) -> tuple[Path, int]:
         """Record the reference machines of version 1; returns the NPZ and the rows of the shortest recording."""
@@ -222,35 +178,7 @@ class World:
 
     def start_services(self, *, fleet_is_up: Callable[[], bool]) -> None:
         """Start broker and fleet; returns once the fleet answers."""
-        self._start_broker()
-        self.supervisor.start(
-            "fleet", "fleet", "serve", "--config", self._config("fleet"), environment=_QUIET
-        )
-        self.supervisor.wait_until(fleet_is_up, "the fleet's first answer")
-
-    def _start_broker(self) -> None:
-        folder, files, mosquitto = self.directory / "broker", self.certificates, self._mosquitto
-        options = () if mosquitto is None else mosquitto.options(folder, self.addresses.broker)
-        self.supervisor.run(
-            "broker-files",
-            "fleet",
-            "broker-files",
-            "--config",
-            self._config("fleet"),
-            "--out",
-            str(folder),
-            *options,
-        )
-        for kind in ("pem", "key"):
-            shutil.copy(files.directory / f"broker.{kind}", folder)
-        if mosquitto is not None:
-            self.supervisor.start_program("broker", *mosquitto.command(folder))
-            return
-        self.supervisor.start(
-            "broker", "simulations.broker", "--listen", self.addresses.broker, "--tenant", TENANT,
-            "--shut-out", str(folder / "shut-out"), "--clients", str(folder / "clients.pem"),
-            "--certificate", str(files.certificate("broker")), "--key", str(files.key("broker")),
-        )  # fmt: skip
+        self._site.start(fleet_is_up=fleet_is_up, environment=_QUIET)
 
     def start_aggregator(self, *, aggregator_is_up: Callable[[], bool]) -> None:
         """Start the aggregator; returns once it answers."""
@@ -279,11 +207,3 @@ class World:
 
     def _config(self, service: str) -> str:
         return str(self.directory / service / f"{service}.toml")
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    write_quickly(path, content, mode=0o600)
-
-
-def _write_toml(path: Path, content: dict[str, object]) -> None:
-    path.write_bytes(tomli_w.dumps(content).encode())

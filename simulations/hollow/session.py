@@ -1,0 +1,289 @@
+"""One MQTT 3.1.1 session over mutual TLS in some kilobytes, ten thousand of them on one asyncio loop.
+
+asyncio's own TLS keeps a buffer of 256 KiB for each connection, whatever goes over it; so the loop only says here when a
+socket is readable, and OpenSSL is asked directly. No task, no future and no buffer belongs to a session that is at rest.
+
+::
+
+    dial ─► TLS ─► CONNECT ─► CONNACK ─► SUBSCRIBE ─► SUBACK ─► hear, send … lost
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from protocol.limits import MAX_PAYLOAD_BYTES
+from service.mqtt_packets import (
+    CONNACK,
+    DISCONNECT,
+    PINGREQ,
+    PUBACK,
+    PUBLISH,
+    SUBACK,
+    PacketError,
+    PacketReader,
+    Published,
+    connect,
+    puback,
+    publish,
+    read_publish,
+    subscribe,
+)
+
+__all__ = ["Broker", "Session"]
+
+READ_BYTES: Final = 32 * 1024
+WELCOME_S: Final = 60.0
+"""How long a broker to which ten thousand come at once may take for one of them."""
+
+UNSENT_BYTES: Final = 1024 * 1024
+"""A broker that takes nothing while so much waits has stalled; the session is given up, and what waits is sent again."""
+
+
+class Broker:
+    """Dials a broker in the name of any device.
+
+    Args:
+        host, port, ca_file: of the broker.
+        keepalive_s: after one and a half of these without a word the broker gives a session up.
+    """
+
+    def __init__(self, host: str, port: int, ca_file: Path, *, keepalive_s: int) -> None:
+        self._address, self._keepalive_s = (host, port), keepalive_s
+        # One for all: a connection takes what the context shows at the moment it is made, and keeps that.
+        self._tls = ssl.create_default_context(cafile=str(ca_file))
+        # Nobody comes back on an old ticket, and each would be kept for ten thousand.
+        self._tls.options |= ssl.OP_NO_TICKET
+
+    async def dial(
+        self,
+        client_id: str,
+        shown: Path,
+        *,
+        will: tuple[str, bytes],
+        filters: Sequence[str],
+        hear: Callable[[Published], None],
+        lost: Callable[[], None],
+    ) -> Session:
+        """Connect, and subscribe with QoS 1.
+
+        Args:
+            client_id: the device.
+            shown: PEM of its connection key and certificate.
+            will: topic and payload of what the broker says when the device is lost.
+            filters: what it listens to.
+            hear: gets each message; it is acknowledged already.
+            lost: called once when the connection has broken.
+
+        Raises:
+            OSError: the broker is not there, refuses, or does not answer within `WELCOME_S`.
+        """
+        try:
+            async with asyncio.timeout(WELCOME_S):
+                line = await self._connected(shown)
+                session = Session(line, hear, lost)
+                try:
+                    await session.begin(connect(client_id, keepalive_s=self._keepalive_s, will=will), CONNACK)
+                    await session.begin(subscribe(1, filters), SUBACK)
+                except BaseException:
+                    session.abandon()
+                    raise
+                return session
+        except (TimeoutError, PacketError) as error:
+            raise ConnectionError(
+                f"no welcome for {client_id}: {error or f'{WELCOME_S:g} s passed'}"
+            ) from None
+
+    async def _connected(self, shown: Path) -> ssl.SSLSocket:
+        loop = asyncio.get_running_loop()
+        plain = socket.socket(socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET)
+        plain.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(plain, self._address)
+            self._tls.load_cert_chain(shown)
+            line = self._tls.wrap_socket(
+                plain, server_hostname=self._address[0], do_handshake_on_connect=False
+            )
+        except BaseException:
+            plain.close()
+            raise
+        try:
+            while True:
+                try:
+                    line.do_handshake()
+                except ssl.SSLWantReadError:
+                    await _ready(loop.add_reader, loop.remove_reader, line)
+                except ssl.SSLWantWriteError:
+                    await _ready(loop.add_writer, loop.remove_writer, line)
+                else:
+                    return line
+        except BaseException:
+            line.close()
+            raise
+
+
+class Session:
+    """A connection that stands. Not for several threads; `Broker.dial` makes one."""
+
+    __slots__ = (
+        "_awaited",
+        "_hear",
+        "_identifier",
+        "_line",
+        "_loop",
+        "_lost",
+        "_reader",
+        "_unsent",
+        "broker_acks",
+    )
+
+    def __init__(
+        self, line: ssl.SSLSocket, hear: Callable[[Published], None], lost: Callable[[], None]
+    ) -> None:
+        self._line: ssl.SSLSocket | None = line
+        self._hear, self._lost = hear, lost
+        self._loop = asyncio.get_running_loop()
+        self._reader = PacketReader(MAX_PAYLOAD_BYTES + 8192)
+        self._unsent = b""
+        self._identifier = 0
+        self._awaited: tuple[int, asyncio.Future[bytes]] | None = None
+        self.broker_acks = 0
+        self._loop.add_reader(line, self._readable)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can be sent."""
+        return self._line is not None
+
+    async def begin(self, packet: bytes, answer: int) -> None:
+        """Send CONNECT or SUBSCRIBE and wait for its answer of this type; raises OSError for a refusal."""
+        self._awaited = answer, self._loop.create_future()
+        self._send(packet)
+        try:
+            body = await self._awaited[1]
+        finally:
+            self._awaited = None
+        # CONNACK: a code of 0; SUBACK: behind the identifier one byte a filter, 128 for one that is refused
+        if body[1] if answer == CONNACK else 0x80 in body[2:]:
+            raise ConnectionRefusedError(f"the broker refuses: {body.hex()}")
+
+    def publish(self, topic: bytes, payload: bytes, *, retain: bool = False) -> bool:
+        """Send with QoS 1; False where the connection is broken."""
+        self._identifier = self._identifier % 65535 + 1
+        return self._send(publish(topic, payload, identifier=self._identifier, retain=retain))
+
+    def ping(self) -> None:
+        """Say that this end lives."""
+        self._send(PINGREQ)
+
+    def hang_up(self) -> None:
+        """End in good order: no last will is said."""
+        self._send(DISCONNECT)
+        self._close()
+
+    def abandon(self) -> None:
+        """Vanish without a word, as a device does whose power goes: the broker says the last will."""
+        self._close()
+
+    def _send(self, data: bytes) -> bool:
+        if self._line is None:
+            return False
+        if self._unsent:
+            self._unsent += data
+            if len(self._unsent) > UNSENT_BYTES:
+                self._break()
+            return self._line is not None
+        try:
+            sent = self._line.send(data)
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            sent = 0
+        except OSError:
+            self._break()
+            return False
+        if sent < len(data):
+            self._unsent = data[sent:]
+            self._loop.add_writer(self._line, self._writable)
+        return True
+
+    def _writable(self) -> None:
+        if self._line is None:
+            return
+        try:
+            self._unsent = self._unsent[self._line.send(self._unsent) :]
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return
+        except OSError:
+            self._break()
+            return
+        if not self._unsent:
+            self._loop.remove_writer(self._line)
+
+    def _readable(self) -> None:
+        # what TLS has decrypted already does not show at the socket
+        while (line := self._line) is not None:
+            try:
+                received = line.recv(READ_BYTES)
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError:
+                received = b""
+            if not received:
+                self._break()
+                return
+            try:
+                self._take(self._reader.feed(received))
+            except PacketError:
+                self._break()
+                return
+            if self._line is not None and not self._line.pending():
+                return
+
+    def _take(self, packets: list[tuple[int, bytes]]) -> None:
+        heard = []
+        for head, body in packets:
+            kind = head >> 4
+            if kind == PUBLISH:
+                heard.append(read_publish(head, body))
+            elif kind == PUBACK:
+                self.broker_acks += 1
+            elif self._awaited is not None and kind == self._awaited[0] and not self._awaited[1].done():
+                self._awaited[1].set_result(body)
+        if identifiers := [message.identifier for message in heard if message.qos]:
+            self._send(puback(identifiers))
+        for message in heard:
+            self._hear(message)
+
+    def _break(self) -> None:
+        was_open = self._line is not None
+        self._close()
+        if self._awaited is not None and not self._awaited[1].done():
+            self._awaited[1].set_exception(ConnectionResetError("the broker hung up"))
+        elif was_open:
+            self._lost()
+
+    def _close(self) -> None:
+        line, self._line = self._line, None
+        if line is None:
+            return
+        self._loop.remove_reader(line)
+        self._loop.remove_writer(line)
+        with contextlib.suppress(OSError):
+            line.close()
+
+
+async def _ready(
+    add: Callable[..., object], remove: Callable[[ssl.SSLSocket], object], line: ssl.SSLSocket
+) -> None:
+    woken = asyncio.Event()
+    add(line, woken.set)
+    try:
+        await woken.wait()
+    finally:
+        remove(line)
