@@ -112,30 +112,30 @@ def hollow(
         Path | None,
         typer.Option(help="where keys and the own fleet live; kept (default: a temporary folder, removed)"),
     ] = None,
-    prefix: Annotated[str, typer.Option(help="of the devices' names: hollow-00001, ...")] = "hollow",
     health_s: Annotated[
         float, typer.Option(min=0, help="seconds between two health messages; 0: none")
     ] = 30.0,
     events_per_s: Annotated[
         float, typer.Option(min=0, help="anomalies and their ends, of all devices")
     ] = 0.0,
-    window_values: Annotated[int, typer.Option(min=0, max=8192, help="raw values in an anomaly")] = 64,
-    install_s: Annotated[float, typer.Option(min=0, help="what an installation takes, about")] = 1.0,
-    failure_share: Annotated[
-        float, typer.Option(min=0, max=1, help="of installations of a new release")
-    ] = 0.0,
-    resend_s: Annotated[float, typer.Option(min=1, help="until an event is sent again")] = 10.0,
     seconds: Annotated[
         float | None, typer.Option(min=0, help="how long, once all are connected (default: until Ctrl-C)")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="write the figures to this JSON file")] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="install_s, failure_share, resend_s, dials_per_s, window_values, prefix, seed; may be given again",
+        ),
+    ] = None,
 ) -> None:
     """Connect thousands of devices that have keys, sessions and manners, and nothing inside: for tests of load."""
     if missing := [name for name in ("trustme", "tomli_w") if find_spec(name) is None]:
         _fail(f"{' and '.join(missing)} not installed: hollow devices need `pip install '.[sim]'`", 2)
     # after --help and usage errors: they import the services
-    from simulations.hollow.assembly import Plan
-    from simulations.hollow.crowd import Pace
+    from simulations.hollow.assembly import make_plan
     from simulations.hollow.place import place_of_agent
     from simulations.hollow.playing import Join, play
     from simulations.hollow.screen import CrowdScreen, draw_figures, write_figures
@@ -146,14 +146,7 @@ def hollow(
         if join is not None:
             given = claims.read_text("ascii").split() if claims else []
             fleet = Join(place=place_of_agent(join), claims=given, database_url=database_url)
-        pace = Pace(health_s=health_s, events_per_s=events_per_s, install_s=install_s, resend_s=resend_s)
-        plan = Plan(
-            devices=devices,
-            prefix=prefix,
-            pace=pace,
-            window_values=window_values,
-            failure_share=failure_share,
-        )
+        plan = make_plan(devices, health_s=health_s, events_per_s=events_per_s, more=more or [])
         with CrowdScreen(console) as screen:
             figures, accounts = play(
                 plan,

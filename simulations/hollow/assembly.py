@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -32,9 +33,21 @@ from simulations.hollow.members import Member, enrol_members, enrolled_members, 
 from simulations.hollow.place import Place
 from simulations.hollow.session import Broker
 
-__all__ = ["CrowdFile", "Plan", "make_crowd", "save_crowd"]
+__all__ = ["CrowdFile", "Plan", "make_crowd", "make_plan", "save_crowd"]
 
-KEEPALIVE_S = 60
+KEEPALIVE_S: Final = 60
+
+_PACE: Final = frozenset({"install_s", "resend_s", "dials_per_s"})
+MORE: Final[dict[str, tuple[type[int | float | str], float, float]]] = {
+    "install_s": (float, 0.0, 86_400.0),
+    "resend_s": (float, 0.1, 86_400.0),
+    "dials_per_s": (float, 1.0, 10_000.0),
+    "failure_share": (float, 0.0, 1.0),
+    "window_values": (int, 0, 8192),
+    "seed": (int, 0, 2**63),
+    "prefix": (str, 0, 0),
+}
+"""What ``--set`` knows: its type, and its bounds where it is a number."""
 
 
 class CrowdFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +74,27 @@ class Plan:
     window_values: int = 64
     failure_share: float = 0.0
     seed: int = 1
+
+
+def make_plan(devices: int, *, health_s: float, events_per_s: float, more: Iterable[str]) -> Plan:
+    """A plan of the command line: `more` are ``name=value`` of what is set more rarely; raises ScenarioError."""
+    pace, plan = Pace(health_s=health_s, events_per_s=events_per_s), dict[str, Any]()
+    for one in more:
+        name, _, value = one.partition("=")
+        if name not in MORE:
+            raise ScenarioError(f"--set {one!r} is not known; valid names are {', '.join(sorted(MORE))}")
+        kind, least, most = MORE[name]
+        try:
+            read = kind(value)
+        except ValueError:
+            raise ScenarioError(f"--set {one!r}: {value!r} is no {kind.__name__}") from None
+        if not isinstance(read, str) and not least <= read <= most:
+            raise ScenarioError(f"--set {one!r} is out of bounds: {least:g} to {most:g} are valid")
+        if name in _PACE:
+            setattr(pace, name, read)
+        else:
+            plan[name] = read
+    return Plan(devices=devices, pace=pace, **plan)
 
 
 def make_crowd(

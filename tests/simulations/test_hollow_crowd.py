@@ -19,7 +19,7 @@ from fleet.storage.base import open_database
 from fleet.storage.event_tables import Anomaly
 from simulations.errors import ScenarioError
 from simulations.hollow.accounts import settle_accounts
-from simulations.hollow.assembly import Plan, make_crowd, save_crowd
+from simulations.hollow.assembly import Plan, make_crowd, make_plan, save_crowd
 from simulations.hollow.beside import at_work
 from simulations.hollow.crowd import Crowd, Pace
 from simulations.hollow.own_fleet import FAMILY, OwnFleet
@@ -142,7 +142,7 @@ def test_a_crowd_joins_where_an_agent_would_and_ends_in_order_by_sigint(
     )
     said = interrupted_crowd(
         tmp_path,
-        *("--join", str(tmp_path / "agent.toml"), "--claims", str(claims), "--prefix", "guest"),
+        *("--join", str(tmp_path / "agent.toml"), "--claims", str(claims), "--set", "prefix=guest"),
         *("--database-url", fleet.database_url),
     )
     assert "in the database: missing" in said
@@ -186,3 +186,16 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError:
         return b""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("instal_s=2", "valid names are"),
+        ("install_s=soon", "is no float"),
+        ("failure_share=2", "0 to 1 are valid"),
+    ],
+)
+def test_what_is_set_wrongly_is_told_with_what_would_be_valid(given: str, said: str) -> None:
+    with pytest.raises(ScenarioError, match=said):
+        make_plan(1, health_s=1.0, events_per_s=0.0, more=[given])
