@@ -34,10 +34,11 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fleet.storage.block_tables import MOST_DRIFT, MOST_SECONDS, MOST_WINDOWS, HealthBlock
 from fleet.storage.boot_tables import Boot, Position, position_columns, with_boots
-from fleet.storage.event_tables import HealthRecord
+from fleet.storage.event_tables import Anomaly, HealthRecord
+from fleet.storage.verdict_tables import Verdict, VerdictRecord
 from protocol.names import DeviceId
 
-__all__ = ["Span", "Sums", "read_blocks", "read_last_heard", "read_messages", "read_starts"]
+__all__ = ["Span", "Sums", "read_blocks", "read_last_heard", "read_messages", "read_starts", "read_verdicts"]
 
 _CHUNK: Final = 100  # spans in one statement, of seven values: SQLite before 3.32 takes 999
 
@@ -97,13 +98,16 @@ def read_messages(
         session: a snapshot.
         spans: one a device.
         release: the one that is judged.
-        is_on: whether messages on `release` count, or those on anything else.
+        is_on: whether messages on `release` count, or those on any other.
         offline_after_s: the longest time between two messages that is no silence, seconds.
     """
     found: dict[DeviceId, Sums] = {}
     for chunk, span in _chunks(spans):
         query = _weigh_messages(span, offline_after_s).where(
-            _is_release(HealthRecord.release, release, is_on=is_on)
+            _is_release(HealthRecord.release, release, is_on=is_on),
+            # what it tells of began before the span
+            HealthRecord.received_at - _within(func.coalesce(HealthRecord.interval_s, 0.0), MOST_SECONDS)
+            >= span.c.start,
         )
         if any(one.after for one in chunk):
             place = tuple_(*(span.c[name] for name in Position._fields))
@@ -151,7 +155,7 @@ def _weigh_messages(span: CTE, offline_after_s: float) -> Select[Any]:
 def read_blocks(
     session: Session, spans: Sequence[Span], *, release: str, offline_after_s: float
 ) -> dict[DeviceId, Sums]:
-    """Sums over the blocks of each device that begin in its span, but those on `release`. As `read_messages`."""
+    """Sums over the blocks of each device that begin in its span, on any release but `release`. As `read_messages`."""
     found: dict[DeviceId, Sums] = {}
     block = HealthBlock
     for _, span in _chunks(spans):
@@ -175,7 +179,7 @@ def read_blocks(
                 ),
             )
             .join(span, _covers(span, block.device, block.start))
-            .where(block.release != release)
+            .where(_is_release(block.release, release, is_on=False))
         )
         found |= _add_up(session, query)
     return found
@@ -203,6 +207,26 @@ def read_starts(session: Session, spans: Sequence[Span]) -> dict[DeviceId, tuple
             DeviceId(device): (count, at)
             for device, count, at in session.execute(query.group_by(span.c.device))
         }
+    return found
+
+
+def read_verdicts(session: Session, spans: Sequence[Span], family: str) -> dict[DeviceId, dict[Verdict, int]]:
+    """How often people called anomalies of each device in its span true, and false; of those where they said anything."""
+    found: dict[DeviceId, dict[Verdict, int]] = {}
+    for chunk, span in _chunks(spans):
+        query = (
+            select(span.c.device, VerdictRecord.verdict, func.count())
+            .join(Anomaly, Anomaly.id == VerdictRecord.anomaly)
+            .join(span, _covers(span, Anomaly.device, Anomaly.received_at))
+            # nobody judges what has not come yet
+            .where(
+                VerdictRecord.family == family,
+                VerdictRecord.first_given_at >= min(one.start for one in chunk),
+            )
+            .group_by(span.c.device, VerdictRecord.verdict)
+        )
+        for device, verdict, count in session.execute(query):
+            found.setdefault(DeviceId(device), {})[Verdict(verdict)] = count
     return found
 
 
@@ -241,4 +265,5 @@ def _within(told: _Figure, most: float) -> ColumnElement[float]:
 
 
 def _is_release(told: _Figure, release: str, *, is_on: bool) -> ColumnElement[bool]:
-    return told == release if is_on else func.coalesce(told, "") != release
+    # a device that runs nothing shows nothing of what ran before
+    return told == release if is_on else func.coalesce(told, "").not_in(["", release])

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import insert, select, update
 
 from fleet.rollouts.engine import RolloutEngine
 from fleet.rollouts.operations import carry_out_verb, create_rollout
@@ -172,28 +173,50 @@ class RolloutWorld:
         release: str | None = None,
         judged: int | None = None,
         state: AgentState | None = None,
+        memory: int | None = None,
+        sight: float | None = None,
     ) -> None:
         """Health of the last interval; with neither `judged` nor `state` it is that of an agent that tells of neither."""
+        figures = {
+            "anomaly_rate": rate,
+            "drift_score": drift,
+            "inference_p99_us": p99_us,
+            "interval_windows": windows,
+            "interval_judged": judged,
+            "state": state,
+            "memory_pss_bytes": memory,
+            "sight": sight,
+        }
+        self.tell_health([(device, self.now)] * times, release=release, **figures)
+
+    def tell_health(
+        self, messages: Iterable[tuple[str, float]], *, release: str | None = None, **figures: Any
+    ) -> None:
+        """A message for each (device, when it comes), on what the device runs or on `release`."""
+        calm = {
+            "anomaly_rate": 0.0,
+            "drift_score": 0.1,
+            "drifted": False,
+            "inference_p99_us": 100.0,
+            "interval_windows": 20,
+            "interval_judged": 20,
+            "interval_s": 30.0,
+            "memory_pss_bytes": None,
+            "sight": None,
+            "state": None,
+            "payload": {},
+        }
         with self.database.write() as session:
-            row = session.get(Device, device)
-            assert row is not None
-            for _ in range(times):
-                session.add(
-                    HealthRecord(
-                        **self._event(device),
-                        release=release or row.release,
-                        anomaly_rate=rate,
-                        drift_score=drift,
-                        drifted=False,
-                        inference_p99_us=p99_us,
-                        interval_windows=windows,
-                        interval_judged=judged,
-                        state=state,
-                        payload={},
-                    )
-                )
-            row.last_health_at = self.now
-            row.agent_state = state
+            runs = dict(session.execute(select(Device.id, Device.release)).tuples().all())
+            rows = [
+                self._event(device) | calm | {"received_at": at, "release": release or runs[device]} | figures
+                for device, at in messages
+            ]
+            session.execute(insert(HealthRecord), rows)
+            last = {row["device"]: row["received_at"] for row in rows}
+            for device, at in last.items():
+                heard = {"last_health_at": at, "agent_state": figures.get("state")}
+                session.execute(update(Device).where(Device.id == device).values(**heard))
 
     def install(self, devices: Iterable[str]) -> None:
         for device in devices:

@@ -48,7 +48,7 @@ class Speakers:
             "inference_p99_us": 900.0,
             "interval_windows": 20,
             "interval_judged": 18,
-            "interval_s": 30.0,
+            "interval_s": 2.0,
             "memory_pss_bytes": 50_000_000,
             "sight": 0.9,
             "state": "watching",
@@ -160,7 +160,7 @@ def test_a_clock_that_is_set_back_neither_loses_nor_doubles(speakers: Speakers) 
 def test_two_that_roll_up_at_once_and_one_that_is_killed_count_no_message_twice(
     speakers: Speakers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speakers.say(*[("d0", BEGAN + 30.0 * n) for n in range(10)])
+    speakers.say(*[("d0", BEGAN + 5 + 30.0 * n) for n in range(10)])
     one, other = (HealthRollUp(speakers.database, offline_after_s=OFFLINE_S, at_once=4) for _ in range(2))
     write = speakers.database.write
 
@@ -189,7 +189,7 @@ def test_two_that_roll_up_at_once_and_one_that_is_killed_count_no_message_twice(
 
 def test_a_message_that_says_nonsense_stops_no_roll_up(speakers: Speakers) -> None:
     speakers.say(
-        *[("d0", BEGAN + n) for n in range(5)],
+        *[("d0", BEGAN + 3 + n) for n in range(5)],
         interval_windows=2**53,
         interval_judged=2**53,
         anomaly_rate=1e300,
@@ -206,7 +206,7 @@ def test_a_message_that_says_nonsense_stops_no_roll_up(speakers: Speakers) -> No
     assert rows["d0"].judged == rows["d0"].over == 5 * 10_000_000
     assert (rows["d0"].release, rows["d0"].seconds) == ("", 0)
     assert (rows["d1"].judged, rows["d1"].memory_count, rows["d1"].sight_count) == (20, 0, 0)
-    assert speakers.messages("d0", "d1").keys() == {"d0", "d1"}
+    assert speakers.messages("d0", "d1").keys() == {"d1"}, "who ran nothing shows nothing"
 
 
 def test_a_block_begins_at_ten_minutes_and_mixes_no_releases(speakers: Speakers) -> None:
