@@ -48,7 +48,17 @@ def run(work: Work) -> list[Trial]:
             return list(play(WORLDS[name], [GOOD, EDGE, *BAD], sizes, rollouts=rollouts, seed=seed))
         case "passes":
             only_last = Setting(only_last=True)
-            return list(play(WORLDS[name], HARMFUL, sizes, rollouts=rollouts, seed=seed, setting=only_last, rivals=False))
+            return list(
+                play(
+                    WORLDS[name],
+                    HARMFUL,
+                    sizes,
+                    rollouts=rollouts,
+                    seed=seed,
+                    setting=only_last,
+                    rivals=False,
+                )
+            )
         case "whole":
             return list(play_whole(WORLDS[name], [GOOD, EDGE], rollouts=rollouts, seed=seed))
         case _:

@@ -58,7 +58,10 @@ def play_whole(
             held = course.pick(slice(given[-1], None), slice(baseline, None))
             looks = [
                 [
-                    join(show(treated, begin, begin + look), show(held, begin, begin + look))
+                    join(
+                        show(treated, begin, begin + look, counts_silence=True),
+                        show(held, begin, begin + look, counts_silence=True),
+                    )
                     for look in settings[group].looks
                 ]
                 for group in range(len(given))

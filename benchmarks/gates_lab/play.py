@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from fleet.gates.judge import judge_look
-from fleet.gates.looks import extension_time, look_times
 
 from fleet.gates.answers import Finding, LookAnswer
 from fleet.gates.arms import Arms, Placebos, Shown
+from fleet.gates.judge import judge_look
+from fleet.gates.looks import extension_time, look_times
 from fleet.gates.plan import GatePlan
 from gates_lab.releases import Release, activate, give
 from gates_lab.rivals import RATIO_GATES, Newest, ratio_stops
@@ -195,13 +195,17 @@ def _play_chunk(
     if plan.reactivate_controls:
         controls = activate(controls, np.zeros(controls.lag.shape, np.int64))
     commits = rng.integers(0, setting.spread_bins + 1, (rollouts, most))
+    # the spans of controls begin in the middle of those of the canaries
+    halfway = np.broadcast_to(
+        np.median(commits, axis=1, keepdims=True).astype(np.int64), (rollouts, CONTROLS)
+    )
     ends = [setting.spread_bins + warm_up + look for look in setting.looks]
-    controls_shown = [show(controls, warm_up, end) for end in ends]
+    controls_shown = [show(controls, warm_up, end, halfway, counts_silence=True) for end in ends]
     rest = Newest.of(controls.pick(slice(None), slice(warm_up, None)))
     own = Newest.of(course.pick(slice(0, most), slice(start - baseline, start)))
     for release in releases:
         canaries = give(release, after.pick(slice(0, most)), commits, rng)
-        canaries_shown = [show(canaries, warm_up, end, commits) for end in ends]
+        canaries_shown = [show(canaries, warm_up, end, commits, counts_silence=True) for end in ends]
         joined = [join(a, b) for a, b in zip(canaries_shown, controls_shown, strict=True)]
         chosen = Newest.of(canaries.pick(slice(None), slice(warm_up, None))) if rivals else rest
         for size in sizes:

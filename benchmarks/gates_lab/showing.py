@@ -8,18 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.gates.arms import Shown
-from gates_lab.worlds import BINS_PER_HOUR, WINDOWS_PER_BIN, Course
+from gates_lab.worlds import BINS_PER_HOUR, NOTICED_BINS, WINDOWS_PER_BIN, Course
 
 __all__ = ["gather", "join", "show"]
 
 Bins = NDArray[np.int64]
 
 
-def show(course: Course, begin: int, end: int, starts: Bins | None = None) -> Shown:
+def show(
+    course: Course, begin: int, end: int, starts: Bins | None = None, *, counts_silence: bool = False
+) -> Shown:
     """What is known at bin `end` of the span from `begin` on; the arrays of the result are (rollouts, devices).
 
     A message that was sent less than a device's lag before `end` has not come yet. With `starts` (rollouts, devices) the span of
-    each device begins so many bins after `begin`.
+    each device begins so many bins after `begin`. With `counts_silence` a device that is not heard when its span begins fell silent
+    just then: what happens while it warms up is not forgotten.
     """
     span = slice(begin, end)
     bins = np.arange(begin, end)
@@ -30,6 +33,11 @@ def show(course: Course, begin: int, end: int, starts: Bins | None = None) -> Sh
     # a scorer without a window over the threshold is the rule: what was not judged was not over
     over = np.minimum(course.over[..., span], judged)
     event = course.event[..., span] & has_begun
+    if counts_silence:
+        counts = np.cumsum(course.heard[..., :end], axis=-1, dtype=np.int32)
+        at = begin + offset[..., None] - 1
+        recent = np.take_along_axis(counts, at, -1) - np.take_along_axis(counts, at - NOTICED_BINS, -1)
+        event = event | ((recent == 0) & (bins == at + 1))
     any_event = event.any(axis=-1)
     messages = seen.sum(axis=-1)
     return Shown(

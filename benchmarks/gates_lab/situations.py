@@ -9,7 +9,7 @@ import numpy as np
 
 from fleet.gates.plan import GatePlan
 from gates_lab.play import Setting
-from gates_lab.worlds import BINS_PER_HOUR, HARSH, NOTICED_BINS, Course, Rng, World
+from gates_lab.worlds import BINS_PER_HOUR, HARSH, NOTICED_BINS, Course, Rng, World, draw_over
 
 __all__ = ["SITUATIONS", "Situation"]
 
@@ -82,6 +82,32 @@ def delay_canaries(course: Course, _: int, canaries: int, __: Rng) -> Course:
     )
 
 
+def change_shift(course: Course, start: int, _: int, rng: Rng) -> Course:
+    """Twenty minutes into the soak another shift begins: all devices alarm three times as often, and take a quarter longer."""
+    return _shift(course, start + 30 + 40, rng)
+
+
+def hush_and_shift(course: Course, start: int, canaries: int, rng: Rng) -> Course:
+    """Nothing is heard of the controls any more, and then another shift begins."""
+    return change_shift(hush_controls(course, start, canaries, rng), start, canaries, rng)
+
+
+def shift_while_given(course: Course, start: int, _: int, rng: Rng) -> Course:
+    """Another shift begins while the release is still being given."""
+    return _shift(course, start + 30 + 60, rng)
+
+
+def _shift(course: Course, at: int, rng: Rng) -> Course:
+    bins = np.arange(course.heard.shape[-1]) >= at
+    chance = np.minimum(course.chance * np.where(bins, np.float32(3), np.float32(1)), np.float32(0.9))
+    return replace(
+        course,
+        chance=chance,
+        over=np.where(bins, draw_over(rng, chance, course.burst, course.episodes), course.over),
+        log_latency=course.log_latency + np.float32(np.log(1.25)) * bins,
+    )
+
+
 def storm(course: Course, start: int, _: int, rng: Rng) -> Course:
     """With the rollout begins weather that slows every device by a fifth, and raises its drift score, each by another amount."""
     bins = np.arange(course.heard.shape[-1]) >= start
@@ -121,6 +147,14 @@ _ALL: Final = (
     ),
     Situation(
         name="controls fall silent", setting=Setting(disturb=hush_controls), releases=("anomaly rate x 5",)
+    ),
+    Situation(name="another shift begins in the soak", setting=Setting(disturb=change_shift)),
+    Situation(
+        name="controls fall silent, then another shift begins", setting=Setting(disturb=hush_and_shift)
+    ),
+    Situation(
+        name="another shift begins while commits are spread over an hour",
+        setting=Setting(disturb=shift_while_given, spread_bins=BINS_PER_HOUR),
     ),
     Situation(name="the loud half of the controls falls silent", setting=Setting(disturb=hush_loud_controls)),
     Situation(name="4 of 10 devices are heard 20 minutes late", setting=Setting(disturb=delay_words)),
