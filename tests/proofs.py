@@ -90,6 +90,11 @@ STEPS: Final = (
         "one poisoner of twelve, or a third of thirty, costs next to nothing, or stops the run (recordings of PRONOSTIA)",
         ("benchmarks/poisoning.py", "network", "--seeds", "1"),
     ),
+    Step(
+        "gates",
+        "the gates of a rollout stop few good releases and see bad ones, in three worlds and in what a fleet meets (simulated)",
+        ("benchmarks/rollout_gates.py",),
+    ),
     Step("loaded", "the suite is green while both cores are busy", ("tests/under_load.py",)),
     *(
         Step(

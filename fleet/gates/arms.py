@@ -29,7 +29,8 @@ class Shown:
         memory_slope: of log PSS, per hour (least squares); NaN with fewer than three messages.
         sight: mean share of disturbed windows that were seen; NaN where none was told.
         restarts: starts, crashes and silences in the span (a silence: no health for longer than a device counts as online).
-        first_event_hours: hours from the start of the span to the first of these; NaN where there was none.
+        first_event_hours: hours from the start of the span to the first of these, 0 where a device fell silent while it warmed
+            up; NaN where there was none.
         true_alarms: anomalies of the span that a person called real.
         false_alarms: anomalies of the span that a person called false.
     """

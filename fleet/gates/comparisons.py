@@ -51,7 +51,7 @@ def compare(metric: Metric, arms: Arms, look: Look) -> Answer:
         missing = (
             "no canary told enough yet"
             if not told
-            else "no control of the canaries' hardware and site told it"
+            else "no control of the canaries' hardware and site told it for as long"
         )
         return Answer(metric=metric, finding=Finding.NOT_SEEN, reason=f"{name}: {missing}", canaries=told)
     return _judge(metric, arms, look, scores, reachable, interval)

@@ -73,7 +73,7 @@ def _log_factor(bet: float, canaries: int, controls: int, hit: int, events: int)
 
 def history_e(events: float, hours: float, hazard: float) -> float:
     """E-value of so many first events in so many device hours against `hazard` an hour or less."""
-    if hours <= 0 or hazard <= 0:
+    if hazard <= 0 or (hours <= 0 and not events):
         return 1.0
     return _mean_of_exponentials(
         np.array([events * math.log(bet) - (bet - 1) * hazard * hours for bet in _BETS])

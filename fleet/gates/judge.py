@@ -12,6 +12,7 @@ from fleet.gates import words
 from fleet.gates.answers import Answer, Finding, LookAnswer
 from fleet.gates.arms import Arms
 from fleet.gates.comparisons import compare, is_applicable
+from fleet.gates.coverage import without_short_spans
 from fleet.gates.looks import Look, levels
 from fleet.gates.plan import GatePlan, Metric
 from fleet.gates.restarts import judge_restarts
@@ -52,31 +53,29 @@ def judge_look(
         is_last=is_last,
         levels=levels(plan, group, groups, number=number, of=of, extension=extension),
     )
-    missing = _missing(arms, look)
+    missing = _missing(arms)
     if missing is not None:
         finding, reason = missing
         return LookAnswer(finding=finding, reason=reason, number=number, of=of, is_last=is_last, answers=())
-    answers = tuple(_answer(metric, arms, look) for metric in plan.metrics)
+    comparable = without_short_spans(arms)
+    answers = tuple(_answer(metric, arms, comparable, plan, look) for metric in plan.metrics)
     finding, reason = _together(answers, arms, look)
+    if is_last and finding is Finding.NOT_SEEN and not _is_heard(arms.after.hours[arms.is_canary]).any():
+        # also where one alone fell silent, which is no event of two: of devices that died nothing is ever seen
+        canaries = words.devices(int(arms.is_canary.sum()), "canary")
+        finding, reason = Finding.PAUSE, f"no evidence: none of {canaries} was heard; {reason}"
     if not arms.is_drawn:
         reason = f"{reason}; {words.NOT_DRAWN}"
     return LookAnswer(finding=finding, reason=reason, number=number, of=of, is_last=is_last, answers=answers)
 
 
-def _missing(arms: Arms, look: Look) -> tuple[Finding, str] | None:
+def _missing(arms: Arms) -> tuple[Finding, str] | None:
     """What follows where there is nothing to judge."""
     if not arms.is_canary.any():
         return Finding.PAUSE, "no evidence: no device has the release (revoked, or never heard)"
     if not _is_heard(arms.before.hours).any():
         # also without controls that ran something: the first release of a fleet cannot be worse than none
         return Finding.PASS, "nothing to compare with: no device ran a release before"
-    heard = int(_is_heard(arms.after.hours[arms.is_canary]).sum())
-    fell_silent = bool(np.isfinite(arms.after.first_event_hours[arms.is_canary]).any())
-    if not heard and look.is_last and not fell_silent:
-        return (
-            Finding.PAUSE,
-            f"no evidence: none of {words.devices(int(arms.is_canary.sum()), 'canary')} was heard",
-        )
     return None
 
 
@@ -84,14 +83,14 @@ def _is_heard(hours: np.typing.NDArray[np.float64]) -> np.typing.NDArray[np.bool
     return np.isfinite(hours) & (hours > 0)
 
 
-def _answer(metric: Metric, arms: Arms, look: Look) -> Answer:
+def _answer(metric: Metric, arms: Arms, comparable: Arms, plan: GatePlan, look: Look) -> Answer:
     match metric:
         case Metric.RESTARTS:
-            return judge_restarts(arms, look)
+            return judge_restarts(arms, look, plan.warm_up_s)
         case Metric.VERDICTS:
             return judge_verdicts(arms, look)
         case _:
-            return compare(metric, arms, look)
+            return compare(metric, comparable, look)
 
 
 def _together(answers: tuple[Answer, ...], arms: Arms, look: Look) -> tuple[Finding, str]:

@@ -19,12 +19,16 @@ _LEAST_CANARIES: Final = 2
 _CONTROLS_AGREE: Final = 10.0
 
 
-def judge_restarts(arms: Arms, look: Look) -> Answer:
-    """STOP where two canaries or more have their first event far sooner than the fleet's past and the controls explain."""
+def judge_restarts(arms: Arms, look: Look, warm_up_s: float) -> Answer:
+    """STOP where two canaries or more have their first event far sooner than the fleet's past and the controls explain.
+
+    A device that fell silent while it warmed up has its first event when its span begins: a crash is no transient. So the past is
+    asked about the `warm_up_s` seconds, too.
+    """
     hours, has_event = time_at_risk(arms.after)
     known = np.isfinite(hours)
     canaries, controls = known & arms.is_canary, known & ~arms.is_canary
-    events, watched = int((has_event & canaries).sum()), float(hours[canaries].sum())
+    events, watched = int((has_event & canaries).sum()), float((hours[canaries] + warm_up_s / 3600).sum())
     others, others_watched = int((has_event & controls).sum()), float(hours[controls].sum())
     hazard = upper_hazard(arms.hazard_events, arms.hazard_hours)
     past = history_e(events, watched, hazard) if np.isfinite(hazard) else 1.0

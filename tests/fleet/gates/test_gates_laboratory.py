@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,3 +144,18 @@ def test_the_ratio_gates_over_many_rollouts_are_the_ratio_gates_of_one() -> None
             lower = (share + z * z / (2 * trials) - spread) / (1 + z * z / trials)
             is_stopped |= latency > latency_ratio * control or lower > rate_ratio * rates
         assert found[rollout] == is_stopped
+
+
+def stopped(world: World, releases: Sequence[Release], rollouts: int) -> dict[tuple[str, int], Tally]:
+    trials = play(world, releases, (5, 20), rollouts=rollouts, seed=7, rivals=False)
+    return {(trial.release, trial.canaries): trial.tally for trial in trials}
+
+
+def test_the_gates_keep_what_they_promise_in_a_small_calibration() -> None:
+    """A handful of the rollouts that `make prove` judges: all metrics, all looks, the plan's own level."""
+    bad = [RELEASES["latency +30 %"], RELEASES["blind: sight x .2"]]
+    good = stopped(HARSH, [GOOD, EDGE], 12)
+    assert sum(tally.stops for tally in good.values()) <= 3  # of 48; 5 % would be 2.4, and less is expected
+    seen = stopped(REAL, bad, 6)
+    assert all(tally.stops == 6 for tally in seen.values())
+    assert seen["blind: sight x .2", 20].stops_until(2) == 6
