@@ -39,6 +39,7 @@ from fleet.api import (
     devices,
     enrolments,
     erasures,
+    events,
     normal,
     observations,
     operations,
@@ -58,6 +59,7 @@ from fleet.broker_door.assembly import open_door
 from fleet.broker_door.broker_files import SERVICES
 from fleet.broker_door.dynamic_security import DynamicSecurity
 from fleet.broker_door.plugin_state import FLEET
+from fleet.changes.hub import ChangeHub
 from fleet.device_ca import DeviceCa
 from fleet.enrolment import Enrolments
 from fleet.errors import NotFoundError, UnacceptableError
@@ -116,6 +118,7 @@ ROUTERS: Final = tuple(
         observations,
         verdicts,
         dead_letters,
+        events,
         operations,
     )
 )
@@ -142,7 +145,7 @@ def build_app(
     repository = TrustRepository(settings.data_dir / "trust")
     store = ReleaseStore(database, settings.data_dir / "releases", repository)
     tokens = open_tokens(database, time.time)
-    events = EventStore(database, settings.tenant, metrics)
+    event_store = EventStore(database, settings.tenant, metrics)
     boot_id = secrets.token_hex(8)
     instruction_key = InstructionKey(settings.data_dir)
     _tell_of_unnamed_key(repository, instruction_key)
@@ -153,6 +156,8 @@ def build_app(
         now=time.time,
     )
     instance = _instance(boot_id)
+    callers = Callers(database, tokens, time.time)
+    hub = ChangeHub(database, callers, time.time)
     door = open_door(settings, database, session=boot_id)
     authority = DeviceCa(settings.data_dir, tenant=settings.tenant, random_bytes=secrets.token_bytes)
     authority.ensure(time.time())
@@ -213,10 +218,11 @@ def build_app(
             "replicas": replicas.run,
             "bookkeeping": Bookkeeping(database, tokens).run,
             **{name: partial(leadership.while_leading, task) for name, task in leaders.items()},
+            "changes": hub.run,
         }
         if settings.mqtt and broker:
             intake = Intake(
-                events,
+                event_store,
                 outgoing,
                 metrics,
                 settings.mqtt,
@@ -251,7 +257,8 @@ def build_app(
             trust=repository,
             publisher=outgoing,
             instructions=instructions,
-            events=events,
+            events=event_store,
+            changes=hub,
             metrics=metrics,
             wake_rollouts=replicas.wake,
             door=replicas,
@@ -261,16 +268,18 @@ def build_app(
         try:
             yield
         finally:
+            hub.close()
             await end_tasks(running)
 
     app = create_application(
         title="Fedge fleet",
-        tokens=Callers(database, tokens, time.time),
+        tokens=callers,
         registry=metrics.registry,
         statuses=STATUSES,
         largest_body=largest_body(settings.maximum_bundle_bytes),
         lifespan=lifespan,
     )
+    app.state.changes = hub
     if certificate is not None:
         expose_days_left(metrics.registry, certificate)
     for router in ROUTERS:
@@ -308,11 +317,13 @@ def serve(settings: Settings) -> None:
         closing(open_storage(url)) as database,
     ):
         check_shared(database, settings.data_dir, is_led=is_led(database))
+        app = build_app(settings, database, certificate)
         server = HttpsServer(
-            build_app(settings, database, certificate),
+            app,
             certificate,
             ConnectionBook(in_all=places_for_callers()),
             has_lifespan=True,
+            before_stop=app.state.changes.close,
         )
 
         def stop(*_: object) -> None:

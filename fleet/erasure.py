@@ -29,7 +29,7 @@ from fleet.device_commands import OUTSTANDING, find_device
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.boot_tables import Boot, EventRange
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
-from fleet.storage.device_tables import Desired, Device, DeviceState
+from fleet.storage.device_tables import Desired, Device, DeviceChange, DeviceState
 from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import DesiredCounter, RolloutExecution, RolloutGroup, RolloutTransition
 from fleet.storage.schema import METADATA
@@ -52,6 +52,8 @@ _OF_ROLLOUTS: Final[Mapping[str, _Stays]] = {
     # the fleet's own record of what it did; with its devices gone, the counts of a rollout would be wrong
     RolloutExecution.__tablename__: _Stays(emptied={"reason": "", "before": null()}),
     RolloutTransition.__tablename__: _Stays(emptied={"reason": ERASED}),
+    # that it changed at some time, which this erasure is too
+    DeviceChange.__tablename__: _Stays(),
 }
 _OF_ENROLLED: Final[Mapping[str, _Stays]] = {
     # the fleet's own count and word to a device that goes on

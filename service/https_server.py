@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -67,6 +67,7 @@ class HttpsServer(uvicorn.Server):
         certificate: what is shown; None only on loopback, where nothing leaves the machine.
         book: who may hold a connection.
         has_lifespan: whether the app has a beginning and an end of its own.
+        before_stop: called when it shall end, before it waits for the answers that are under way: ends those that have no end.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class HttpsServer(uvicorn.Server):
         book: ConnectionBook,
         *,
         has_lifespan: bool = False,
+        before_stop: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -95,6 +97,7 @@ class HttpsServer(uvicorn.Server):
             )
         )
         self._certificate, self._book = certificate, book
+        self._before_stop = before_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, with deadlines for TLS and a book of connections."""
@@ -120,6 +123,11 @@ class HttpsServer(uvicorn.Server):
             for listener in sockets or []
         ]
         self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, once whoever answers without end was told."""
+        self._before_stop()
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """As uvicorn's, and a look at the certificate's files now and then."""

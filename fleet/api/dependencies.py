@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request
 
 from fleet.broker_door.shut_out import BrokerDoor
+from fleet.changes.hub import ChangeHub
 from fleet.desired import DesiredPublisher
 from fleet.enrolment import Enrolments
 from fleet.ingest.store import EventStore
@@ -44,6 +45,7 @@ class Services:
     metrics: FleetMetrics
     wake_rollouts: Callable[[], None]  # called after anything a rollout may wait for; from any thread
     enrolments: Enrolments
+    changes: ChangeHub
     door: BrokerDoor  # told after whatever shuts a device out
     now: Callable[[], float] = field(default=time.time)  # Unix seconds
 

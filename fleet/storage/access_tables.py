@@ -74,7 +74,7 @@ class AuditEntry(Base):
     at: Mapped[float] = mapped_column(index=True)
     actor: Mapped[str] = mapped_column(String(200))
     action: Mapped[str] = mapped_column(String(64))
-    subject: Mapped[str] = mapped_column(String(200))
+    subject: Mapped[str] = mapped_column(String(200), index=True)
     detail: Mapped[dict[str, Any]]
     salt: Mapped[str | None] = mapped_column(String(32))
     detail_sha256: Mapped[str] = mapped_column(String(64))

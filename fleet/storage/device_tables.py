@@ -9,12 +9,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.storage.base import Base
 
-__all__ = ["Desired", "Device", "DeviceState"]
+__all__ = ["Desired", "Device", "DeviceChange", "DeviceState"]
 
 
 class DeviceState(StrEnum):
@@ -71,6 +71,24 @@ class Device(Base):
     limited_at: Mapped[float | None]
     limited_messages: Mapped[int] = mapped_column(BigInteger, default=0)
     dead_letters_dropped: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class DeviceChange(Base):
+    """That a device is another than before: its state, whether it is online, what it does or runs, or whether it drifted.
+
+    One row a device, under a number that is greater than every one before it: written by triggers of migration 0018, so that no
+    writer of `devices` can forget it. On SQLite altering `devices` (`batch_alter_table`) drops them: a later migration that does
+    must make them again.
+    """
+
+    __tablename__ = "device_changes"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy reads it as a class attribute
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    device: Mapped[str] = mapped_column(String(64), unique=True)
+    at: Mapped[float]
 
 
 class Desired(Base):

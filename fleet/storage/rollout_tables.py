@@ -75,7 +75,7 @@ class RolloutExecution(Base):
     """One device in a rollout; the fields are those of `fleet.rollouts.progress.Execution`."""
 
     __tablename__ = "rollout_executions"
-    __table_args__ = (Index(None, "device"),)
+    __table_args__ = (Index(None, "device"), Index(None, "rollout", "group_number", "device"))
 
     rollout: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
     device: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
