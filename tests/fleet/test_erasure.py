@@ -62,6 +62,8 @@ FLEETS_OWN: Final[dict[str, frozenset[str]]] = {
     "rollout_timeline": frozenset(
         {"id", "rollout", "at", "subject", "group_number", "was", "state", "actor"}
     ),
+    # that it changed, the last time by its erasure
+    "device_changes": frozenset({"id", "at"}),
     # which numbers of its events have come, so that nothing comes twice
     "event_ranges": frozenset({"boot_id", "first", "last"}),
     "boots": frozenset(
@@ -129,6 +131,7 @@ def fill(session: Session) -> None:
             row = {column.name: own_value(column, "person", 1) for column in table.columns}
             session.execute(table.insert().values(row | {"id": "ro-1"}))
         holds = table.name in {"devices", "verdicts", "of_tomorrow"} or "device" in table.c
+        holds = holds and table.name != "device_changes"  # the database's own triggers write it
         for number, device in enumerate((ID, NEIGHBOUR), start=1):
             if holds:
                 session.execute(table.insert().values(rows_of(table, device, number)))
@@ -295,6 +298,7 @@ def counts(database: Database, device: str) -> dict[str, int]:
             table.name: found
             for table in METADATA.sorted_tables
             if "device" in table.c
+            and table.name != "device_changes"  # that it changed stays: its erasure is the last change
             and (
                 found := session.scalar(
                     sa.select(sa.func.count()).select_from(table).where(table.c.device == device)
