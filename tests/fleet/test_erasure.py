@@ -219,7 +219,7 @@ def test_no_row_of_any_table_holds_anything_that_the_device_sent(
     ]
     assert len(after["audit_log"]) == 4
     kept = {table for table, found in after.items() if any(row.get("device") == ID for row in found)}
-    of_rollouts = {"rollout_executions", "rollout_timeline"}
+    of_rollouts = {"rollout_executions", "rollout_timeline", "device_changes"}
     assert (
         kept == of_rollouts
         if state is DeviceState.REVOKED
