@@ -180,6 +180,7 @@ def build_app(
             installation=installation,
             hear=lambda word: replicas.hear(word),  # noqa: PLW0108 - made below
         )
+        metrics.leads.set_function(lambda: leadership.is_leader)
         plugin = door if isinstance(door, DynamicSecurity) else None
         engine = RolloutEngine(leadership.database, outgoing)
         replicas = Replicas(

@@ -75,6 +75,11 @@ class FleetMetrics:
         self.acks = Counter("fedge_fleet_acks_published", "Acknowledgements published", registry=registry)
         self.desired = Counter("fedge_fleet_desired_published", "Desired states published", registry=registry)
         self.broker_connected = Gauge("fedge_fleet_broker_connected", "1 while connected", registry=registry)
+        self.leads = Gauge(
+            "fedge_fleet_leads",
+            "1 where this process runs the rollouts, housekeeping and renewal of all replicas",
+            registry=registry,
+        )
         self.broker_connects = Counter(
             "fedge_fleet_broker_connects", "Connects to the broker", registry=registry
         )

@@ -24,17 +24,24 @@ class HealthView(BaseModel):
     """`status` is ok while the database answers, else away; a broker that is away does not make the API unwell.
 
     `is_storing` is false while the database takes nothing (full, read-only, locked): devices keep their events until it does.
-    `database` says what is wrong, null while nothing is.
+    `leads`: of several replicas the one that runs rollouts and housekeeping. `database` says what is wrong, null while nothing is.
     """
 
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {"status": "ok", "broker_connected": True, "is_storing": True, "database": None}
+            "example": {
+                "status": "ok",
+                "broker_connected": True,
+                "is_storing": True,
+                "leads": True,
+                "database": None,
+            }
         }
     )
     status: Literal["ok", "away"]
     broker_connected: bool
     is_storing: bool
+    leads: bool
     database: str | None
 
 
@@ -73,6 +80,7 @@ async def health(services: Annotated[Services, Depends(get_services)], response:
     return HealthView(
         status="away" if is_away else "ok",
         broker_connected=bool(gauge("fedge_fleet_broker_connected")),
+        leads=bool(gauge("fedge_fleet_leads")),
         is_storing=outage is None and bool(gauge("fedge_fleet_storing")),
         database=None if outage is None else outage.kind,
     )

@@ -45,15 +45,24 @@ def open_door(settings: Settings, database: Database, *, session: str) -> Broker
 
 
 def write_broker_files(
-    settings: Settings, database: Database, folder: Path, *, clients_ca: bytes, places: BrokerPlaces
+    settings: Settings,
+    database: Database,
+    folder: Path,
+    *,
+    services_ca: bytes,
+    device_ca: bytes,
+    places: BrokerPlaces,
 ) -> None:
     """Write what Mosquitto is started with into `folder`: fedge.conf, acl, clients.pem and dynamic-security.json.
+
+    With a listener for services also services.pem.
 
     Args:
         settings: whose tenant it is for.
         database: says who is shut out.
         folder: is made.
-        clients_ca: PEM of every CA whose certificates let a client in.
+        services_ca: PEM of the CA whose certificates let services in.
+        device_ca: PEM of every CA whose certificates let devices in.
         places: where the files will lie on the broker's machine.
 
     Raises:
@@ -61,12 +70,14 @@ def write_broker_files(
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = plugin_state(names_shut_out(database), _mark(settings))
-    for name, content in (
-        ("fedge.conf", configuration(places).encode()),
-        ("acl", acl(settings.tenant).encode()),
-        ("clients.pem", clients_ca),
-        ("dynamic-security.json", msgspec.json.format(msgspec.json.encode(state), indent=1)),
-    ):
+    files = {
+        "fedge.conf": configuration(places).encode(),
+        "acl": acl(settings.tenant).encode(),
+        "clients.pem": services_ca + device_ca,
+        "dynamic-security.json": msgspec.json.format(msgspec.json.encode(state), indent=1),
+        **({"services.pem": services_ca} if places.services else {}),
+    }
+    for name, content in files.items():
         write_durably(folder / name, content, mode=_STATE_MODE)
 
 

@@ -37,12 +37,14 @@ class BrokerPlaces:
     """Where things lie on the broker's machine.
 
     listen: "port" or "port address".
-    folder: of acl, clients.pem, broker.pem and broker.key.
+    services: the same of a listener for services alone, where each chooses its client id: for replicas; empty: there is none.
+    folder: of acl, clients.pem, services.pem, broker.pem and broker.key.
     state: the plugin's own file.
     plugin: its library.
     """
 
     listen: str = "8883"
+    services: str = ""
     folder: Path = Path("/etc/mosquitto/fedge")
     state: Path = Path("/var/lib/mosquitto/dynamic-security.json")
     plugin: str = "mosquitto_dynamic_security.so"
@@ -85,6 +87,21 @@ cafile {folder / "clients.pem"}
 require_certificate true
 use_identity_as_username true
 use_username_as_clientid true
+""" + (_services(places) if places.services else "")
+
+
+def _services(places: BrokerPlaces) -> str:
+    folder = places.folder
+    return f"""
+# Replicas of the fleet show one certificate, so here each says its own client id. No device's certificate is believed.
+listener {places.services}
+max_connections 100
+tls_version tlsv1.2
+certfile {folder / "broker.pem"}
+keyfile {folder / "broker.key"}
+cafile {folder / "services.pem"}
+require_certificate true
+use_identity_as_username true
 """
 
 

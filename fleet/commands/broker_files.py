@@ -6,7 +6,7 @@ import secrets
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -17,6 +17,8 @@ from runtime.durable_files import read_bytes
 from runtime.errors import SettingsError
 
 __all__ = ["broker_files"]
+
+SERVICES_PORT: Final = "8884"
 
 _USUAL = BrokerPlaces()
 
@@ -31,6 +33,12 @@ def broker_files(
     listen: Annotated[
         str, typer.Option(help="Mosquitto's listener: port, or port and address")
     ] = _USUAL.listen,
+    services_listen: Annotated[
+        str | None,
+        typer.Option(
+            help="a listener for services alone, which replicas need; 8884 where [mqtt] shared is set"
+        ),
+    ] = None,
     folder: Annotated[
         Path, typer.Option(readable=False, help="where acl, clients.pem, broker.pem and broker.key will lie")
     ] = _USUAL.folder,
@@ -54,6 +62,7 @@ def broker_files(
     services = read_bytes(trusted)
     if services is None:
         raise SettingsError(f"there is no {trusted}, the CA of the services' certificates")
+    is_shared = settings.mqtt is not None and settings.mqtt.shared
     authority = DeviceCa(settings.data_dir, tenant=settings.tenant, random_bytes=secrets.token_bytes)
     authority.ensure(time.time())
     with closing(open_storage(settings.effective_database_url)) as database:
@@ -61,7 +70,14 @@ def broker_files(
             settings,
             database,
             out,
-            clients_ca=services + authority.trusted().encode(),
-            places=BrokerPlaces(listen=listen, folder=folder, state=state, plugin=plugin),
+            services_ca=services,
+            device_ca=authority.trusted().encode(),
+            places=BrokerPlaces(
+                listen=listen,
+                services=SERVICES_PORT if services_listen is None and is_shared else services_listen or "",
+                folder=folder,
+                state=state,
+                plugin=plugin,
+            ),
         )
     print(f"{out}: fedge.conf, acl, clients.pem and dynamic-security.json of a broker for {settings.tenant}")

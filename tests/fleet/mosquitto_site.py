@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi.testclient import TestClient
 from fleet_api_world import Fleet
 from fleet_world import TENANT, Machine, enrol_directly, make_trust
+from free_ports import free_port
 from mosquitto_broker import MosquittoBroker
 from paho.mqtt.enums import CallbackAPIVersion
 from waiting import wait_until
@@ -139,10 +140,16 @@ class Client:
 class MosquittoSite:
     """A folder with fleet.toml and a broker with the fleet's files; who starts what is up to the test."""
 
-    def __init__(self, folder: Path, database_url: str) -> None:
+    def __init__(self, folder: Path, database_url: str, *, is_shared: bool = False) -> None:
+        """`is_shared`: for several replicas, who come in by a listener of their own."""
         self.folder = folder
         self.files = files = folder / "mosquitto"
-        places = BrokerPlaces(folder=files, state=files / "dynamic-security.json")
+        services = free_port()
+        places = BrokerPlaces(
+            folder=files,
+            state=files / "dynamic-security.json",
+            services=f"{services} 127.0.0.1" if is_shared else "",
+        )
         self.state = places.state
         self.broker = MosquittoBroker(
             folder,
@@ -159,7 +166,8 @@ class MosquittoSite:
             database_url = "{database_url}"
             tenant = "{TENANT}"
             [mqtt]
-            url = "{self.broker.url}"
+            url = "{f"mqtts://127.0.0.1:{services}" if is_shared else self.broker.url}"
+            shared = {str(is_shared).lower()}
             ca_file = "{self.broker.ca_file}"
             tls_cert = "{certificate}"
             tls_key = "{key}"
@@ -178,9 +186,13 @@ class MosquittoSite:
 
     def write_files(self) -> None:
         """What `fedge-fleet broker-files` writes, where Mosquitto reads it."""
-        trusted = self.broker.ca_file.read_bytes() + self.device_ca.trusted().encode()
         write_broker_files(
-            self.settings, self.database, self._places.folder, clients_ca=trusted, places=self._places
+            self.settings,
+            self.database,
+            self._places.folder,
+            services_ca=self.broker.ca_file.read_bytes(),
+            device_ca=self.device_ca.trusted().encode(),
+            places=self._places,
         )
 
     def start(self) -> None:
