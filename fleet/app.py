@@ -63,6 +63,7 @@ from fleet.changes.hub import ChangeHub
 from fleet.device_ca import DeviceCa
 from fleet.enrolment import Enrolments
 from fleet.errors import NotFoundError, UnacceptableError
+from fleet.gauges import Gauges
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
 from fleet.installation import check_shared, installation_of
@@ -79,6 +80,8 @@ from fleet.release_lists import note_listed
 from fleet.releases import ReleaseStore
 from fleet.replicas import Replicas
 from fleet.retention.health_blocks import HealthRollUp
+from fleet.retention.hour_blocks import HourBlocks
+from fleet.retention.pruning import Pruning
 from fleet.rollouts.engine import RolloutEngine
 from fleet.settings import MqttSettings, Settings
 from fleet.storage.base import Database
@@ -194,9 +197,7 @@ def build_app(
         )
         housekeeping = Housekeeping(
             leadership.database,
-            metrics,
             offline_after_s=settings.offline_after_s,
-            health_history_s=settings.health_history_s,
             now=time.time,
             publisher=outgoing,
         )
@@ -212,11 +213,19 @@ def build_app(
             "rollouts": engine.run,
             "housekeeping": housekeeping.run,
             "roll_up": HealthRollUp(leadership.database, offline_after_s=settings.offline_after_s).run,
+            "hour_blocks": HourBlocks(
+                leadership.database,
+                fine_blocks_s=settings.retention.fine_blocks_s,
+                offline_after_s=settings.offline_after_s,
+                now=time.time,
+            ).run,
+            "pruning": Pruning(leadership.database, settings.retention, now=time.time).run,
             "trust": renewal.run,
         }
         tasks: dict[str, Task] = {
             "leadership": leadership.run,
             "replicas": replicas.run,
+            "gauges": Gauges(database, metrics).run,
             "bookkeeping": Bookkeeping(database, tokens).run,
             **{name: partial(leadership.while_leading, task) for name, task in leaders.items()},
             "changes": hub.run,

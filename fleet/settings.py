@@ -20,7 +20,14 @@ from runtime.settings import load_settings
 from service.addresses import is_loopback, split_endpoint
 from service.broker_settings import BrokerSettings
 
-__all__ = ["PREFIX", "EnrolmentSettings", "MqttSettings", "Settings", "load_fleet_settings"]
+__all__ = [
+    "PREFIX",
+    "EnrolmentSettings",
+    "MqttSettings",
+    "RetentionSettings",
+    "Settings",
+    "load_fleet_settings",
+]
 
 PREFIX: Final = "FEDGE_FLEET_SERVICE_"
 """Of the service's variables; ``FEDGE_FLEET_URL``, ``_CA`` and ``_TOKEN_FILE`` are the command line client's."""
@@ -77,18 +84,46 @@ class EnrolmentSettings(Struct, frozen=True, kw_only=True):
     certificate_lifetime_s: Annotated[float, Meta(ge=60, le=366 * 86400)] = 30 * 86400.0
 
 
+DAY_S: Final = 86_400.0
+
+
+class RetentionSettings(Struct, frozen=True, kw_only=True):
+    """How long what is kept, seconds. The audit log is kept for good: it is a chain.
+
+    health_s: health messages as they came; rollouts compare the last day of them, an open one holds back what it compares.
+    fine_blocks_s: health in blocks of ten minutes: a rollout's baseline. Then they are joined into blocks of an hour.
+    blocks_s: those: a quarter of a year, which shows what a season does.
+    anomalies_s: anomalies and their ends; one that lasts stays, and one on which a person's verdict stands.
+    drift_s: drift reports: as long as the blocks they are looked at beside.
+    installs_s: reports of installations; those of open rollouts stay.
+    commands_s: commands that are over.
+    timelines_s: timelines of rollouts that are over, line by line; a rollout's own record stays longer.
+    rollouts_s: rollouts that are over, with their executions and looks; one whose release a device shall still run stays.
+    """
+
+    health_s: Annotated[float, Meta(ge=DAY_S / 24)] = DAY_S
+    fine_blocks_s: Annotated[float, Meta(ge=DAY_S)] = 7 * DAY_S
+    blocks_s: Annotated[float, Meta(ge=DAY_S)] = 90 * DAY_S
+    anomalies_s: Annotated[float, Meta(ge=DAY_S)] = 365 * DAY_S
+    drift_s: Annotated[float, Meta(ge=DAY_S)] = 90 * DAY_S
+    installs_s: Annotated[float, Meta(ge=DAY_S)] = 90 * DAY_S
+    commands_s: Annotated[float, Meta(ge=DAY_S)] = 90 * DAY_S
+    timelines_s: Annotated[float, Meta(ge=DAY_S)] = 90 * DAY_S
+    rollouts_s: Annotated[float, Meta(ge=DAY_S)] = 365 * DAY_S
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything that can be set about the fleet service.
 
     database_url: default is fleet.sqlite in data_dir.
     offline_after_s: silence before a device counts as offline; four of the agent's 30 s health messages.
     approved_families: families whose every rollout waits for a second person's approval, whatever its plan says; ``["*"]``: all.
-    health_history_s: how long health messages are kept; a rollout judges hours, people look at days.
     """
 
     GONE: ClassVar[Mapping[str, str]] = {
         "release_keys": "whose releases devices take is said by the signed repository: leave it out, and make one with"
-        " fedge-fleet trust init, see docs/releases.md"
+        " fedge-fleet trust init, see docs/releases.md",
+        "health_history_s": "it is health_s of [retention] now, which has what else is kept for how long",
     }
 
     listen: str = "127.0.0.1:8443"
@@ -99,10 +134,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     tenant: str
     mqtt: MqttSettings | None = None
     enrolment: EnrolmentSettings = EnrolmentSettings()
+    retention: RetentionSettings = RetentionSettings()
     approved_families: tuple[str, ...] = ()
     maximum_bundle_bytes: Annotated[int, Meta(ge=1, le=MAX_BUNDLE_BYTES)] = MAX_BUNDLE_BYTES
     offline_after_s: PositiveSeconds = 120.0
-    health_history_s: PositiveSeconds = 7 * 86400.0
 
     def __post_init__(self) -> None:
         """Raises ValueError for an address or name that is not valid, or a service beyond loopback without TLS."""

@@ -17,6 +17,7 @@ from mosquitto_site import MosquittoSite
 from sqlalchemy import select
 from waiting import wait_until
 
+from fleet.gauges import Gauges
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.clones import CALM_S
 from fleet.ingest.judging import Arrival
@@ -62,12 +63,11 @@ class Stage:
         self.now += after_s
         Housekeeping(
             self.database,
-            self.metrics,
             offline_after_s=120,
-            health_history_s=1e6,
             now=lambda: self.now,
             publisher=Told(),
         ).tidy()
+        Gauges(self.database, self.metrics).count()
 
     def conflict(self) -> IdentityConflict | None:
         with self.database.read() as session:

@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from fleet.command_results import KEPT_REPORTS
 from fleet.device_commands import KEPT_FINISHED, Order, expire_commands, give_commands
 from fleet.housekeeping import Housekeeping
-from fleet.metrics import FleetMetrics
 from protocol.limits import MAX_OUTSTANDING
 from protocol.messages.commands import CommandResult
 from protocol.messages.envelope import CLOUD_EVENT, encode
@@ -145,9 +144,7 @@ def test_a_command_nobody_answers_expires_and_its_device_is_told(fleet: Fleet, d
     told, clock = Told(), [fleet.now()]
     keeper = Housekeeping(
         fleet.database,
-        FleetMetrics(),
         offline_after_s=1e9,
-        health_history_s=1e9,
         now=lambda: clock[0],
         publisher=told,
     )

@@ -7,12 +7,13 @@ from dataclasses import replace
 from fleet_world import NOW, TENANT, Machine, Told, anomaly, enrol_directly, health
 from ingest_world import count, device, machine, store
 
+from fleet.gauges import Gauges
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device
-from fleet.storage.event_tables import Anomaly, HealthRecord
+from fleet.storage.event_tables import HealthRecord
 from protocol.messages.kinds import (
     AgentState,
     DeathReason,
@@ -79,16 +80,14 @@ def test_drift_since_is_when_it_began_and_is_gone_after_recovery(
     assert (device(database).drifted, device(database).drift_since) == (False, None)
 
 
-def test_a_device_that_falls_silent_goes_offline_and_old_health_goes_away(
+def test_a_device_that_falls_silent_goes_offline(
     database: Database, store: EventStore, machine: Machine
 ) -> None:
     store.store([machine.arrival(health()), machine.arrival(anomaly())])
     clock = [NOW + 100]
     keeper = Housekeeping(
         database,
-        FleetMetrics(),
         offline_after_s=120,
-        health_history_s=1000,
         now=lambda: clock[0],
         publisher=Told(),
     )
@@ -97,26 +96,16 @@ def test_a_device_that_falls_silent_goes_offline_and_old_health_goes_away(
     clock[0] = NOW + 122
     keeper.tidy()
     assert not device(database).online
-    clock[0] = NOW + 1002
-    keeper.tidy()
-    assert (count(database, HealthRecord), count(database, Anomaly)) == (0, 1)
 
 
 def test_how_many_devices_are_blind_is_a_metric(
     database: Database, store: EventStore, machine: Machine
 ) -> None:
     metrics = FleetMetrics()
-    keeper = Housekeeping(
-        database,
-        metrics,
-        offline_after_s=120,
-        health_history_s=1000,
-        now=lambda: NOW,
-        publisher=Told(),
-    )
+    gauges = Gauges(database, metrics)
     for state, blind in ((AgentState.WATCHING, 0.0), (AgentState.BLIND, 1.0)):
         store.store([machine.arrival(health(state=state, interval_judged=0))])
-        keeper.tidy()
+        gauges.count()
         assert metrics.registry.get_sample_value("fedge_fleet_devices", {"state": "blind"}) == blind
 
 
@@ -136,9 +125,7 @@ def test_a_device_that_falls_silent_goes_offline_though_the_clock_of_the_fleet_w
     hear(loud, NOW)
     Housekeeping(
         database,
-        FleetMetrics(),
         offline_after_s=90,
-        health_history_s=1e6,
         now=lambda: NOW + 1,
         publisher=Told(),
     ).tidy()

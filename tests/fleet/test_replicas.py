@@ -156,7 +156,8 @@ def test_whoever_is_killed_during_ingest_rollout_and_rollback_nothing_is_lost_or
         world.at(fleet, strike())
         world.tend_until(lambda: all(w.runs("motor/2") for w in world.workers), "all to run the new release")
 
-        answer = fleet.call("POST", f"/v1/rollouts/{rollout}:rollback", Role.OPERATOR)
+        confirmed = {"confirm": rollout}
+        answer = fleet.call("POST", f"/v1/rollouts/{rollout}:rollback", Role.OPERATOR, json=confirmed)
         assert answer.status_code == 200, answer.text
         chatter(10)
         world.at(fleet, strike())

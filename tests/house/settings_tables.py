@@ -180,7 +180,13 @@ FLEET: dict[str, tuple[Any, Any]] = {
     "enrolment.certificate_lifetime_s": (60.5, 86400),
     "maximum_bundle_bytes": (1, 2),
     "offline_after_s": (1.5, 2),
-    "health_history_s": (1.5, 2),
+    **{
+        f"retention.{name}": (86_400.5, 90_000)
+        for name in (
+            *("health_s", "fine_blocks_s", "blocks_s", "anomalies_s", "drift_s"),
+            *("installs_s", "commands_s", "timelines_s", "rollouts_s"),
+        )
+    },
     "approved_families": (["pump"], ["*"]),
 }
 FLEETS = {

@@ -1,0 +1,285 @@
+"""Removes what has been kept for long enough, a little at a time, so that nobody who stores waits for it.
+
+::
+
+    a look, without the write lock ─► something too old? ─► the oldest `at_once` rows in one short transaction ─► a pause ─► again
+
+What is old and still needed stays (`_RULES` says what that is of each table): health that is not rolled up, or that an open rollout
+may still compare; an anomaly that lasts, or on which a person's verdict stands; reports of an open rollout, and whatever
+lies where the numbers of a boot were closed (`fleet.ingest.ranges`) while that boot still speaks: there the rows themselves
+say which of its events have come. The audit log is kept for good: its lines are a chain, and one that is cut proves nothing.
+
+Each condition is asked within the transaction that deletes, so a rollout that was begun after the look keeps what it needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import ColumnElement, CursorResult, and_, delete, exists, func, select, tuple_
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+
+from fleet.device_commands import OUTSTANDING
+from fleet.rollouts.states import GroupState, RolloutState
+from fleet.settings import RetentionSettings
+from fleet.storage.base import Database
+from fleet.storage.block_tables import HealthBlock, RollUp
+from fleet.storage.boot_tables import Boot
+from fleet.storage.command_tables import CommandRecord
+from fleet.storage.device_tables import Desired
+from fleet.storage.event_tables import (
+    Anomaly,
+    AnomalyEnd,
+    DriftRecord,
+    HealthRecord,
+    InstallRecord,
+    Received,
+)
+from fleet.storage.outages import DatabaseAwayError, why_not_stored
+from fleet.storage.rollout_tables import (
+    RolloutExecution,
+    RolloutGroup,
+    RolloutLook,
+    RolloutRecord,
+    RolloutTransition,
+)
+from fleet.storage.verdict_tables import VerdictRecord
+
+__all__ = ["Pruning"]
+
+EVERY_S: Final = 30.0
+"""Between looks where nothing was found."""
+
+PAUSE_S: Final = 0.25
+"""Between transactions where more waits: ingest has the write lock for the rest of the time."""
+
+AT_ONCE: Final = 1000
+"""Rows in one transaction: some ten milliseconds."""
+
+HELD_S: Final = 14 * 86_400.0
+"""How long an open rollout holds raw health back at most: one that was paused and forgotten must not fill the disk."""
+
+FINISHED: Final = (RolloutState.COMPLETED, RolloutState.CANCELED, RolloutState.ROLLED_BACK)
+
+_log = structlog.get_logger(__name__)
+
+Conditions = Callable[[Session, RetentionSettings, float], ColumnElement[bool]]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Rows of `table` to remove: those for which `which` holds, in the order of `first`; `key` names a row."""
+
+    table: type[Any]
+    key: tuple[InstrumentedAttribute[Any], ...]
+    first: InstrumentedAttribute[Any]
+    which: Conditions
+
+
+class Pruning:
+    """Keeps tables as short as `settings` say.
+
+    Args:
+        database: the fleet's, as its leader writes to it.
+        settings: how long what is kept.
+        now: Unix seconds.
+        at_once: most rows in one transaction.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: RetentionSettings,
+        *,
+        now: Callable[[], float],
+        at_once: int = AT_ONCE,
+    ) -> None:
+        self._database, self._settings, self._now, self._at_once = database, settings, now, at_once
+
+    async def run(self) -> None:
+        """Prune until canceled. A database that is away is waited for."""
+        while True:
+            gone = 0
+            for rule in _RULES:
+                try:
+                    gone += (now_gone := await asyncio.to_thread(self._prune, rule))
+                except DatabaseAwayError:
+                    break  # it has been told
+                except SQLAlchemyError as error:
+                    _log.error("not_pruned", table=rule.table.__tablename__, error=why_not_stored(error))
+                    continue
+                if now_gone:
+                    await asyncio.sleep(PAUSE_S)
+            if not gone:
+                await asyncio.sleep(EVERY_S)
+
+    def prune(self) -> dict[str, int]:
+        """Remove at most `at_once` rows of each table; how many of which."""
+        found = {rule.table.__tablename__: self._prune(rule) for rule in _RULES}
+        return {table: count for table, count in found.items() if count}
+
+    def _prune(self, rule: _Rule) -> int:
+        with self._database.read() as session:
+            if session.execute(self._old(session, rule).limit(1)).first() is None:
+                return 0
+        with self._database.write() as session:
+            old = self._old(session, rule).limit(self._at_once).subquery()
+            is_old = tuple_(*rule.key).in_(select(old))
+            gone = session.execute(
+                delete(rule.table).where(is_old).execution_options(synchronize_session=False)
+            )
+            return gone.rowcount if isinstance(gone, CursorResult) else 0
+
+    def _old(self, session: Session, rule: _Rule) -> Any:
+        which = rule.which(session, self._settings, self._now())
+        return select(*rule.key).where(which).order_by(rule.first)
+
+
+def _health(session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    done_to = session.scalar(select(RollUp.done_to).where(RollUp.table_name == HealthRecord.__tablename__))
+    # of the groups that are judged now, since when each device may run what it was given
+    first_given = session.scalar(
+        select(func.min(RolloutExecution.given_at))
+        .join(
+            RolloutGroup,
+            and_(
+                RolloutGroup.rollout == RolloutExecution.rollout,
+                RolloutGroup.number == RolloutExecution.group,
+            ),
+        )
+        .join(RolloutRecord, RolloutRecord.id == RolloutExecution.rollout)
+        .where(
+            RolloutRecord.state.not_in(FINISHED),
+            RolloutGroup.state.in_((GroupState.RUNNING, GroupState.SOAKING)),
+        )
+    )
+    before = now - settings.health_s
+    if first_given is not None:
+        before = min(before, max(first_given, now - HELD_S))
+    return and_(
+        HealthRecord.received_at < before,
+        HealthRecord.id <= (done_to or 0),
+        _is_not_asked_for(HealthRecord, before),
+    )
+
+
+def _blocks(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    return HealthBlock.start < now - settings.blocks_s
+
+
+def _anomalies(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    before = now - settings.anomalies_s
+    has_ended = Anomaly.episode.is_(None) | exists().where(
+        AnomalyEnd.device == Anomaly.device, AnomalyEnd.episode == Anomaly.episode
+    )
+    return and_(
+        Anomaly.received_at < before,
+        has_ended,
+        ~exists().where(VerdictRecord.anomaly == Anomaly.id),
+        _is_not_asked_for(Anomaly, before),
+    )
+
+
+def _ends(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    before = now - settings.anomalies_s
+    stands = exists().where(Anomaly.device == AnomalyEnd.device, Anomaly.episode == AnomalyEnd.episode)
+    return and_(AnomalyEnd.received_at < before, ~stands, _is_not_asked_for(AnomalyEnd, before))
+
+
+def _drift(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    before = now - settings.drift_s
+    return and_(DriftRecord.received_at < before, _is_not_asked_for(DriftRecord, before))
+
+
+def _installs(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    before = now - settings.installs_s
+    is_open = exists().where(
+        RolloutRecord.state.not_in(FINISHED), InstallRecord.execution.like(RolloutRecord.id + ":%")
+    )
+    return and_(InstallRecord.received_at < before, ~is_open, _is_not_asked_for(InstallRecord, before))
+
+
+def _commands(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    before = now - settings.commands_s
+    return and_(
+        CommandRecord.status.not_in(OUTSTANDING),
+        CommandRecord.expires_at < before,
+        CommandRecord.changed_at < before,
+    )
+
+
+def _timeline(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    return RolloutTransition.rollout.in_(_finished(now - settings.timelines_s))
+
+
+def _of_rollouts(column: InstrumentedAttribute[str]) -> Conditions:
+    def which(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+        return column.in_(_finished(now - settings.rollouts_s, is_wished=False))
+
+    return which
+
+
+def _rollouts(session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    of = _of_rollouts(RolloutRecord.id)(session, settings, now)
+    hanging = (RolloutTransition, RolloutExecution, RolloutGroup, RolloutLook)
+    return and_(of, *(~exists().where(table.rollout == RolloutRecord.id) for table in hanging))
+
+
+def _finished(before: float, *, is_wished: bool | None = None) -> Any:
+    """Rollouts that were over then; `is_wished` False: and no device shall still run what one of them gave it."""
+    done = aliased(RolloutRecord)
+    found = select(done.id).where(done.state.in_(FINISHED), done.since < before)
+    wished = exists().where(Desired.execution.like(done.id + ":%"))
+    return found if is_wished is None else found.where(~wished)
+
+
+def _is_not_asked_for(table: type[Received], before: float) -> ColumnElement[bool]:
+    """Not where the rows themselves tell which events of a boot have come: below `closed_to` of one that was heard since."""
+    return ~exists().where(
+        Boot.device == table.device,
+        Boot.boot_id == table.boot_id,
+        Boot.closed_to >= table.sequence,
+        Boot.last_received >= before,
+    )
+
+
+_RULES: Final = (
+    _Rule(HealthRecord, (HealthRecord.id,), HealthRecord.received_at, _health),
+    _Rule(
+        HealthBlock,
+        (HealthBlock.device, HealthBlock.start, HealthBlock.release),
+        HealthBlock.start,
+        _blocks,
+    ),
+    _Rule(Anomaly, (Anomaly.id,), Anomaly.received_at, _anomalies),
+    _Rule(AnomalyEnd, (AnomalyEnd.id,), AnomalyEnd.received_at, _ends),
+    _Rule(DriftRecord, (DriftRecord.id,), DriftRecord.received_at, _drift),
+    _Rule(InstallRecord, (InstallRecord.id,), InstallRecord.received_at, _installs),
+    _Rule(CommandRecord, (CommandRecord.device, CommandRecord.number), CommandRecord.expires_at, _commands),
+    _Rule(RolloutTransition, (RolloutTransition.id,), RolloutTransition.id, _timeline),
+    # what hangs on a rollout goes before it
+    _Rule(
+        RolloutLook,
+        (RolloutLook.rollout, RolloutLook.group, RolloutLook.number),
+        RolloutLook.rollout,
+        _of_rollouts(RolloutLook.rollout),
+    ),
+    _Rule(
+        RolloutExecution,
+        (RolloutExecution.rollout, RolloutExecution.device),
+        RolloutExecution.rollout,
+        _of_rollouts(RolloutExecution.rollout),
+    ),
+    _Rule(
+        RolloutGroup,
+        (RolloutGroup.rollout, RolloutGroup.number),
+        RolloutGroup.rollout,
+        _of_rollouts(RolloutGroup.rollout),
+    ),
+    _Rule(RolloutRecord, (RolloutRecord.id,), RolloutRecord.since, _rollouts),
+)
