@@ -9,7 +9,8 @@ what is later in its stream, (boot, sequence), whenever it arrived.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,8 +28,8 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     tuple_,
-    values,
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -39,8 +40,6 @@ from fleet.storage.verdict_tables import Verdict, VerdictRecord
 from protocol.names import DeviceId
 
 __all__ = ["Span", "Sums", "read_blocks", "read_last_heard", "read_messages", "read_starts", "read_verdicts"]
-
-_CHUNK: Final = 100  # spans in one statement, of seven values: SQLite before 3.32 takes 999
 
 _Figure = ColumnElement[Any] | InstrumentedAttribute[Any]
 
@@ -101,19 +100,17 @@ def read_messages(
         is_on: whether messages on `release` count, or those on any other.
         offline_after_s: the longest time between two messages that is no silence, seconds.
     """
-    found: dict[DeviceId, Sums] = {}
-    for chunk, span in _chunks(spans):
-        query = _weigh_messages(span, offline_after_s).where(
-            _is_release(HealthRecord.release, release, is_on=is_on),
-            # what it tells of began before the span
-            HealthRecord.received_at - _within(func.coalesce(HealthRecord.interval_s, 0.0), MOST_SECONDS)
-            >= span.c.start,
-        )
-        if any(one.after for one in chunk):
-            place = tuple_(*(span.c[name] for name in Position._fields))
-            query = with_boots(query, HealthRecord).where(tuple_(*position_columns(HealthRecord)) > place)
-        found |= _add_up(session, query)
-    return found
+    span = _table(session, spans)
+    query = _weigh_messages(span, offline_after_s).where(
+        _is_release(HealthRecord.release, release, is_on=is_on),
+        # what it tells of began before the span
+        HealthRecord.received_at - _within(func.coalesce(HealthRecord.interval_s, 0.0), MOST_SECONDS)
+        >= span.c.start,
+    )
+    if any(one.after for one in spans):
+        place = tuple_(*(span.c[name] for name in Position._fields))
+        query = with_boots(query, HealthRecord).where(tuple_(*position_columns(HealthRecord)) > place)
+    return _add_up(session, query)
 
 
 def _weigh_messages(span: CTE, offline_after_s: float) -> Select[Any]:
@@ -156,77 +153,57 @@ def read_blocks(
     session: Session, spans: Sequence[Span], *, release: str, offline_after_s: float
 ) -> dict[DeviceId, Sums]:
     """Sums over the blocks of each device that begin in its span, on any release but `release`. As `read_messages`."""
-    found: dict[DeviceId, Sums] = {}
-    block = HealthBlock
-    for _, span in _chunks(spans):
-        # the sums of a block count hours from its own start
-        shift = (block.start - span.c.start) / 3600.0
-        before = func.lag(block.last_at).over(partition_by=block.device, order_by=block.first_at)
-        is_silence = block.first_at - before > offline_after_s
-        changed = {
-            "memory_t": block.memory_t + block.memory_count * shift,
-            "memory_tt": block.memory_tt + 2 * shift * block.memory_t + block.memory_count * shift * shift,
-            "memory_ty": block.memory_ty + shift * block.memory_y,
-            "silences": block.silences + case((is_silence, 1.0), else_=0.0),
-            "silence_at": func.coalesce(case((is_silence, before + offline_after_s)), block.silence_at),
-        }
-        query = (
-            select(
-                block.device,
-                *(
-                    cast(changed.get(name, getattr(block, name)), Double).label(name)
-                    for name in Sums.__annotations__
-                ),
-            )
-            .join(span, _covers(span, block.device, block.start))
-            .where(_is_release(block.release, release, is_on=False))
-        )
-        found |= _add_up(session, query)
-    return found
+    block, span = HealthBlock, _table(session, spans)
+    # the sums of a block count hours from its own start
+    shift = (block.start - span.c.start) / 3600.0
+    before = func.lag(block.last_at).over(partition_by=block.device, order_by=block.first_at)
+    is_silence = block.first_at - before > offline_after_s
+    changed = {
+        "memory_t": block.memory_t + block.memory_count * shift,
+        "memory_tt": block.memory_tt + 2 * shift * block.memory_t + block.memory_count * shift * shift,
+        "memory_ty": block.memory_ty + shift * block.memory_y,
+        "silences": block.silences + case((is_silence, 1.0), else_=0.0),
+        "silence_at": func.coalesce(case((is_silence, before + offline_after_s)), block.silence_at),
+    }
+    columns = [
+        cast(changed.get(name, getattr(block, name)), Double).label(name) for name in Sums.__annotations__
+    ]
+    query = select(block.device, *columns).join(span, _covers(span, block.device, block.start))
+    return _add_up(session, query.where(_is_release(block.release, release, is_on=False)))
 
 
 def read_last_heard(session: Session, spans: Sequence[Span]) -> dict[DeviceId, float]:
     """When the last message of each device in its span arrived, whatever it ran; a device that said nothing is absent."""
-    found: dict[DeviceId, float] = {}
-    for _, span in _chunks(spans):
-        heard = HealthRecord.received_at
-        query = select(span.c.device, func.max(heard)).join(span, _covers(span, HealthRecord.device, heard))
-        found |= {DeviceId(device): at for device, at in session.execute(query.group_by(span.c.device))}
-    return found
+    span, heard = _table(session, spans), HealthRecord.received_at
+    query = select(span.c.device, func.max(heard)).join(span, _covers(span, HealthRecord.device, heard))
+    return {DeviceId(device): at for device, at in session.execute(query.group_by(span.c.device))}
 
 
 def read_starts(session: Session, spans: Sequence[Span]) -> dict[DeviceId, tuple[int, float]]:
     """How often each device started in its span, and when it first did; one that did not is absent."""
-    found: dict[DeviceId, tuple[int, float]] = {}
-    for _, span in _chunks(spans):
-        began = Boot.first_received
-        query = select(span.c.device, func.count(), func.min(began)).join(
-            span, _covers(span, Boot.device, began)
-        )
-        found |= {
-            DeviceId(device): (count, at)
-            for device, count, at in session.execute(query.group_by(span.c.device))
-        }
-    return found
+    span, began = _table(session, spans), Boot.first_received
+    query = select(span.c.device, func.count(), func.min(began))
+    query = query.join(span, _covers(span, Boot.device, began)).group_by(span.c.device)
+    return {DeviceId(device): (count, at) for device, count, at in session.execute(query)}
 
 
 def read_verdicts(session: Session, spans: Sequence[Span], family: str) -> dict[DeviceId, dict[Verdict, int]]:
     """How often people called anomalies of each device in its span true, and false; of those where they said anything."""
-    found: dict[DeviceId, dict[Verdict, int]] = {}
-    for chunk, span in _chunks(spans):
-        query = (
-            select(span.c.device, VerdictRecord.verdict, func.count())
-            .join(Anomaly, Anomaly.id == VerdictRecord.anomaly)
-            .join(span, _covers(span, Anomaly.device, Anomaly.received_at))
-            # nobody judges what has not come yet
-            .where(
-                VerdictRecord.family == family,
-                VerdictRecord.first_given_at >= min(one.start for one in chunk),
-            )
-            .group_by(span.c.device, VerdictRecord.verdict)
+    span = _table(session, spans)
+    query = (
+        select(span.c.device, VerdictRecord.verdict, func.count())
+        .join(Anomaly, Anomaly.id == VerdictRecord.anomaly)
+        .join(span, _covers(span, Anomaly.device, Anomaly.received_at))
+        # nobody judges what has not come yet
+        .where(
+            VerdictRecord.family == family,
+            VerdictRecord.first_given_at >= min((one.start for one in spans), default=0.0),
         )
-        for device, verdict, count in session.execute(query):
-            found.setdefault(DeviceId(device), {})[Verdict(verdict)] = count
+        .group_by(span.c.device, VerdictRecord.verdict)
+    )
+    found: dict[DeviceId, dict[Verdict, int]] = {}
+    for device, verdict, count in session.execute(query):
+        found.setdefault(DeviceId(device), {})[Verdict(verdict)] = count
     return found
 
 
@@ -241,18 +218,31 @@ def _add_up(session: Session, weighed: Select[Any]) -> dict[DeviceId, Sums]:
     }
 
 
-def _chunks(spans: Sequence[Span]) -> Iterator[tuple[Sequence[Span], CTE]]:
-    """The spans, a few at a time, each time also as a table that a query can join."""
-    for first in range(0, len(spans), _CHUNK):
-        chunk = spans[first : first + _CHUNK]
-        table = values(
+_TABLES: Final = {
+    # one parameter, however many spans: as many parameters as values would take seconds to compile
+    "sqlite": """SELECT json_extract(value, '$[0]') AS device, json_extract(value, '$[1]') AS start,
+        json_extract(value, '$[2]') AS until, json_extract(value, '$[3]') AS era, json_extract(value, '$[4]') AS counted,
+        json_extract(value, '$[5]') AS turn, json_extract(value, '$[6]') AS sequence FROM json_each(:spans)""",
+    "postgresql": """SELECT value->>0 AS device, (value->>1)::float8 AS start, (value->>2)::float8 AS until,
+        (value->>3)::bigint AS era, (value->>4)::bigint AS counted, (value->>5)::bigint AS turn,
+        (value->>6)::bigint AS sequence FROM jsonb_array_elements(CAST(:spans AS jsonb))""",
+}
+
+
+def _table(session: Session, spans: Sequence[Span]) -> CTE:
+    """The spans as a table that a query can join."""
+    rows = [[one.device, one.start, one.until, *(one.after or _ANYWHERE)] for one in spans]
+    return (
+        text(_TABLES[session.get_bind().dialect.name])
+        .bindparams(spans=json.dumps(rows))
+        .columns(
             column("device", String),
             column("start", Double),
             column("until", Double),
             *(column(name, BigInteger) for name in Position._fields),
-            name="span",
-        ).data([(one.device, one.start, one.until, *(one.after or _ANYWHERE)) for one in chunk])
-        yield chunk, table.cte("span")
+        )
+        .cte("span")
+    )
 
 
 def _covers(span: CTE, device: _Figure, at: _Figure) -> ColumnElement[bool]:
