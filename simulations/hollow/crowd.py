@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Final
 
 from protocol.messages.kinds import Kind
@@ -38,6 +39,9 @@ LONGEST_PAUSE_S: Final = 5.0
 
 BURST: Final = 2000
 """Messages in one turn, so that a machine that was busy does not read nothing for long."""
+
+LONGEST_RESEND_S: Final = 600.0
+"""The pause before an event is sent again doubles up to this, as an agent's does: a fleet that is behind is not buried."""
 
 LOOK_ALIVE_S: Final = 20.0
 """A device without anything to say pings as often."""
@@ -89,9 +93,11 @@ class Crowd:
         self._seats = [_Seat(device, member) for device, member in devices]
         self._everyone, self._broker, self.pace = everyone, broker, pace
         self._waiting_to_dial = deque(self._seats)
-        self._unacknowledged: deque[tuple[float, _Seat, int]] = deque()
+        # by when they are due; the turn decides between equals
+        self._unacknowledged: list[tuple[float, int, _Seat, int]] = []
         self._installations: list[tuple[float, int, _Seat, int]] = []
-        self._pushed = self._in = 0
+        self._turns = count()
+        self._in = 0
         self._next_health = self._next_alive = 0
         self._health_owed = self._events_owed = 0.0
         self.everybody_in = asyncio.Event()
@@ -212,14 +218,14 @@ class Crowd:
         counter = seat.device.installing
         if counter not in {0, before}:
             self.on_notice(seat.device)
-            self._pushed += 1
             pause_s = self.pace.install_s * self._everyone.random.uniform(0.5, 1.5)
             due = asyncio.get_running_loop().time() + pause_s
-            heapq.heappush(self._installations, (due, self._pushed, seat, counter))
+            heapq.heappush(self._installations, (due, next(self._turns), seat, counter))
 
     def _send(self, seat: _Seat, said: Said) -> None:
         now = asyncio.get_running_loop().time()
-        self._unacknowledged.append((now + self.pace.resend_s, seat, said.sequence))
+        due = now + self.pace.resend_s
+        heapq.heappush(self._unacknowledged, (due, next(self._turns), seat, said.sequence))
         if seat.session is None:
             seat.unsent.append(said)
             return
@@ -286,12 +292,15 @@ class Crowd:
         for _ in range(BURST):
             if not self._unacknowledged or self._unacknowledged[0][0] > now:
                 return
-            _, seat, sequence = self._unacknowledged.popleft()
+            _, _, seat, sequence = heapq.heappop(self._unacknowledged)
             if sequence not in seat.device.waiting:
                 continue
+            pause_s = self.pace.resend_s
             if seat.session is not None and (said := seat.device.again(sequence)) is not None:
                 seat.session.publish(said.topic, said.payload)
-            self._unacknowledged.append((now + self.pace.resend_s, seat, sequence))
+                resent = seat.device.waiting[sequence][2]
+                pause_s = min(pause_s * 2.0**resent, max(pause_s, LONGEST_RESEND_S))
+            heapq.heappush(self._unacknowledged, (now + pause_s, next(self._turns), seat, sequence))
 
 
 _HEARD: Final = {kind.value: kind for kind in (Kind.ACK, Kind.DESIRED, Kind.COMMANDS)}

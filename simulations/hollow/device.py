@@ -127,7 +127,7 @@ class Device:
         self._episode = ""
         self._temper = Temper.drawn(crowd.random)
         self._topics: dict[Kind, bytes] = {}
-        self.waiting: dict[int, tuple[Said, float, bool]] = {}
+        self.waiting: dict[int, tuple[Said, float, int]] = {}  # when it was said, and how often again
         self.kinds = bytearray(1)
 
     @property
@@ -240,6 +240,7 @@ class Device:
         self._release = desired.release
         self._proven.add(desired.release)
         ledger.ended[InstallStatus.SUCCEEDED] += 1
+        ledger.installed.append(Notice(self.name, self._all.now(), desired.release, desired.counter))
         return [self._report(desired, InstallStep.COMMITTED, InstallStatus.SUCCEEDED)]
 
     @property
@@ -317,9 +318,9 @@ class Device:
                 if last > self._sequence:
                     ledger.unknown_acks += 1
                 for sequence in _within(self.waiting, first, last):
-                    _, sent_at, was_resent = self.waiting.pop(sequence)
+                    _, sent_at, resent = self.waiting.pop(sequence)
                     ledger.acked += 1
-                    if not was_resent:
+                    if not resent:
                         ledger.ack_s.append(now - sent_at)
         for event in ack.refused:
             if event.boot_id == self._boot and self.waiting.pop(event.sequence, None) is not None:
@@ -331,7 +332,7 @@ class Device:
         found = self.waiting.get(sequence)
         if found is None:
             return None
-        self.waiting[sequence] = (found[0], found[1], True)
+        self.waiting[sequence] = (found[0], found[1], found[2] + 1)
         self._all.ledger.resent += 1
         return found[0]
 
@@ -348,7 +349,7 @@ class Device:
                 nonce=secrets.token_hex(16),
             )
         said = Said(self._topic(kind), encode(event), self._sequence)
-        self.waiting[self._sequence] = (said, event.time, False)
+        self.waiting[self._sequence] = (said, event.time, 0)
         self.kinds.append(KIND_CODES[kind])
         self._all.ledger.sent[kind] += 1
         return said

@@ -14,7 +14,7 @@ __all__ = ["Ledger", "Notice", "percentile"]
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A device was told what to run: when (Unix seconds), which release and counter."""
+    """A device was told what to run, or runs it: when (Unix seconds), which release and counter."""
 
     device: str
     at: float
@@ -33,7 +33,8 @@ class Ledger:
     refused: events that the fleet keeps as dead letters.
     unknown_acks: acknowledgements of what was never sent; a fleet that is right sends none.
     forged: words without the fleet's seal, and `late` ones that were older than one that was obeyed.
-    notices: desired states that were obeyed; `ended` installations by status, `answered` commands.
+    notices: desired states that were obeyed, and `installed` what came of those that succeeded; `ended` installations by status.
+    answered: commands.
     connects, losses: of sessions; `refusals` of attempts.
     behind_s: how late this machine was with what was due, at worst.
     """
@@ -47,6 +48,7 @@ class Ledger:
     forged: int = 0
     late: int = 0
     notices: list[Notice] = field(default_factory=list)
+    installed: list[Notice] = field(default_factory=list)
     ended: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
     connects: int = 0

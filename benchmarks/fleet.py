@@ -1,0 +1,347 @@
+"""What one fleet service does for ten thousand connected devices on this machine. Prints one JSON object a figure.
+
+``python benchmarks/fleet.py [--devices 10000] [--database sqlite|postgresql] [--events-per-s 6000] [--seconds 30]``
+
+Everything is real but the inside of the devices (`simulations.hollow`): Mosquitto over mutual TLS with the fleet's own files, the
+service as a process of its own, SQLite or a PostgreSQL server that keeps what it commits, enrolment, seals. In this order:
+
+* ``connected``: devices with a session, all of them enrolled over HTTPS before;
+* ``notice p95`` and ``dispatch``: from the start of a rollout in one group until devices have checked and obeyed their desired state;
+* ``rollback``: from the request until 95 % of the devices run again what they ran before (an installation takes them 1 s);
+* ``ingest``: events that devices were told to forget, each with its seal checked, a second; offered are a few more than are asked for;
+* ``API p95``: lists of devices, anomalies and the rollout while 1,000 events a second come;
+* ``preview``: of a rollout to 100,000 devices in the database;
+* ``service``: its largest proportional share of memory (PSS) from the first device to here;
+* ``lost``, ``doubled``: the devices' accounts against the database, both 0.
+
+`ratio` is value ÷ bound. The load beside each figure is part of it: the devices and the broker run on the same cores.
+`--small` goes the whole way in seconds, for a look at whether it works; its figures say nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "fleet")]
+
+from databases import LASTING, PostgresqlServer  # noqa: E402 - needs the path above
+
+from fleet.storage.base import open_database  # noqa: E402 - as above
+from fleet.storage.device_tables import Device  # noqa: E402 - as above
+from simulations.hollow.accounts import settle_accounts  # noqa: E402 - as above
+from simulations.hollow.assembly import Plan, make_crowd  # noqa: E402 - as above
+from simulations.hollow.beside import AtWork, at_work  # noqa: E402 - as above
+from simulations.hollow.crowd import Pace  # noqa: E402 - as above
+from simulations.hollow.ledger import Notice, percentile  # noqa: E402 - as above
+from simulations.hollow.own_fleet import FAMILY, OwnFleet  # noqa: E402 - as above
+from simulations.hollow.playing import allow_connections  # noqa: E402 - as above
+from simulations.patience import Patience  # noqa: E402 - as above
+from simulations.processes import Supervisor  # noqa: E402 - as above
+
+PATIENCE_S = 600.0
+API_EVENTS_PER_S = 1000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is measured, and with how many."""
+
+    devices: int
+    database: str
+    events_per_s: float
+    seconds: float
+    records: int
+
+
+class Report:
+    """Prints figures as they come."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def tell(
+        self, name: str, value: float, unit: str, bound: float | None = None, *, more_is_better: bool = False
+    ) -> None:
+        """One figure with the load of the machine; `bound` is what is asked for, None: nothing is."""
+        figure: dict[str, Any] = {"name": name, "value": round(value, 3), "unit": unit, "bound": bound}
+        if bound is not None:
+            figure["ratio"] = round(value / bound, 3) if bound else None
+            figure["holds"] = value >= bound if more_is_better else value <= bound
+        machine = {
+            "devices": self._options.devices,
+            "database": self._options.database,
+            "cpus": os.cpu_count(),
+            "load_1min": round(os.getloadavg()[0], 1),
+        }
+        print(json.dumps(figure | machine), flush=True)
+
+
+class Memory:
+    """The largest PSS that a process had, looked at twice a second."""
+
+    def __init__(self, pid: int) -> None:
+        self._file = Path(f"/proc/{pid}/smaps_rollup")
+        self._stop = threading.Event()
+        self.largest_mb = 0.0
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.5):
+            try:
+                lines = self._file.read_text().splitlines()
+            except OSError:  # it has ended
+                return
+            for line in lines:
+                if line.startswith("Pss:"):
+                    self.largest_mb = max(self.largest_mb, int(line.split()[1]) / 1024)
+
+    def stop(self) -> float:
+        """Look no more; what it was."""
+        self._stop.set()
+        self._thread.join()
+        return self.largest_mb
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure one fleet service under ten thousand devices")
+    parser.add_argument("--devices", type=int, default=10_000)
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--events-per-s", type=float, default=6000.0, help="offered, for the ingest")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of ingest, and of questions to the API")
+    parser.add_argument(
+        "--records", type=int, default=100_000, help="devices in the database for the preview"
+    )
+    parser.add_argument("--small", action="store_true", help="20 devices, a few seconds")
+    given = parser.parse_args()
+    options = Options(
+        devices=20 if given.small else given.devices,
+        database=given.database,
+        events_per_s=100.0 if given.small else given.events_per_s,
+        seconds=3.0 if given.small else given.seconds,
+        records=1000 if given.small else given.records,
+    )
+    allow_connections(options.devices)
+    with tempfile.TemporaryDirectory(prefix="fedge-bench-") as name, database(options.database) as url:
+        home = Path(name)
+        with Supervisor(home / "logs") as supervisor:
+            own = OwnFleet(home, supervisor, database_url=url)
+            own.start()
+            measure(own, home, options, Report(options))
+
+
+def measure(own: OwnFleet, home: Path, options: Options, report: Report) -> None:
+    pid = own.supervisor.processes["fleet"].pid
+    assert pid is not None
+    memory = Memory(pid)
+    began = time.monotonic()
+    plan = Plan(devices=options.devices, pace=Pace(health_s=30.0, install_s=1.0))
+    crowd = make_crowd(
+        plan, own.place, home, lambda count: own.site.claims(FAMILY, "bench", count), lambda *_: None
+    )
+    report.tell("enrolment", 60 * options.devices / (time.monotonic() - began), "devices/min")
+    with at_work(crowd) as work, own.client() as api:
+        began = time.monotonic()
+        wait(lambda: crowd.connected == options.devices, "all devices to connect")
+        report.tell("connecting", time.monotonic() - began, "s")
+        report.tell("connected", crowd.connected, "devices", options.devices, more_is_better=True)
+        rest(work)
+        measure_rollout(work, api, report, 1, options)
+        # its soak is not over when it is rolled back
+        rollout = measure_rollout(work, api, report, 2, options, soak_s=3600.0)
+        measure_rollback(work, api, report, rollout)
+        rest(work)
+        measure_ingest(work, report, options)
+        rest(work)
+        measure_api(work, own, report, rollout, options)
+        rest(work)
+        measure_preview(own, api, report, options)
+        report.tell("service memory", memory.stop(), "MB PSS", 400.0)
+        is_settled = work.settle(Patience(PATIENCE_S).is_used_up)
+    report.tell("not acknowledged in the end", crowd.ledger.waiting, "events", 0)
+    with closing(open_database(own.database_url)) as stored:
+        accounts = settle_accounts(stored, crowd.devices)
+    report.tell("acknowledged in all", accounts.acknowledged, "events")
+    report.tell("lost", accounts.missing, "events", 0)
+    report.tell("doubled or made up", accounts.doubled + accounts.strange, "events", 0)
+    report.tell("words without the fleet's seal", crowd.ledger.forged, "messages", 0)
+    if not accounts.are_right or not is_settled:
+        raise SystemExit("the accounts are wrong")
+
+
+def measure_rollout(
+    work: AtWork, api: httpx.Client, report: Report, version: int, options: Options, *, soak_s: float = 0.0
+) -> str:
+    ledger, release = work.crowd.ledger, f"{FAMILY}/{version}"
+    groups = [{"percentage": 100, "soak_s": soak_s}]
+    plan = {"name": release, "release": release, "groups": groups, "gates": None}
+    rollout = str(asked(api.post("/v1/rollouts", json=plan))["id"])
+    began = time.time()
+    asked(api.post(f"/v1/rollouts/{rollout}:start"))
+    report.tell(f"start of {release} answered", time.time() - began, "s")
+    wait(lambda: len(of(ledger.notices, release)) >= options.devices, f"{release} to reach every device")
+    after = [notice.at - began for notice in of(ledger.notices, release)]
+    report.tell(f"notice of {release} p50", percentile(after, 0.5), "s")
+    report.tell(f"notice of {release} p95", percentile(after, 0.95), "s", 2.0)
+    # the most that can be claimed is bounded by how many there are: the last one counts
+    report.tell(
+        f"dispatch of {release}",
+        60 * options.devices / max(after),
+        "devices/min",
+        10_000,
+        more_is_better=True,
+    )
+    wait(lambda: len(of(ledger.installed, release)) >= options.devices, f"{release} to run everywhere")
+    report.tell(f"{release} runs everywhere", time.time() - began, "s")
+    if not soak_s:
+        wait(lambda: state(api, rollout) == "COMPLETED", f"the rollout of {release} to complete")
+        report.tell(f"rollout of {release} completed", time.time() - began, "s")
+    return rollout
+
+
+def measure_rollback(work: AtWork, api: httpx.Client, report: Report, rollout: str) -> None:
+    crowd, release = work.crowd, f"{FAMILY}/1"
+    earlier = len(of(crowd.ledger.installed, release))
+    began = time.time()
+    asked(api.post(f"/v1/rollouts/{rollout}:rollback", json={"confirm": rollout}))
+    wanted = int(0.95 * len(crowd.devices))
+    wait(lambda: len(of(crowd.ledger.installed, release)) - earlier >= wanted, "95 % to be back")
+    report.tell(
+        "rollback of 95 %", of(crowd.ledger.installed, release)[earlier + wanted - 1].at - began, "s", 60.0
+    )
+    wait(lambda: state(api, rollout) == "ROLLED_BACK", "the rollback to end")
+    report.tell("rollback ended", time.time() - began, "s")
+
+
+def measure_ingest(work: AtWork, report: Report, options: Options) -> None:
+    crowd, ledger = work.crowd, work.crowd.ledger
+    crowd.pace.events_per_s = options.events_per_s
+    time.sleep(min(5.0, options.seconds))
+    acked, sent, resent, since = ledger.acked, ledger.total, ledger.resent, time.monotonic()
+    first = len(ledger.ack_s)
+    ledger.behind_s = 0.0
+    time.sleep(options.seconds)
+    seconds = time.monotonic() - since
+    report.tell("ingest offered", (ledger.total - sent) / seconds, "events/s")
+    report.tell(
+        "ingest acknowledged", (ledger.acked - acked) / seconds, "events/s", 5000, more_is_better=True
+    )
+    report.tell("ingest acknowledgement p95", percentile(ledger.ack_s[first:], 0.95), "s")
+    report.tell("ingest resent", (ledger.resent - resent) / seconds, "events/s")
+    report.tell("devices behind at worst", ledger.behind_s, "s")
+    crowd.pace.events_per_s = 0.0
+
+
+def measure_api(work: AtWork, own: OwnFleet, report: Report, rollout: str, options: Options) -> None:
+    work.crowd.pace.events_per_s = min(API_EVENTS_PER_S, options.events_per_s)
+    time.sleep(min(5.0, options.seconds))
+    site = own.site
+    asking = [sys.executable, str(ROOT / "benchmarks" / "fleet_questions.py")]
+    asking += [
+        "--url",
+        own.url,
+        "--ca",
+        str(site.certificates.ca),
+        "--token-file",
+        str(site.token_file("admin")),
+    ]
+    asking += ["--rollout", rollout, "--seconds", str(options.seconds)]
+    said = subprocess.run(asking, check=True, capture_output=True, text=True).stdout
+    for path, latencies in json.loads(said).items():
+        report.tell(f"API p95 of {path}", 1000 * percentile(latencies, 0.95), "ms", 100.0)
+    work.crowd.pace.events_per_s = 0.0
+
+
+def measure_preview(own: OwnFleet, api: httpx.Client, report: Report, options: Options) -> None:
+    more = range(options.records - options.devices)
+    with closing(open_database(own.database_url)) as stored:
+        for at in range(0, len(more), 5000):
+            with stored.write() as session:
+                session.add_all(recorded(number) for number in more[at : at + 5000])
+    plan = {"name": "preview", "release": f"{FAMILY}/1", "groups": [{"percentage": 100}], "gates": None}
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        found = asked(api.post("/v1/rollouts:preview", json=plan))
+        took.append(time.monotonic() - began)
+    report.tell("preview reaches", found["devices"], "devices")
+    report.tell("preview, slowest of five", max(took), "s", 1.0)
+
+
+def recorded(number: int) -> Device:
+    """A device that is enrolled, was heard once and is not connected."""
+    return Device(
+        id=f"recorded-{number:06d}",
+        fingerprint=f"{number:064x}",
+        public_key="",
+        hardware="hollow",
+        family=FAMILY,
+        labels={},
+        enrolled_at=0.0,
+        last_seen=0.0,
+    )
+
+
+def of(notices: list[Notice], release: str) -> list[Notice]:
+    return [notice for notice in notices if notice.release == release]
+
+
+def state(api: httpx.Client, rollout: str) -> str:
+    time.sleep(0.4)
+    return str(asked(api.get(f"/v1/rollouts/{rollout}"))["state"])
+
+
+def asked(response: httpx.Response) -> Mapping[str, Any]:
+    if response.status_code >= 300:
+        raise SystemExit(f"the fleet refuses {response.request.url.path}: {response.text[:500]}")
+    answer: Mapping[str, Any] = response.json()
+    return answer
+
+
+def rest(work: AtWork) -> None:
+    """Until nothing waits but what is said all the time."""
+    patience = Patience(PATIENCE_S)
+    while work.crowd.ledger.waiting > len(work.crowd.devices) // 10 and not patience.is_used_up():
+        time.sleep(0.2)
+
+
+def wait(ready: Any, what: str) -> None:
+    patience = Patience(PATIENCE_S)
+    while not ready():
+        if patience.is_used_up():
+            raise SystemExit(f"waited in vain for {what}")
+        time.sleep(0.05)
+
+
+@contextmanager
+def database(kind: str) -> Iterator[str | None]:
+    """The URL of an empty database; None: SQLite where the fleet puts it."""
+    if kind == "sqlite":
+        yield None
+        return
+    server = PostgresqlServer({**LASTING, "autovacuum": "on", "shared_buffers": "256MB"})
+    try:
+        server.start()
+        server.run("CREATE DATABASE bench")
+        yield f"postgresql+psycopg://fedge@/bench?host={server.folder}"
+    finally:
+        server.remove()
+
+
+if __name__ == "__main__":
+    main()
