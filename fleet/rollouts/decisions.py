@@ -1,64 +1,53 @@
-"""What a rollout does next: a pure state machine over plan, progress and observations.
+"""What a rollout does next: a pure state machine over plan, progress and news.
 
 ::
 
-    reports ──► executions ──► abort rules ──► counts ──► limits ──► soak ──► next group
+    reports ──► executions ──► abort rules ──► counts ──► limits, gates ──► soak ──► next group ──► slices
                                   │             │           │
                                   ▼             ▼           ▼
                               pause/cancel   ROLLING_BACK ◄─┘ ──► every device given the release is given back
 
 Invariants (held fast by property tests):
 
-* At most one group is RUNNING or SOAKING.
-* A device is given the release only while the rollout is RUNNING.
+* At most one group is RUNNING or SOAKING, and no device of a later one has the release.
+* A device is given the release only while the rollout is RUNNING, or COMPLETED for who joins a dynamic one or is retried.
 * When a rollback begins, every device that was given the release is given back in the same decision, under a new
   counter, whatever it has reported so far: it may commit a moment later.
 * Deciding twice on the same observations at the same time changes nothing the second time.
+* What a decision costs follows from the news. It walks over all executions only where all are concerned: a group starts,
+  a soak ends, a rollback, a cancel.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
-from fleet.rollouts.evidence import is_overdue, judge_present_limits
-from fleet.rollouts.limits import Judgement, Outcome, aborting_rule, judge_counts
+from fleet.gates.answers import Finding, LookAnswer
+from fleet.gates.plan import OnNotSeen
+from fleet.rollouts.agenda import first
+from fleet.rollouts.counts import Judgement, Outcome, aborting_rule, count_group, judge_counts
+from fleet.rollouts.evidence import is_overdue, judge_shown
+from fleet.rollouts.executions import Execution, Mark, deadline
+from fleet.rollouts.giving import give_slice, next_slice_at, shut_out, take_in
 from fleet.rollouts.plans import AbortAction, AbortRule
-from fleet.rollouts.progress import (
-    ConfirmReturn,
-    Decision,
-    Execution,
-    GiveBack,
-    GiveRelease,
-    Group,
-    MoveExecution,
-    MoveGroup,
-    MoveRollout,
-    Observations,
-    Report,
-    Rollout,
-    Withdraw,
-)
-from fleet.rollouts.states import FAILURES, OCCUPYING, OPEN, GroupState, RolloutState, may_follow
+from fleet.rollouts.progress import NOBODY, Group, Observations, Rollout, Running
+from fleet.rollouts.returning import begin_cancel, begin_rollback, next_check_at, settle
+from fleet.rollouts.states import OPEN, GroupState, RolloutState, may_follow
+from fleet.rollouts.steps import Decision, Look, MoveExecution, MoveGroup, MoveRollout
 from protocol.messages.kinds import InstallStatus
-from protocol.names import DeviceId
 
-__all__ = ["begin_cancel", "begin_rollback", "decide", "go_on", "start_next_group"]
+__all__ = ["decide", "go_on"]
 
-SETTLE_S: Final = 5.0
-"""Health this long after a device was given back shows what it runs for good: the message has reached it by then."""
-
-MAXIMUM_RETURNS: Final = 3
-"""How often a device is told to go back; after that a person must look at it."""
+_HEARS = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK, RolloutState.COMPLETED})
+"""In these states what a device says of its installation is taken over."""
 
 
 def decide(rollout: Rollout, observations: Observations, now: float) -> Decision:
     """What follows for `rollout` from `observations` at Unix second `now`.
 
-    Pure: the engine asks this on a snapshot first, and once more inside the transaction that stores the answer.
+    Pure: neither the rollout nor anything else is changed.
 
     Args:
-        rollout: the plan and how far it has come.
-        observations: everything that may be known of its devices.
+        rollout: the plan and how far it has come, with its index (`Rollout.counted`).
+        observations: news since the last decision, and whom to ask for more; `fleet.rollouts.progress` says which.
         now: Unix seconds; soaks and timeouts are measured against it.
 
     Returns:
@@ -75,18 +64,25 @@ def decide(rollout: Rollout, observations: Observations, now: float) -> Decision
 def go_on(decision: Decision, observations: Observations) -> None:
     """Add to `decision` all that follows from it and from `observations`.
 
-    The order matters: first what devices said, then who is overdue or tried again, then the present group, then
-    whether a rollback is done. Later steps see what earlier ones did.
+    The order matters: first what devices said, then who is overdue, then the abort rules, the present group and who is told
+    next, last whether a rollback is done. Later steps see what earlier ones did.
     """
-    if decision.rollout.state in OCCUPYING or decision.rollout.state is RolloutState.COMPLETED:
+    if decision.rollout.state in _HEARS:
         _hear(decision, observations)
+    if decision.rollout.state in _HEARS - {RolloutState.ROLLING_BACK}:
+        for device in sorted(observations.revoked):
+            if device in decision.rollout.executions:
+                shut_out(decision, device)
+    take_in(decision, observations)
     if decision.rollout.state is RolloutState.RUNNING:
-        _drop_revoked(decision, observations)
         _time_out(decision, observations)
-        _retry(decision, observations)
+        _abort(decision, observations)
+    while True:
         _advance(decision, observations)
-    if decision.rollout.state is RolloutState.ROLLING_BACK:
-        _settle(decision, observations)
+        if not give_slice(decision, observations):
+            break
+    settle(decision, observations)
+    decision.rollout.index.due_at = _due_at(decision.rollout, decision.now)
 
 
 def _hear(decision: Decision, observations: Observations) -> None:
@@ -94,143 +90,124 @@ def _hear(decision: Decision, observations: Observations) -> None:
 
     A device that was told to go back is no longer heard on the attempt that it was taken from.
     """
-    for execution in decision.rollout.executions.values():
-        report = observations.reports.get(decision.rollout.given_id(execution))
-        if report is None or execution.returned_at is not None:
-            continue
-        # only the fleet queues an execution again; a device that says so is behind
-        if report.status is InstallStatus.QUEUED:
+    for execution_id, report in observations.reports.items():
+        execution = decision.rollout.execution_of(execution_id)
+        if (
+            execution is None
+            or not execution.is_given
+            or execution.returned_at is not None
+            or execution.superseded_by is not None
+            or decision.rollout.given_id(execution) != execution_id
+            # only the fleet queues an execution again, and shuts a device out; a device that says so is behind
+            or report.status is InstallStatus.QUEUED
+            or (report.status is InstallStatus.CANCELED and execution.state is InstallStatus.SUCCEEDED)
+        ):
             continue
         if report.status is not execution.state and may_follow(execution.state, report.status):
             decision.do(MoveExecution(device=execution.device, state=report.status, reason=report.reason))
 
 
-def _drop_revoked(decision: Decision, observations: Observations) -> None:
-    """Cancel the open executions of devices that were shut out: a group must not wait for them."""
-    for execution in decision.rollout.executions.values():
-        if execution.device in observations.revoked and execution.state in OPEN:
-            decision.do(
-                MoveExecution(
-                    device=execution.device, state=InstallStatus.CANCELED, reason="the device was revoked"
-                )
-            )
-
-
 def _time_out(decision: Decision, observations: Observations) -> None:
     """End executions that take too long by the plan's own limits; a late success still counts afterwards."""
-    for execution in decision.rollout.executions.values():
-        report = observations.reports.get(decision.rollout.given_id(execution))
-        running = observations.running.get(execution.device)
-        reason = _overdue(decision, execution, report, heard_at=running.at if running else 0.0)
-        if reason is not None:
+    overdue = decision.take_overdue()
+    if not overdue:
+        return
+    rollout, records = decision.rollout, observations.records
+    words = records.last_words([rollout.given_id(execution) for execution in overdue])
+    known = records.running([e.device for e in overdue if e.state is InstallStatus.DEFERRED])
+    for execution in overdue:
+        word_at = words.get(rollout.given_id(execution), 0.0)
+        at, reason = _patience(decision, execution, word_at, known.get(execution.device, NOBODY))
+        if at <= decision.now:
             decision.do(MoveExecution(device=execution.device, state=InstallStatus.TIMED_OUT, reason=reason))
+        else:
+            rollout.index.schedule([(at, execution.device)])
 
 
-def _overdue(
-    decision: Decision, execution: Execution, report: Report | None, *, heard_at: float
-) -> str | None:
-    """Why `execution` is overdue, in words; None while it is not. Two clocks: until it ends, and without a word.
+def _patience(decision: Decision, execution: Execution, word_at: float, known: Running) -> tuple[float, str]:
+    """Until when `execution` is waited for, Unix seconds, and why not longer. Two clocks: until it ends, and without a word.
 
     A device that has put the release off (busy, on battery, nothing to try it on) is neutral for as long as anything is
-    heard of it, and `heard_at` (Unix seconds) is when its last health came: a deferral says nothing about the release,
-    silence may.
+    heard of it: a deferral says nothing about the release, silence may.
     """
-    if execution.given_at is None:
-        return None
-    limits, age = decision.rollout.plan.timeout, decision.now - execution.given_at
+    limits = decision.rollout.plan.timeout
     match execution.state:
-        case InstallStatus.QUEUED if age > limits.queued_s:
-            return f"not begun within {limits.queued_s:g} s"
-        case InstallStatus.DEFERRED if (
-            decision.now - max(execution.since, heard_at, report.at if report else 0.0) > limits.queued_s
-        ):
-            return f"put off, and then silent for {limits.queued_s:g} s"
-        case InstallStatus.IN_PROGRESS if decision.now - execution.since > limits.in_progress_s:
-            return f"still installing after {limits.in_progress_s:g} s"
-        # also since it went on after a deferral, of which its last report knows nothing
-        case InstallStatus.IN_PROGRESS if (
-            report is not None and decision.now - max(report.at, execution.since) > limits.step_s
-        ):
-            return f"no progress for {limits.step_s:g} s"
+        case InstallStatus.DEFERRED:
+            last = max(execution.since, known.at, word_at)
+            return last + limits.queued_s, f"put off, and then silent for {limits.queued_s:g} s"
+        case InstallStatus.IN_PROGRESS:
+            whole = execution.since + limits.in_progress_s, f"still installing after {limits.in_progress_s:g} s"
+            # also since it went on after a deferral, of which its last report knows nothing
+            silent = max(word_at, execution.since) + limits.step_s, f"no progress for {limits.step_s:g} s"
+            return min(whole, silent)
         case _:
-            return None
+            at = deadline(decision.rollout.plan, execution)
+            return at or decision.now, f"not begun within {limits.queued_s:g} s"
 
 
-def _retry(decision: Decision, observations: Observations) -> None:
-    """Give the release once more to devices whose way of failing the plan tries again, under a new counter.
+def _abort(decision: Decision, observations: Observations) -> None:
+    """Abort rules come before the present group: one that would pass cannot outrun a rule that strikes."""
+    struck = aborting_rule(decision.rollout.index, _rules_in_force(decision.rollout))
+    if struck is None:
+        return
+    rule, reason = struck
+    match rule.action:
+        case AbortAction.ROLLBACK:
+            begin_rollback(decision, observations, reason, actor="fleet")
+        case AbortAction.PAUSE:
+            decision.do(MoveRollout(state=RolloutState.PAUSED, reason=reason))
+        case AbortAction.CANCEL:
+            begin_cancel(decision, observations, reason, actor="fleet")
 
-    A device that was shut out meanwhile is not told anything any more.
-    """
-    for execution in decision.rollout.executions.values():
-        if execution.device in observations.revoked:
-            continue
-        if execution.attempt and execution.attempt <= decision.rollout.plan.retries(execution.state):
-            # what it ran before is what it ran before the first attempt, never the release that failed
-            decision.do(
-                GiveRelease(device=execution.device, previous=execution.previous, before=execution.before)
-            )
+
+def _rules_in_force(rollout: Rollout) -> list[AbortRule]:
+    # who resumed knew of the failures so far: only another one pauses again
+    news = rollout.index.failed_at >= rollout.since
+    return [rule for rule in rollout.plan.abort if news or rule.action is not AbortAction.PAUSE]
 
 
 def _advance(decision: Decision, observations: Observations) -> None:
-    """Abort rules first, then the present group: a group that would pass cannot outrun a rule that strikes."""
-    struck = aborting_rule(decision.rollout.executions.values(), _rules_in_force(decision.rollout))
-    if struck is not None:
-        rule, reason = struck
-        match rule.action:
-            case AbortAction.ROLLBACK:
-                begin_rollback(decision, reason, actor="fleet")
-            case AbortAction.PAUSE:
-                decision.do(MoveRollout(state=RolloutState.PAUSED, reason=reason))
-            case AbortAction.CANCEL:
-                begin_cancel(decision, reason, actor="fleet")
-        return
-    # each turn ends the present group or returns: empty groups of a small fleet pass in the same decision
+    """Move the present group on, and start the next; each turn ends a group or returns."""
     while decision.rollout.state is RolloutState.RUNNING:
         group = decision.rollout.present_group
         if group is None:
-            if not start_next_group(decision, observations):
+            if not _start_next_group(decision):
                 return
         elif not _pass_or_fail(decision, group, observations):
             return
 
 
-def _rules_in_force(rollout: Rollout) -> list[AbortRule]:
-    # who resumed knew of the failures so far: only another one pauses again
-    news = any(e.state in FAILURES and e.since >= rollout.since for e in rollout.executions.values())
-    return [rule for rule in rollout.plan.abort if news or rule.action is not AbortAction.PAUSE]
-
-
-def start_next_group(decision: Decision, observations: Observations) -> bool:
-    """Start the first group that has not run, giving its devices the release; complete the rollout if there is none.
-
-    Each device's execution remembers what it ran and what it showed until now: that is what it goes back to, and
-    what it is held to where it was beyond a limit already.
-
-    Returns:
-        Whether a group was started.
-    """
-    group = next((g for g in decision.rollout.groups if g.state is GroupState.SCHEDULED), None)
+def _start_next_group(decision: Decision) -> bool:
+    """Start the first group that has not run, if its time has come; complete the rollout if there is none and nobody waits."""
+    rollout = decision.rollout
+    group = next((g for g in rollout.groups if g.state is GroupState.SCHEDULED), None)
     if group is None:
-        decision.do(MoveRollout(state=RolloutState.COMPLETED, reason="every group passed"))
+        if not rollout.index.number(marks={Mark.WAITS}):
+            _complete(decision)
         return False
-    waiting = [e for e in decision.rollout.of_group(group.number) if e.state is InstallStatus.QUEUED]
-    decision.do(
-        MoveGroup(
-            number=group.number, state=GroupState.RUNNING, reason=f"{len(waiting)} devices get the release"
-        )
-    )
-    for execution in waiting:
-        running = observations.running.get(execution.device)
-        previous = running.returnable if running else None
-        decision.do(
-            GiveRelease(
-                device=execution.device,
-                # going back to the release itself would be no way out of it
-                previous=previous if previous != decision.rollout.plan.release else None,
-                before=observations.recent.get(execution.device),
-            )
-        )
+    if decision.now < (rollout.plan.schedule.start_at or 0.0):
+        return False
+    waiting = rollout.index.number(group.number, marks={Mark.WAITS, Mark.HELD})
+    reason = f"{waiting} devices get the release"
+    decision.do(MoveGroup(number=group.number, state=GroupState.RUNNING, reason=reason))
     return True
+
+
+def _complete(decision: Decision) -> None:
+    """Every group passed. Who is in quarantine is left out, unless the rollout is dynamic and gives it the release later."""
+    held = decision.rollout.index.number(states={InstallStatus.QUEUED}, marks={Mark.HELD})
+    decision.do(MoveRollout(state=RolloutState.COMPLETED, reason="every group passed"))
+    if not held or decision.rollout.plan.dynamic:
+        return
+    for execution in decision.rollout.executions.values():
+        if execution.state is InstallStatus.QUEUED and not execution.is_given:
+            decision.do(
+                MoveExecution(
+                    device=execution.device,
+                    state=InstallStatus.CANCELED,
+                    reason=f"left out: {execution.reason}",
+                )
+            )
 
 
 def _pass_or_fail(decision: Decision, group: Group, observations: Observations) -> bool:
@@ -238,9 +215,13 @@ def _pass_or_fail(decision: Decision, group: Group, observations: Observations) 
     judgement = _judge(decision, group, observations)
     match judgement.outcome:
         case Outcome.FAILS:
-            _fail(decision, group, judgement.reason)
+            decision.do(MoveGroup(number=group.number, state=GroupState.FAILED, reason=judgement.reason))
+            label = f"group {group.number}" + (f" ({group.name})" if group.name else "")
+            begin_rollback(decision, observations, f"{label} failed: {judgement.reason}", actor="fleet")
         case Outcome.HOLDS:
             decision.do(MoveGroup(number=group.number, state=GroupState.PASSED, reason=judgement.reason))
+        case Outcome.NO_EVIDENCE:
+            decision.do(MoveRollout(state=RolloutState.PAUSED, reason=judgement.reason))
         case Outcome.UNDECIDED | Outcome.BLIND:
             pass
     return judgement.outcome is Outcome.HOLDS
@@ -252,132 +233,102 @@ def _judge(decision: Decision, group: Group, observations: Observations) -> Judg
     A group that has enough devices begins its soak here. After the soak a limit for which health is still missing
     has `timeout.health_s` more; then silence counts as harm. Blindness never does: it waits.
     """
-    plan, executions = decision.rollout.plan, decision.rollout.of_group(group.number)
-    treated = [e for e in executions if e.state is InstallStatus.SUCCEEDED]
-    limits = judge_present_limits(decision.rollout, group, observations, decision.now)
-    counts = judge_counts(executions, plan.success)
-    for judgement in (limits, counts):
-        if judgement.outcome is Outcome.FAILS:
+    plan = decision.rollout.plan
+    counts = judge_counts(count_group(decision.rollout.index, group.number), plan.success)
+    harm = _judge_news(decision.rollout, group, observations)
+    for judgement in (harm, counts):
+        if judgement.outcome in {Outcome.FAILS, Outcome.NO_EVIDENCE}:
             return judgement
     if group.state is GroupState.RUNNING:
-        if counts.outcome is Outcome.UNDECIDED or not treated:
+        if counts.outcome is Outcome.UNDECIDED:
+            return counts
+        if not decision.rollout.index.number(group.number):
             return counts
         decision.do(MoveGroup(number=group.number, state=GroupState.SOAKING, reason=counts.reason))
         group = decision.rollout.groups[group.number]
-    soaked_for = decision.now - group.since
-    if soaked_for < group.soak_s:
+    gates = _judge_gates(decision, group, observations.look)
+    if gates.outcome in {Outcome.FAILS, Outcome.NO_EVIDENCE}:
+        return gates
+    if decision.now - group.since < group.soak_s:
         return Judgement(outcome=Outcome.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
-    if limits.outcome is Outcome.UNDECIDED and is_overdue(plan, group, decision.now):
-        late = f"{plan.timeout.health_s:g} s after the soak, {limits.reason}"
-        return Judgement(outcome=Outcome.FAILS, reason=late)
+    if gates.outcome is Outcome.UNDECIDED:
+        return gates
+    limits = _judge_all(decision, group, observations)
     if limits.outcome is not Outcome.HOLDS:
         return limits
-    return Judgement(outcome=Outcome.HOLDS, reason=f"{counts.reason}; {limits.reason}")
+    reasons = [counts.reason, limits.reason, *([gates.reason] if gates.reason else [])]
+    return Judgement(outcome=Outcome.HOLDS, reason="; ".join(reasons))
 
 
-def _fail(decision: Decision, group: Group, reason: str) -> None:
-    decision.do(MoveGroup(number=group.number, state=GroupState.FAILED, reason=reason))
-    label = f"group {group.number}" + (f" ({group.name})" if group.name else "")
-    begin_rollback(decision, f"{label} failed: {reason}", actor="fleet")
+def _judge_news(rollout: Rollout, group: Group, observations: Observations) -> Judgement:
+    """Limits, of the devices that have just said something: one that is passed is acted upon at once."""
+    treated = [
+        execution
+        for device in observations.figures
+        if (execution := rollout.executions.get(device)) is not None and _is_treated(execution, group)
+    ]
+    return judge_shown(rollout.plan, treated, observations.figures)
 
 
-def begin_rollback(decision: Decision, reason: str, *, actor: str) -> None:
-    """Give back every device that was given the release, and withdraw the release.
-
-    Whatever a device has reported so far: it may commit a moment later. Devices that never got the release are
-    canceled. `reason` stands in the timeline and in the release's record; `actor` is a person's token, or the fleet.
-    """
-    decision.do(MoveRollout(state=RolloutState.ROLLING_BACK, reason=reason, actor=actor))
-    decision.do(Withdraw(release=decision.rollout.plan.release, reason=reason))
-    for execution in decision.rollout.executions.values():
-        if execution.is_given:
-            _give_back(decision, execution)
-        elif execution.state in OPEN:
-            decision.do(
-                MoveExecution(
-                    device=execution.device,
-                    state=InstallStatus.CANCELED,
-                    reason="never given the release: the rollout went back",
-                )
-            )
+def _is_treated(execution: Execution, group: Group) -> bool:
+    return execution.group == group.number and execution.state is InstallStatus.SUCCEEDED
 
 
-def begin_cancel(decision: Decision, reason: str, *, actor: str) -> None:
-    """Stop here: who runs the release keeps it, who has not finished goes back to what it ran.
-
-    The release is not withdrawn: canceling says nothing about it.
-    """
-    decision.do(MoveRollout(state=RolloutState.CANCELED, reason=reason, actor=actor))
-    for execution in decision.rollout.executions.values():
-        if execution.state in OPEN:
-            decision.do(
-                MoveExecution(
-                    device=execution.device, state=InstallStatus.CANCELED, reason="the rollout was canceled"
-                )
-            )
-        if execution.is_given and execution.state is not InstallStatus.SUCCEEDED:
-            _give_back(decision, execution)
-
-
-def _give_back(decision: Decision, execution: Execution) -> None:
-    """Tell a device to run again what it ran; one that ran nothing keeps what it has, and is done with."""
-    release = decision.rollout.back_to(execution)
-    decision.do(GiveBack(device=execution.device, release=release))
-    if release is None:
-        _restored(decision, execution.device, "it ran nothing before and keeps what it has")
-
-
-def _settle(decision: Decision, observations: Observations) -> None:
-    """See who is back. ROLLED_BACK when everyone is, or after `timeout.rollback_s`, naming those that are not.
-
-    A return that failed is told again, `MAXIMUM_RETURNS` times in all; after that a person must look at the device.
-    """
-    waiting: list[DeviceId] = []
-    for execution in list(decision.rollout.executions.values()):
-        if execution.returned_at is None or execution.restored_at is not None:
-            continue
-        if execution.device in observations.revoked:
-            _restored(decision, execution.device, "the device was revoked")
-            continue
-        report = observations.reports.get(decision.rollout.returned_id(execution))
-        if _is_back(decision, execution, report, observations):
-            _restored(decision, execution.device, f"back on {decision.rollout.back_to(execution)}")
-            continue
-        if (
-            report is not None
-            and report.status is InstallStatus.FAILED
-            and execution.returns < MAXIMUM_RETURNS
-        ):
-            decision.do(GiveBack(device=execution.device, release=decision.rollout.back_to(execution)))
-        waiting.append(execution.device)
-    if not waiting:
-        decision.do(MoveRollout(state=RolloutState.ROLLED_BACK, reason="every device is back"))
-    elif decision.now - decision.rollout.since > decision.rollout.plan.timeout.rollback_s:
-        named = ", ".join(sorted(waiting)[:5]) + (", …" if len(waiting) > 5 else "")
-        decision.do(
-            MoveRollout(
-                state=RolloutState.ROLLED_BACK,
-                reason=f"every device is told to go back; {len(waiting)} have not confirmed: {named}",
-            )
+def _judge_all(decision: Decision, group: Group, observations: Observations) -> Judgement:
+    """After the soak: limits of the whole group, and whether anything at all was heard of it on the release."""
+    plan = decision.rollout.plan
+    treated = [e for e in decision.rollout.executions.values() if _is_treated(e, group)]
+    overdue = is_overdue(plan, group, decision.now)
+    shown = observations.records.figures()
+    limits = judge_shown(plan, treated, shown, is_overdue=overdue)
+    if limits.outcome is Outcome.UNDECIDED and overdue:
+        late = f"{plan.timeout.health_s:g} s after the soak, {limits.reason}"
+        return Judgement(outcome=Outcome.FAILS, reason=late)
+    if limits.outcome is not Outcome.HOLDS or not group.soak_s:
+        return limits
+    known = observations.records.running([execution.device for execution in treated])
+    alive = (known.get(e.device, NOBODY) for e in treated)
+    if not any(one.is_online or one.at > e.since for one, e in zip(alive, treated, strict=True)):
+        return Judgement(
+            outcome=Outcome.NO_EVIDENCE,
+            reason=f"nothing was heard of the group's {len(treated)} devices since they got the release,"
+            " so nothing is known of it",
         )
+    return limits
 
 
-def _is_back(
-    decision: Decision, execution: Execution, report: Report | None, observations: Observations
-) -> bool:
-    if report is not None:
-        return report.status is InstallStatus.SUCCEEDED
-    # a device that never left its release has nothing to install, and may have nothing to report
-    running = observations.running.get(execution.device)
-    return (
-        running is not None
-        and execution.returned_at is not None
-        and running.release == decision.rollout.back_to(execution)
-        and running.at > execution.returned_at + SETTLE_S
-    )
+def _judge_gates(decision: Decision, group: Group, look: LookAnswer | None) -> Judgement:
+    """What the gates say of the group so far; a new look is taken down first."""
+    gates = decision.rollout.plan.gates
+    if gates is None or group.is_cleared:
+        return Judgement(outcome=Outcome.HOLDS, reason="" if gates is None else "the gates found no harm")
+    if not group.soak_s:
+        return Judgement(outcome=Outcome.HOLDS, reason="not judged by the gates: it does not soak")
+    due_at = decision.rollout.next_look_at
+    if look is None or due_at is None or due_at > decision.now or look.number != group.looks + 1:
+        return Judgement(outcome=Outcome.UNDECIDED, reason="the gates are asked at the end of the soak")
+    goes_on = look.finding is Finding.NOT_SEEN and gates.on_not_seen is OnNotSeen.CONTINUE
+    clears = look.is_last and (look.finding is Finding.PASS or goes_on)
+    decision.do(Look(number=group.number, answer=look, clears=clears))
+    match look.finding:
+        case Finding.STOP:
+            return Judgement(outcome=Outcome.FAILS, reason=look.reason)
+        case Finding.PAUSE:
+            return Judgement(outcome=Outcome.NO_EVIDENCE, reason=look.reason)
+        case Finding.NOT_SEEN if look.is_last and not goes_on:
+            return Judgement(outcome=Outcome.NO_EVIDENCE, reason=look.reason)
+        case _:
+            return Judgement(outcome=Outcome.HOLDS if clears else Outcome.UNDECIDED, reason=look.reason)
 
 
-def _restored(decision: Decision, device: DeviceId, reason: str) -> None:
-    decision.do(ConfirmReturn(device=device, reason=reason))
-    if may_follow(decision.rollout.executions[device].state, InstallStatus.ROLLED_BACK):
-        decision.do(MoveExecution(device=device, state=InstallStatus.ROLLED_BACK, reason=reason))
+def _due_at(rollout: Rollout, now: float) -> float | None:
+    """When something may follow by time alone, after Unix second `now`; None: never."""
+    times: list[float | None] = [next_slice_at(rollout, now), next_check_at(rollout, now)]
+    if rollout.state is RolloutState.RUNNING:
+        overdue, group = first(rollout.index.deadlines), rollout.present_group
+        times += [rollout.plan.schedule.start_at, rollout.next_look_at]
+        times.append(overdue.at if overdue else None)
+        if group is not None and group.state is GroupState.SOAKING:
+            soaked_at = group.since + group.soak_s
+            times += [soaked_at, soaked_at + rollout.plan.timeout.health_s]
+    return min((at for at in times if at is not None and at > now), default=None)

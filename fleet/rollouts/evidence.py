@@ -5,15 +5,20 @@ Pure, like `limits`, which it asks: here is only which devices, which figures, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
-from fleet.rollouts.limits import Judgement, judge_counts, judge_limits
+from fleet.rollouts.counts import Judgement, count_group, judge_counts
+from fleet.rollouts.executions import Execution, Figures, Group, Mark
+from fleet.rollouts.limits import judge_limits
 from fleet.rollouts.plans import RolloutPlan
-from fleet.rollouts.progress import Group, Observations, Rollout
+from fleet.rollouts.progress import Observations, Rollout
 from fleet.rollouts.states import GroupState, RolloutState
 from protocol.messages.kinds import InstallStatus
+from protocol.names import DeviceId
 
-__all__ = ["explain", "is_overdue", "judge_present_limits"]
+__all__ = ["explain", "has_limits", "is_overdue", "judge_shown"]
 
 _WAITING_FOR_A_PERSON: Final = {
     RolloutState.WAITING_FOR_APPROVAL: "somebody other than its creator to approve it",
@@ -23,15 +28,20 @@ _WAITING_FOR_A_PERSON: Final = {
 """In these states nothing happens by itself."""
 
 
-def judge_present_limits(rollout: Rollout, group: Group, observations: Observations, now: float) -> Judgement:
-    """What `limits.judge_limits` says of the devices of `group` that committed the release."""
-    return judge_limits(
-        rollout.plan.limits,
-        rollout.plan.success,
-        [e for e in rollout.of_group(group.number) if e.state is InstallStatus.SUCCEEDED],
-        observations.figures,
-        is_overdue=is_overdue(rollout.plan, group, now),
-    )
+def has_limits(plan: RolloutPlan) -> bool:
+    """Whether figures of devices decide anything under `plan`."""
+    return bool(plan.limits)
+
+
+def judge_shown(
+    plan: RolloutPlan,
+    treated: Sequence[Execution],
+    figures: Mapping[DeviceId, Figures],
+    *,
+    is_overdue: bool = False,
+) -> Judgement:
+    """What `limits.judge_limits` says of `treated`, executions that committed the release and show `figures` since."""
+    return judge_limits(plan.limits, plan.success, treated, figures, is_overdue=is_overdue)
 
 
 def is_overdue(plan: RolloutPlan, group: Group, now: float) -> bool:
@@ -44,20 +54,38 @@ def explain(rollout: Rollout, observations: Observations, now: float) -> str:
 
     Asked by whoever shows a rollout; it decides nothing. `now` is Unix seconds, for what is left of a soak.
     """
-    group = rollout.present_group
+    group, index = rollout.present_group, rollout.index
+    if index.late and rollout.state in {RolloutState.ROLLED_BACK, RolloutState.CANCELED}:
+        return f"{index.late} devices to be heard again: they go back then"
     if rollout.state is RolloutState.ROLLING_BACK:
-        waiting = sum(
-            e.returned_at is not None and e.restored_at is None for e in rollout.executions.values()
-        )
-        return f"{waiting} devices have not confirmed that they are back"
+        late = f"; {index.late} are offline and go back when they are heard" if index.late else ""
+        return f"{index.awaited} devices have not confirmed that they are back{late}"
     if rollout.state in _WAITING_FOR_A_PERSON:
         return _WAITING_FOR_A_PERSON[rollout.state]
-    if rollout.state is not RolloutState.RUNNING or group is None:
+    if rollout.state is not RolloutState.RUNNING:
         return ""
-    executions = rollout.of_group(group.number)
+    if group is None:
+        return _until_all_are_told(rollout, now)
+    counts = judge_counts(count_group(index, group.number), rollout.plan.success)
     if group.state is GroupState.RUNNING:
-        return judge_counts(executions, rollout.plan.success).reason
-    limits = judge_present_limits(rollout, group, observations, now)
+        return f"{counts.reason}{_queue_in_words(rollout)}"
+    treated = [e for e in rollout.of_group(group.number) if e.state is InstallStatus.SUCCEEDED]
+    overdue = is_overdue(rollout.plan, group, now)
+    limits = judge_shown(rollout.plan, treated, observations.records.figures(), is_overdue=overdue)
     left_s = group.since + group.soak_s - now
     soaking = f"{left_s:.0f} s more of its soak; " if left_s > 0 else ""
     return f"{soaking}{limits.reason}"
+
+
+def _until_all_are_told(rollout: Rollout, now: float) -> str:
+    start_at = rollout.plan.schedule.start_at or 0.0
+    if now < start_at:
+        return f"its time: it starts {datetime.fromtimestamp(start_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"the last devices to be told{_queue_in_words(rollout)}"
+
+
+def _queue_in_words(rollout: Rollout) -> str:
+    """How many devices of the groups that have begun are yet to be told."""
+    begun = {group.number for group in rollout.groups if group.state is not GroupState.SCHEDULED}
+    waiting = sum(rollout.index.number(number, marks={Mark.WAITS}) for number in begun)
+    return f"; {waiting} are yet to be told, as rate and windows allow" if waiting else ""

@@ -1,4 +1,4 @@
-"""Whether a group has succeeded, and what stops it at once: counts, limits, abort rules.
+"""What stops a group at once: limits, which no device that runs the release may pass.
 
 Pure functions of plan, executions and figures. Each answer carries its reason in words, with the device or the
 figure that decided, because that is what the timeline shows. Two choices:
@@ -19,24 +19,17 @@ can be guaranteed of that, `fleet.gates` guarantees.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Final
 
-from fleet.rollouts.plans import AbortRule, Limit, LimitMetric, SuccessCriteria
-from fleet.rollouts.progress import Execution, Figures
-from fleet.rollouts.states import EXECUTED, FAILURES
-from protocol.messages.kinds import InstallStatus
+from fleet.rollouts.counts import Judgement, Outcome
+from fleet.rollouts.executions import Execution, Figures
+from fleet.rollouts.plans import Limit, LimitMetric, SuccessCriteria
 from protocol.names import DeviceId
 
 __all__ = [
     "TOLERANCE",
-    "Judgement",
-    "Outcome",
-    "aborting_rule",
-    "judge_counts",
     "judge_limit",
     "judge_limits",
     "wilson_lower_bound",
@@ -44,60 +37,6 @@ __all__ = [
 
 TOLERANCE: Final = 1.25
 """How much above its own earlier figure a device may be that was beyond the value already."""
-
-
-class Outcome(StrEnum):
-    """What a rule says."""
-
-    HOLDS = "holds"
-    FAILS = "fails"
-    UNDECIDED = "undecided"  # not enough is known yet
-    BLIND = "blind"  # too few devices can judge anything, and time alone will not change that
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """An outcome and why."""
-
-    outcome: Outcome
-    reason: str
-
-
-def judge_counts(executions: Sequence[Execution], criteria: SuccessCriteria) -> Judgement:
-    """Whether enough devices of a group run the release, or too many never will.
-
-    Deferred devices are neutral while others succeed; revoked ones (canceled) do not count.
-
-    Args:
-        executions: those of one group.
-        criteria: `threshold_pct` of the devices that count, and at least `min_devices`, must succeed; the number is
-            capped at how many are not deferred, so that a canary of one can pass, but not below half of the group.
-
-    Returns:
-        HOLDS when enough succeeded, FAILS as soon as too few can, else UNDECIDED.
-    """
-    counted = [e for e in executions if e.state is not InstallStatus.CANCELED]
-    if not counted:
-        return Judgement(outcome=Outcome.HOLDS, reason="the group has no devices")
-    succeeded = sum(e.state is InstallStatus.SUCCEEDED for e in counted)
-    failed = sum(e.state in FAILURES for e in counted)
-    deferred = sum(e.state is InstallStatus.DEFERRED for e in counted)
-    floor = min(criteria.min_devices, max(len(counted) - deferred, math.ceil(len(counted) / 2)))
-    needed = max(floor, _share(criteria.threshold_pct, len(counted)))
-    if len(counted) - failed < needed:
-        return Judgement(
-            outcome=Outcome.FAILS,
-            reason=f"{failed} of {len(counted)} devices failed; {needed} must succeed ({criteria.threshold_pct:g} %)",
-        )
-    if succeeded >= max(floor, 1, _share(criteria.threshold_pct, len(counted) - deferred)):
-        neutral = f", {deferred} deferred" if deferred else ""
-        return Judgement(
-            outcome=Outcome.HOLDS, reason=f"{succeeded} of {len(counted)} devices run the release{neutral}"
-        )
-    waiting = f"; {deferred} have put it off" if deferred else ""
-    return Judgement(
-        outcome=Outcome.UNDECIDED, reason=f"{succeeded} of {needed} devices needed run the release{waiting}"
-    )
 
 
 def _share(percentage: float, count: int) -> int:
@@ -242,27 +181,3 @@ def wilson_lower_bound(successes: float, trials: int, confidence: float) -> floa
     centre = share + z * z / (2 * trials)
     spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return max(0.0, (centre - spread) / (1 + z * z / trials))
-
-
-def aborting_rule(
-    executions: Iterable[Execution], rules: Iterable[AbortRule]
-) -> tuple[AbortRule, str] | None:
-    """The first abort rule that strikes over all executions of a rollout, and why; None where none does.
-
-    Counted are executions that were given the release and have ended; a deferral is neutral, a cancellation was ours.
-
-    Args:
-        executions: all of the rollout, not only of its present group.
-        rules: those in force, in the plan's order.
-    """
-    ended = [e for e in executions if e.is_given and e.state in EXECUTED]
-    for rule in rules:
-        kinds = FAILURES if rule.failure_type == "ALL" else {InstallStatus(rule.failure_type)}
-        failed = sum(e.state in kinds for e in ended)
-        if len(ended) >= rule.min_executed and failed * 100 >= rule.threshold_pct * len(ended) and failed:
-            kind = "failed" if rule.failure_type == "ALL" else rule.failure_type
-            return rule, (
-                f"{failed} of {len(ended)} ended executions {kind}; "
-                f"the rule allows less than {rule.threshold_pct:g} % from {rule.min_executed} on"
-            )
-    return None

@@ -1,12 +1,32 @@
-"""When, how fast and how often: the parts of a plan that say nothing about the release itself."""
+"""When, how fast and how often: the parts of a plan that say nothing about the release itself, and what they allow now."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from collections.abc import Sequence
+from typing import Annotated, Final, NamedTuple
 
 from msgspec import Meta, Struct, field
 
-__all__ = ["ExponentialRate", "Quarantine", "Rate", "Retries", "Schedule", "Timeouts", "Window"]
+from fleet.rollouts.windows import Cron, check_time_zone
+
+__all__ = [
+    "ExponentialRate",
+    "Gift",
+    "Quarantine",
+    "Rate",
+    "Retries",
+    "Schedule",
+    "Timeouts",
+    "Window",
+    "held_until",
+    "next_gift_at",
+    "recent_gifts",
+    "slice_now",
+]
+
+SLICE_S: Final = 1.0
+"""A group is told in slices, at most one a second: each is one transaction."""
 
 Seconds = Annotated[float, Meta(ge=0, le=30 * 86400)]
 
@@ -32,6 +52,10 @@ class Window(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cron: Annotated[str, Meta(min_length=9, max_length=200)]
     duration_s: Annotated[float, Meta(ge=60, le=7 * 86400)]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where `cron` is not five fields, or names no time that ever comes."""
+        Cron.parse(self.cron)
+
 
 class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a rollout gives the release. Going back never waits for a window.
@@ -44,6 +68,10 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     start_at: Annotated[float, Meta(ge=0, le=4_102_444_800)] | None = None
     windows: Annotated[tuple[Window, ...], Meta(max_length=20)] = ()
     time_zone: Annotated[str, Meta(min_length=1, max_length=64)] = "UTC"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the time zone is not known."""
+        check_time_zone(self.time_zone)
 
 
 class Quarantine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,3 +98,76 @@ class Retries(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     failed: Annotated[int, Meta(ge=0, le=10)] = field(name="FAILED", default=0)
     timed_out: Annotated[int, Meta(ge=0, le=10)] = field(name="TIMED_OUT", default=0)
+
+
+class Gift(NamedTuple):
+    """`devices` were told at Unix second `at`."""
+
+    at: float
+    devices: int
+
+
+def recent_gifts(gifts: Sequence[Gift], now: float) -> tuple[Gift, ...]:
+    """Those of the minute before `now`. What a clock that was set back calls the future happened just now."""
+    return tuple(Gift(min(at, now), devices) for at, devices in gifts if at > now - 60)
+
+
+def slice_now(rate: Rate, gifts: Sequence[Gift], succeeded: int, now: float) -> int:
+    """How many devices may be told at once at Unix second `now`: never more in any minute than `rate` says.
+
+    Args:
+        rate: the plan's.
+        gifts: `recent_gifts`, earliest first.
+        succeeded: devices that run the release, which the exponential rate grows with.
+        now: Unix seconds.
+
+    Examples:
+        >>> rate = Rate(maximum_per_minute=90)
+        >>> slice_now(rate, [], 0, 100.0), slice_now(rate, [Gift(99.5, 2)], 0, 100.0)
+        (2, 0)
+        >>> slice_now(rate, [Gift(50.0, 60), Gift(99.0, 29)], 0, 100.0)
+        1
+    """
+    per_minute = _per_minute(rate, succeeded)
+    if gifts and now < gifts[-1].at + _spacing(per_minute):
+        return 0
+    told = sum(gift.devices for gift in gifts)
+    return max(0, min(per_minute - told, math.ceil(per_minute * _spacing(per_minute) / 60)))
+
+
+def next_gift_at(rate: Rate, gifts: Sequence[Gift], succeeded: int) -> float:
+    """When `slice_now` is worth asking again, Unix seconds; 0 where nobody was told lately."""
+    if not gifts:
+        return 0.0
+    per_minute = _per_minute(rate, succeeded)
+    spaced = gifts[-1].at + _spacing(per_minute)
+    if sum(gift.devices for gift in gifts) < per_minute:
+        return spaced
+    return max(spaced, gifts[0].at + 60)
+
+
+def _per_minute(rate: Rate, succeeded: int) -> int:
+    ramp = rate.exponential
+    if ramp is None:
+        return rate.maximum_per_minute
+    # beyond the maximum the power does not matter, and would not fit a float
+    steps = min(succeeded // ramp.on_succeeded, math.ceil(math.log(1_000_000, ramp.increment_factor)))
+    return min(rate.maximum_per_minute, math.floor(ramp.base_per_minute * ramp.increment_factor**steps))
+
+
+def _spacing(per_minute: int) -> float:
+    return max(SLICE_S, 60 / per_minute)
+
+
+def held_until(quarantine: Quarantine, failures: Sequence[float], now: float) -> float | None:
+    """Until when a device that failed at these times is left out, Unix seconds; None where it is not.
+
+    Examples:
+        >>> held_until(Quarantine(device_failures=2, penalty_s=100.0), [10.0, 50.0, 20.0], 60.0)
+        120.0
+    """
+    # each counts for one penalty: when the newest `device_failures` of them are no longer all within one, it is over
+    newest = sorted((min(at, now) for at in failures), reverse=True)[: quarantine.device_failures]
+    if len(newest) < quarantine.device_failures or newest[-1] + quarantine.penalty_s <= now:
+        return None
+    return newest[-1] + quarantine.penalty_s

@@ -70,11 +70,24 @@ class AbortAction(StrEnum):
 
 
 class GroupPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One group: everyone up to `percentage` of the targeted devices who is in no earlier group."""
+    """One group: everyone up to `percentage` of the targeted devices, or up to `count` of them, who is in no earlier group."""
 
     name: Annotated[str, Meta(max_length=64)] = ""
-    percentage: Percentage
+    percentage: Percentage | None = None
+    count: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     soak_s: Seconds = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where its end is not said once."""
+        if (self.percentage is None) == (self.count is None):
+            raise ValueError(
+                'a group ends at either "percentage" of the devices or a "count" of them, e.g. {"count": 5}'
+            )
+
+    @property
+    def text(self) -> str:
+        """Where it ends, as a person would write it."""
+        return f"{self.count} devices" if self.percentage is None else f"{self.percentage:g} %"
 
 
 DEFAULT_GROUPS: Final = (
@@ -133,7 +146,7 @@ class RolloutPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     name: Annotated[str, Meta(min_length=1, max_length=200)]
     release: Annotated[str, Meta(max_length=80)]
     target_query: Annotated[str, Meta(max_length=2000)] = ""  # everyone of the release's family
-    dynamic: Literal[False] = False  # devices that enrol later are not added
+    dynamic: bool = False  # whether devices that match the query only later join their group
     require_approval: bool = False
     groups: Annotated[tuple[GroupPlan, ...], Meta(min_length=1, max_length=MAXIMUM_GROUPS)] = DEFAULT_GROUPS
     success: SuccessCriteria = SuccessCriteria()
@@ -151,14 +164,18 @@ class RolloutPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def __post_init__(self) -> None:
         """Raises ValueError where the releases or the groups do not go together."""
         family = _family(self.release)
-        percentages = [group.percentage for group in self.groups]
-        if any(later <= earlier for earlier, later in pairwise(percentages)):
+        percentages = [group.percentage for group in self.groups if group.percentage is not None]
+        counts = [group.count for group in self.groups if group.count is not None]
+        for ends, kind, example in ((percentages, "percentages", "5, 25, 100"), (counts, "counts", "1, 10, 50")):
+            if any(later <= earlier for earlier, later in pairwise(ends)):
+                raise ValueError(
+                    f"group {kind} {ends} are cumulative and must grow from group to group, e.g. {example}"
+                )
+        if self.groups[-1].percentage != 100:
             raise ValueError(
-                f"group percentages {percentages} are cumulative and must grow from group to group, e.g. 5, 25, 100"
-            )
-        if percentages[-1] != 100:
-            raise ValueError(
-                f"the last group reaches {percentages[-1]:g} % of the devices; it must reach 100"
+                f"the last group reaches {self.groups[-1].text} of the devices; it must reach 100 %"
+                if self.groups[-1].percentage is not None
+                else f"the last group reaches {self.groups[-1].text}; it must reach all: percentage 100"
             )
         if self.rollback_to is None:
             return

@@ -1,60 +1,49 @@
-"""How far a rollout has come, what was observed of its devices, and the changes a decision may make.
+"""How far a rollout has come, and what a decision may know of the world.
 
-Values only: a `Rollout` is never changed, a `Command` makes the next one from it. What the decision made of the rollout
-is what the store writes, so what was believed and what is stored cannot differ.
+Values only: a `Rollout` is never changed, a `Decision` (`fleet.rollouts.steps`) makes the next one from it.
+
+**What an engine hands in.** A `Rollout` that was read is completed once by `counted`, which walks over all its executions;
+after that the engine keeps `Decision.rollout` (also where the decision has no steps: its due times went on) and calls
+`decide` when there is news, or when `rollout.index.due_at` has come. It reads the rollout anew when somebody else wrote it.
+News are what came since the last call for which this rollout's decision was stored; more than that does no harm, and the
+first call after reading hands in all that is stored:
+
+* `reports`: by execution id, the last word of each execution (`Rollout.given_id`, `returned_id`) of which a report came. A
+  device in its trial that says it is blind counts as DEFERRED, so its report is handed in again when it becomes blind or sees.
+* `heard`: devices with an open return (`Execution.is_returning`) whose health came, or that came or went.
+* `revoked`: devices that were shut out. `joined`: of a dynamic rollout that `takes_in`, devices that match and are not in it.
+* `figures`: devices of the present group that sent health on the release since they committed it; only for plans with limits.
+* `look`: the answer of the gates, when `next_look_at` has come.
+* `records`: asked by name for what a decision turns out to need, in the same snapshot. Asked for a whole group at most when
+  one starts, ends its soak, or goes back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import Protocol
 
+from fleet.gates.answers import LookAnswer
+from fleet.rollouts.agenda import Entry, add
+from fleet.rollouts.executions import Execution, Figures, Group, Index, Mark, deadline, mark_of
 from fleet.rollouts.plans import RolloutPlan
-from fleet.rollouts.states import ACTIVE, GroupState, RolloutState, check_follows
-from protocol.messages.kinds import InstallStatus
+from fleet.rollouts.states import ACTIVE, OCCUPYING, OPEN, GroupState, RolloutState
+from fleet.rollouts.targets import rank_device
 from protocol.names import DeviceId
 
 __all__ = [
-    "Command",
-    "ConfirmReturn",
-    "Decision",
     "Execution",
     "Figures",
-    "GiveBack",
-    "GiveRelease",
     "Group",
-    "MoveExecution",
-    "MoveGroup",
-    "MoveRollout",
+    "NOBODY",
+    "KnownRecords",
     "Observations",
+    "Records",
     "Report",
     "Rollout",
     "Running",
-    "Step",
-    "Withdraw",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """What recent health messages of one device say. `inference_p99_us` is their mean, `drift_score` the latest.
-
-    `windows` counts those that got a score, `windows_over` those of them over the threshold. `is_blind` is whether the
-    device said last that it can judge nothing at present.
-    """
-
-    reports: int
-    windows: int
-    windows_over: float
-    inference_p99_us: float
-    drift_score: float
-    is_blind: bool = False  # what was stored before there was the word has none
-
-    @property
-    def anomaly_rate(self) -> float:
-        """Windows over threshold ÷ judged windows; 0 where there were none."""
-        return self.windows_over / self.windows if self.windows else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,74 +57,94 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """What a device last said it runs (None: nothing), and when its last health arrived, Unix seconds.
+    """What the fleet holds of one device: what it last said it runs (None: nothing), and when its last health arrived.
 
     `returnable` is the release that it could be told to go back to: what it runs, else what it was last told to run;
-    None where the fleet does not hold such a release.
+    None where the fleet does not hold such a release. `time_zone` is its assigned label of that name.
     """
 
     release: str | None
     returnable: str | None
     at: float
+    is_online: bool = True
+    is_revoked: bool = False
+    time_zone: str | None = None
+
+
+NOBODY = Running(release=None, returnable=None, at=0.0, is_online=False)
+"""A device of which there is no record."""
+
+
+class Records(Protocol):
+    """What is stored, asked by name; devices of which nothing is stored are left out of an answer."""
+
+    def running(self, devices: Collection[DeviceId]) -> Mapping[DeviceId, Running]:
+        """What they run and how they are."""
+
+    def recent(self, devices: Collection[DeviceId]) -> Mapping[DeviceId, Figures]:
+        """What they show at present on what they run; needed only for plans with limits."""
+
+    def figures(self) -> Mapping[DeviceId, Figures]:
+        """What all devices of the present group show on the release since they committed it."""
+
+    def last_words(self, executions: Collection[str]) -> Mapping[str, float]:
+        """When the last report on each of these execution ids came, Unix seconds."""
+
+    def failures(self, devices: Collection[DeviceId], since: float) -> Mapping[DeviceId, Sequence[float]]:
+        """When executions of any rollout failed on them (`Execution.failed_at`), from Unix second `since` on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownRecords:
+    """`Records` that were read already, for whoever has them all."""
+
+    devices: Mapping[DeviceId, Running] = field(default_factory=dict)
+    recently: Mapping[DeviceId, Figures] = field(default_factory=dict)
+    shown: Mapping[DeviceId, Figures] = field(default_factory=dict)
+    words: Mapping[str, float] = field(default_factory=dict)
+    failed: Mapping[DeviceId, Sequence[float]] = field(default_factory=dict)
+
+    def running(self, devices: Collection[DeviceId]) -> Mapping[DeviceId, Running]:
+        """See `Records`."""
+        return {device: self.devices[device] for device in devices if device in self.devices}
+
+    def recent(self, devices: Collection[DeviceId]) -> Mapping[DeviceId, Figures]:
+        """See `Records`."""
+        return {device: self.recently[device] for device in devices if device in self.recently}
+
+    def figures(self) -> Mapping[DeviceId, Figures]:
+        """See `Records`."""
+        return self.shown
+
+    def last_words(self, executions: Collection[str]) -> Mapping[str, float]:
+        """See `Records`."""
+        return {execution: self.words[execution] for execution in executions if execution in self.words}
+
+    def failures(self, devices: Collection[DeviceId], since: float) -> Mapping[DeviceId, Sequence[float]]:
+        """See `Records`."""
+        return {
+            device: [at for at in self.failed[device] if at >= since]
+            for device in devices
+            if device in self.failed
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
-    """Everything a decision may know of the world.
-
-    `reports` by execution id. `figures`: devices on the new release, from health sent after they committed it.
-    `recent`: devices not given the release yet, as they are now.
-    """
+    """News, and whom to ask for more; the module's text says what is in each."""
 
     reports: Mapping[str, Report] = field(default_factory=dict)
-    running: Mapping[DeviceId, Running] = field(default_factory=dict)
-    revoked: frozenset[DeviceId] = frozenset()
+    heard: Mapping[DeviceId, Running] = field(default_factory=dict)
+    revoked: Collection[DeviceId] = frozenset()
+    joined: Collection[DeviceId] = ()
     figures: Mapping[DeviceId, Figures] = field(default_factory=dict)
-    recent: Mapping[DeviceId, Figures] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Execution:
-    """One device in a rollout.
-
-    Given the release at `given_at` (None: not yet) as attempt number `attempt`; it ran `previous` until then and
-    showed `before`. Given back at `returned_at` as return number `returns`; confirmed at `restored_at`.
-    """
-
-    device: DeviceId
-    group: int
-    state: InstallStatus = InstallStatus.QUEUED
-    reason: str = ""
-    since: float = 0.0
-    attempt: int = 0
-    given_at: float | None = None
-    previous: str | None = None
-    before: Figures | None = None
-    returns: int = 0
-    returned_at: float | None = None
-    restored_at: float | None = None
-
-    @property
-    def is_given(self) -> bool:
-        """Whether the device was told to run the release under this rollout."""
-        return self.given_at is not None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """One group; `since` is when it entered its state, Unix seconds."""
-
-    number: int
-    name: str
-    soak_s: float
-    state: GroupState = GroupState.SCHEDULED
-    since: float = 0.0
-    reason: str = ""
+    look: LookAnswer | None = None
+    records: Records = field(default_factory=KnownRecords)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """A plan and how far it has come."""
+    """A plan and how far it has come. `rollback_to` is the release that a person named when they rolled it back."""
 
     id: str
     plan: RolloutPlan
@@ -143,14 +152,91 @@ class Rollout:
     since: float
     groups: tuple[Group, ...]
     executions: Mapping[DeviceId, Execution]
+    rollback_to: str | None = None
+    index: Index = field(default_factory=Index)
+
+    def counted(self) -> Rollout:
+        """This rollout with an index of its executions. What was told within the last minute stays as it is in the index."""
+        index = Index(gifts=self.index.gifts)
+        open_ones: list[tuple[float, DeviceId]] = []
+        for execution in self.executions.values():
+            index.count(self.plan, execution, 1)
+            if (at := deadline(self.plan, execution)) is not None:
+                open_ones.append((at, execution.device))
+        index.schedule(open_ones)
+        for group in self.groups:
+            if group.state is not GroupState.SCHEDULED:
+                index.queue = add(index.queue, self.queue_entries(self.of_group(group.number)))
+        return replace(self, index=index)
+
+    def queue_entries(self, executions: Collection[Execution], at: float = 0.0) -> list[Entry]:
+        """Those of `executions` that wait for the release, in the order of the draw, from Unix second `at` on."""
+        return [
+            Entry(at, rank_device(self.id, execution.device), execution.device)
+            for execution in executions
+            if mark_of(self.plan, execution) in {Mark.WAITS, Mark.HELD}
+        ]
 
     @property
     def present_group(self) -> Group | None:
         """The group that runs or soaks; None before the first, after the last, and in between."""
         return next((group for group in self.groups if group.state in ACTIVE), None)
 
+    @property
+    def next_look_at(self) -> float | None:
+        """When the gates of the present group are asked next, Unix seconds; None where they are not.
+
+        At `look_times` of its soak; after the soak at twice it, four times it and so on, for as long as nothing was seen.
+        """
+        group = self.present_group
+        if (
+            self.state is not RolloutState.RUNNING
+            or self.plan.gates is None
+            or group is None
+            or group.state is not GroupState.SOAKING
+            or group.soak_s == 0
+            or group.is_cleared
+        ):
+            return None
+        times = _look_times(group.soak_s)
+        if group.looks < len(times):
+            return group.since + times[group.looks]
+        return group.since + group.soak_s * 2.0 ** (group.looks - len(times) + 1)
+
+    @property
+    def takes_in(self) -> bool:
+        """Whether devices that match its query only now are to join: it is dynamic, under way, and not overtaken.
+
+        Overtaken is a completed rollout of which half of the devices, or more, have been given to later ones.
+        """
+        if not self.plan.dynamic:
+            return False
+        if self.state is RolloutState.COMPLETED:
+            return 2 * self.index.superseded < max(1, len(self.executions))
+        return self.state is RolloutState.RUNNING
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can follow any more, but by a person's word."""
+        if self.state in OCCUPYING:
+            return False
+        match self.state:
+            case RolloutState.COMPLETED:
+                expects = self.index.number(states=OPEN) + self.index.number(marks={Mark.WAITS})
+                return not (expects or self.takes_in)
+            case RolloutState.ROLLED_BACK | RolloutState.CANCELED:
+                return self.index.awaited + self.index.late == 0
+            case _:
+                return True
+
+    def execution_of(self, execution_id: str) -> Execution | None:
+        """The execution that a device names by `execution_id`, whichever attempt it means; None where it is none of these."""
+        rollout_id, _, rest = execution_id.partition(":")
+        device, _, _ = rest.rpartition(":")
+        return self.executions.get(DeviceId(device)) if rollout_id == self.id else None
+
     def of_group(self, number: int) -> list[Execution]:
-        """The executions of one group, by device."""
+        """The executions of one group, by device; walks over all of them."""
         return [execution for execution in self.executions.values() if execution.group == number]
 
     def given_id(self, execution: Execution) -> str:
@@ -163,179 +249,8 @@ class Rollout:
 
     def back_to(self, execution: Execution) -> str | None:
         """The release a device goes back to; None: it ran nothing before and keeps what it has."""
-        return self.plan.rollback_to or execution.previous
+        return self.rollback_to or self.plan.rollback_to or execution.previous
 
 
-@dataclass(frozen=True, kw_only=True)
-class MoveRollout:
-    """The rollout enters `state`; `actor` is a person's token name, or the fleet itself."""
-
-    state: RolloutState
-    reason: str
-    actor: str = "fleet"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoveGroup:
-    """Group `number` enters `state`."""
-
-    number: int
-    state: GroupState
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoveExecution:
-    """A device's execution enters `state`."""
-
-    device: DeviceId
-    state: InstallStatus
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class GiveRelease:
-    """The device shall run the rollout's release, under its next counter."""
-
-    device: DeviceId
-    previous: str | None
-    before: Figures | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class GiveBack:
-    """The device shall run `release` again, under its next counter; None: it shall keep what it has."""
-
-    device: DeviceId
-    release: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfirmReturn:
-    """The device is back where it was, or has nothing to go back to."""
-
-    device: DeviceId
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Withdraw:
-    """The release did harm: a later rollout of it needs `force`."""
-
-    release: str
-    reason: str
-
-
-Command = MoveRollout | MoveGroup | MoveExecution | GiveRelease | GiveBack | ConfirmReturn | Withdraw
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """A command that was applied, and the state that what it changes was in until then; None: it has no state."""
-
-    command: Command
-    was: str | None
-
-
-def _apply_to_rollout(rollout: Rollout, command: MoveRollout | MoveGroup | Withdraw, now: float) -> Rollout:
-    """The rollout after `command` at Unix second `now`.
-
-    Raises:
-        ConflictError: the command would enter a state that cannot follow the present one.
-    """
-    match command:
-        case MoveRollout():
-            check_follows(f"rollout {rollout.id}", rollout.state, command.state)
-            return replace(rollout, state=command.state, since=now)
-        case MoveGroup():
-            group = rollout.groups[command.number]
-            check_follows(f"group {group.number} of {rollout.id}", group.state, command.state)
-            moved = replace(group, state=command.state, since=now, reason=command.reason)
-            before, after = rollout.groups[: group.number], rollout.groups[group.number + 1 :]
-            return replace(rollout, groups=(*before, moved, *after))
-        case Withdraw():
-            return rollout
-        case _:
-            assert_never(command)
-
-
-def _apply_to_execution(
-    execution: Execution, command: MoveExecution | GiveRelease | GiveBack | ConfirmReturn, now: float
-) -> Execution:
-    """The execution after `command` at Unix second `now`.
-
-    Raises:
-        ConflictError: the command would enter a state that cannot follow the present one.
-    """
-    match command:
-        case MoveExecution():
-            check_follows(f"execution on {execution.device}", execution.state, command.state)
-            return replace(execution, state=command.state, reason=command.reason, since=now)
-        case GiveRelease():
-            if execution.state is not InstallStatus.QUEUED:
-                check_follows(f"execution on {execution.device}", execution.state, InstallStatus.QUEUED)
-            return replace(
-                execution,
-                state=InstallStatus.QUEUED,
-                since=now,
-                reason="",
-                attempt=execution.attempt + 1,
-                given_at=now,
-                previous=command.previous,
-                before=command.before,
-            )
-        case GiveBack():
-            return replace(execution, returns=execution.returns + 1, returned_at=now)
-        case ConfirmReturn():
-            return replace(execution, restored_at=now)
-        case _:
-            assert_never(command)
-
-
-class Decision:
-    """A decision in the making: each command is applied at once, so later steps see what earlier ones did.
-
-    The rollout that was handed in stays as it was. What the decision is worth is what stands in `steps`: an empty
-    decision means that nothing follows, and nothing is written.
-
-    Attributes:
-        rollout: as it is after all steps so far.
-        now: Unix seconds, one moment for all of them.
-        steps: each command with the state that it ended, in the order in which they apply.
-    """
-
-    def __init__(self, rollout: Rollout, now: float) -> None:
-        # one copy for the whole decision: a copy per command would be quadratic in the devices
-        self._executions = dict(rollout.executions)
-        self.rollout = replace(rollout, executions=self._executions)
-        self.now = now
-        self.steps: list[Step] = []
-
-    @property
-    def commands(self) -> list[Command]:
-        """What was decided, in order."""
-        return [step.command for step in self.steps]
-
-    def do(self, command: Command) -> None:
-        """Take `command` into the decision; raises ConflictError where the state machine has no such arrow."""
-        self.steps.append(Step(command=command, was=self._state_before(command)))
-        match command:
-            case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn():
-                self._executions[command.device] = _apply_to_execution(
-                    self._executions[command.device], command, self.now
-                )
-            case MoveRollout() | MoveGroup() | Withdraw():
-                self.rollout = _apply_to_rollout(self.rollout, command, self.now)
-
-    def _state_before(self, command: Command) -> str | None:
-        match command:
-            case MoveRollout():
-                return self.rollout.state
-            case MoveGroup():
-                return self.rollout.groups[command.number].state
-            case Withdraw():
-                return None
-            case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn():
-                return self._executions[command.device].state
-            case _:
-                assert_never(command)
+def _look_times(soak_s: float) -> tuple[float, ...]:
+    return tuple(soak_s / part for part in (32, 16, 8, 4, 2, 1))

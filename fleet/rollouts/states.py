@@ -3,7 +3,7 @@
 ::
 
     rollout    DRAFT → (WAITING_FOR_APPROVAL) → READY → RUNNING ⇄ PAUSED → COMPLETED | CANCELED
-                                                         └───────┴──► ROLLING_BACK → ROLLED_BACK
+                                                         └───────┴────────────┴─► ROLLING_BACK → ROLLED_BACK
     group      SCHEDULED → RUNNING → SOAKING → PASSED | FAILED
     execution  QUEUED → IN_PROGRESS → SUCCEEDED | FAILED | REJECTED | TIMED_OUT | CANCELED | ROLLED_BACK   (+ DEFERRED)
 
@@ -36,7 +36,8 @@ class RolloutState(StrEnum):
     """Where a rollout stands.
 
     A PAUSED rollout gives the release to nobody and judges nothing. One that is ROLLING_BACK has told every device to
-    go back and waits for them; COMPLETED, CANCELED and ROLLED_BACK are final.
+    go back and waits for those that are there. CANCELED and ROLLED_BACK are final; COMPLETED is, but for a person who rolls
+    it back, tries again what failed, or ends a dynamic one.
     """
 
     DRAFT = "DRAFT"
@@ -86,7 +87,7 @@ _ROLLOUT: Final[dict[RolloutState, frozenset[RolloutState]]] = {
     _R.RUNNING: frozenset({_R.PAUSED, _R.COMPLETED, _R.CANCELED, _R.ROLLING_BACK}),
     _R.PAUSED: frozenset({_R.RUNNING, _R.CANCELED, _R.ROLLING_BACK}),
     _R.ROLLING_BACK: frozenset({_R.ROLLED_BACK}),
-    _R.COMPLETED: frozenset(),
+    _R.COMPLETED: frozenset({_R.ROLLING_BACK, _R.CANCELED}),
     _R.CANCELED: frozenset(),
     _R.ROLLED_BACK: frozenset(),
 }
@@ -98,12 +99,13 @@ _GROUP: Final[dict[GroupState, frozenset[GroupState]]] = {
     _G.FAILED: frozenset(),
 }
 # QUEUED again is a retry. A device that timed out may still succeed, and one that had succeeded may fall back on
-# its own later: what the device last said is the truth, so these two are drawn too.
+# its own later: what the device last said is the truth, so these two are drawn too. CANCELED after SUCCEEDED is a device
+# that was shut out: it is no evidence any more.
 _EXECUTION: Final[dict[InstallStatus, frozenset[InstallStatus]]] = {
     _E.QUEUED: frozenset(_E) - {_E.QUEUED},
     _E.IN_PROGRESS: frozenset(_E) - {_E.QUEUED, _E.IN_PROGRESS},
     _E.DEFERRED: frozenset(_E) - {_E.QUEUED, _E.DEFERRED},
-    _E.SUCCEEDED: frozenset({_E.FAILED, _E.ROLLED_BACK}),
+    _E.SUCCEEDED: frozenset({_E.FAILED, _E.ROLLED_BACK, _E.CANCELED}),
     _E.FAILED: frozenset({_E.QUEUED, _E.SUCCEEDED, _E.ROLLED_BACK}),
     _E.TIMED_OUT: frozenset({_E.QUEUED, _E.SUCCEEDED, _E.FAILED, _E.REJECTED, _E.ROLLED_BACK}),
     _E.REJECTED: frozenset({_E.ROLLED_BACK}),
@@ -120,7 +122,7 @@ def may_follow(
     Examples:
         >>> may_follow(RolloutState.RUNNING, RolloutState.PAUSED)
         True
-        >>> may_follow(RolloutState.COMPLETED, RolloutState.ROLLING_BACK)
+        >>> may_follow(RolloutState.ROLLED_BACK, RolloutState.RUNNING)
         False
     """
     match current, following:

@@ -6,32 +6,23 @@ there or neither. Publishing comes after, and is repeated at every start.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
 from fleet.releases import find_release
 from fleet.rollouts.desired_states import Wish, write_desired
+from fleet.rollouts.executions import Execution, Figures, Group, Index
+from fleet.rollouts.pacing import Gift
 from fleet.rollouts.plans import RolloutPlan
-from fleet.rollouts.progress import (
-    ConfirmReturn,
-    Decision,
-    Execution,
-    Figures,
-    GiveBack,
-    GiveRelease,
-    Group,
-    MoveExecution,
-    MoveGroup,
-    MoveRollout,
-    Rollout,
-    Withdraw,
-)
+from fleet.rollouts.progress import Rollout
 from fleet.rollouts.states import OCCUPYING, OPEN, GroupState, RolloutState
+from fleet.rollouts.steps import Decision, GiveBack, GiveRelease, Join, Look, MoveGroup, MoveRollout, Withdraw
 from fleet.rollouts.timeline import timeline_row
 from fleet.storage.rollout_tables import RolloutExecution, RolloutGroup, RolloutRecord, RolloutTransition
 from protocol.messages.kinds import InstallStatus
@@ -103,8 +94,25 @@ def find_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRec
         since=record.since,
         groups=tuple(_read_group(row) for row in groups),
         executions={DeviceId(row.device): _read_execution(row) for row in executions},
+        rollback_to=record.rollback_to,
+        index=Index(gifts=_read_gifts(session, rollout_id)),
     )
-    return rollout, record
+    return rollout.counted(), record
+
+
+def _read_gifts(session: Session, rollout_id: str) -> tuple[Gift, ...]:
+    """How many devices were told when, in the minute up to the last time: a restart is no licence to tell more."""
+    lines = (RolloutTransition.rollout == rollout_id) & (RolloutTransition.state == "GIVEN")
+    last = session.scalar(select(func.max(RolloutTransition.at)).where(lines))
+    if last is None:
+        return ()
+    rows = session.execute(
+        select(RolloutTransition.at, func.count())
+        .where(lines, RolloutTransition.at > last - 60)
+        .group_by(RolloutTransition.at)
+        .order_by(RolloutTransition.at)
+    )
+    return tuple(Gift(at, devices) for at, devices in rows)
 
 
 def _read_group(row: RolloutGroup) -> Group:
@@ -115,6 +123,8 @@ def _read_group(row: RolloutGroup) -> Group:
         state=GroupState(row.state),
         since=row.since,
         reason=row.reason,
+        looks=row.looks,
+        is_cleared=row.is_cleared,
     )
 
 
@@ -126,12 +136,18 @@ def _read_execution(row: RolloutExecution) -> Execution:
         reason=row.reason,
         since=row.since,
         attempt=row.attempt,
+        allowed=row.allowed,
         given_at=row.given_at,
         previous=row.previous,
         before=None if row.before is None else Figures(**row.before),
+        is_unheard=row.is_unheard,
+        held_until=row.held_until,
+        failed_at=row.failed_at,
         returns=row.returns,
         returned_at=row.returned_at,
+        is_awaited=row.is_awaited,
         restored_at=row.restored_at,
+        superseded_by=row.superseded_by,
     )
 
 
@@ -142,14 +158,22 @@ def _execution_row(execution: Execution) -> dict[str, Any]:
 
 
 def watched_rollouts(session: Session) -> list[str]:
-    """Ids of the rollouts for which something may still happen, oldest first."""
-    stragglers = (
-        select(RolloutExecution.rollout)
-        .where(RolloutExecution.rollout == RolloutRecord.id, RolloutExecution.state.in_(list(OPEN)))
-        .exists()
+    """Ids of the rollouts for which something may still happen (`Rollout.is_over`), oldest first."""
+    mine = RolloutExecution.rollout == RolloutRecord.id
+    is_open = RolloutExecution.state.in_(list(OPEN))
+    is_returning = (
+        RolloutExecution.returned_at.is_not(None)
+        & RolloutExecution.restored_at.is_(None)
+        & RolloutExecution.superseded_by.is_(None)
     )
-    watched = RolloutRecord.state.in_(list(OCCUPYING)) | (
-        (RolloutRecord.state == RolloutState.COMPLETED) & stragglers
+    retries = RolloutExecution.attempt < RolloutExecution.allowed
+    waits = (RolloutRecord.state == RolloutState.COMPLETED) & (is_open | retries)
+    goes_back = RolloutRecord.state.in_([RolloutState.ROLLED_BACK, RolloutState.CANCELED]) & is_returning
+    is_dynamic = (RolloutRecord.state == RolloutState.COMPLETED) & RolloutRecord.plan["dynamic"].as_boolean()
+    watched = (
+        RolloutRecord.state.in_(list(OCCUPYING))
+        | is_dynamic
+        | select(RolloutExecution.rollout).where(mine, waits | goes_back).exists()
     )
     return list(session.scalars(select(RolloutRecord.id).where(watched).order_by(RolloutRecord.created_at)))
 
@@ -184,51 +208,71 @@ def write_decision(session: Session, decision: Decision) -> set[DeviceId]:
         The devices whose desired state changed: announce them once the transaction has committed.
     """
     rollout, now = decision.rollout, decision.now
+    if not decision.steps:
+        return set()
     touched: set[DeviceId] = set()
+    joined: set[DeviceId] = set()
+    groups: set[int] = set()
     wishes: dict[DeviceId, Wish] = {}
     given: set[DeviceId] = set()
     for command in decision.commands:
         match command:
             case MoveRollout():
-                session.execute(
-                    update(RolloutRecord)
-                    .where(RolloutRecord.id == rollout.id)
-                    .values(state=command.state, since=now)
-                )
-            case MoveGroup():
-                session.execute(
-                    update(RolloutGroup)
-                    .where(RolloutGroup.rollout == rollout.id, RolloutGroup.number == command.number)
-                    .values(state=command.state, since=now, reason=command.reason)
-                )
+                pass
+            case MoveGroup(number=number) | Look(number=number):
+                groups.add(number)
             case Withdraw():
                 _withdraw(session, command, now)
-            case GiveRelease():
-                given.add(command.device)
-                wishes[command.device] = Wish(
-                    execution=rollout.given_id(rollout.executions[command.device]),
-                    release=rollout.plan.release,
-                )
-            case GiveBack():
-                wishes[command.device] = Wish(
-                    execution=rollout.returned_id(rollout.executions[command.device]), release=command.release
-                )
-            case MoveExecution() | ConfirmReturn():
-                touched.add(command.device)
+            case Join(device=device):
+                joined.add(device)
+            case GiveRelease(device=device):
+                given.add(device)
+                execution = rollout.given_id(rollout.executions[device])
+                wishes[device] = Wish(execution=execution, release=rollout.plan.release)
+            case GiveBack(device=device, release=release):
+                execution = rollout.returned_id(rollout.executions[device])
+                wishes[device] = Wish(execution=execution, release=release)
             case _:
-                assert_never(command)
-    if touched := touched | wishes.keys():
-        session.execute(
-            update(RolloutExecution),
-            [{"rollout": rollout.id, **_execution_row(rollout.executions[d])} for d in sorted(touched)],
-        )
-    if decision.steps:
-        session.execute(
-            insert(RolloutTransition), [timeline_row(rollout, step, now) for step in decision.steps]
-        )
+                touched.add(command.device)
+    _write_rollout(session, rollout, groups)
+    rows = {
+        device: {"rollout": rollout.id, **_execution_row(rollout.executions[device])}
+        for device in sorted(touched | joined | wishes.keys())
+    }
+    if joined:
+        session.execute(insert(RolloutExecution), [rows.pop(device) for device in sorted(joined)])
+    if rows:
+        session.execute(update(RolloutExecution), list(rows.values()))
+    session.execute(insert(RolloutTransition), [timeline_row(rollout, step, now) for step in decision.steps])
     _supersede(session, rollout.id, given, now)
     write_desired(session, wishes, now)
     return set(wishes)
+
+
+def _write_rollout(session: Session, rollout: Rollout, groups: Collection[int]) -> None:
+    session.execute(
+        update(RolloutRecord)
+        .where(RolloutRecord.id == rollout.id)
+        .values(
+            state=rollout.state,
+            since=rollout.since,
+            rollback_to=rollout.rollback_to,
+            version=RolloutRecord.version + 1,
+        )
+    )
+    for number in sorted(groups):
+        group = rollout.groups[number]
+        session.execute(
+            update(RolloutGroup)
+            .where(RolloutGroup.rollout == rollout.id, RolloutGroup.number == number)
+            .values(
+                state=group.state,
+                since=group.since,
+                reason=group.reason,
+                looks=group.looks,
+                is_cleared=group.is_cleared,
+            )
+        )
 
 
 def _withdraw(session: Session, command: Withdraw, now: float) -> None:
@@ -239,20 +283,36 @@ def _withdraw(session: Session, command: Withdraw, now: float) -> None:
 
 
 def _supersede(session: Session, rollout_id: str, devices: set[DeviceId], now: float) -> None:
-    """Close what a completed rollout still waits for on devices that another rollout now has."""
+    """Take devices that this rollout has now out of every other's hands: those no longer wait for them, nor send them back."""
     if not devices:
         return
     mine = select(RolloutExecution.device).where(
         RolloutExecution.rollout == rollout_id, RolloutExecution.given_at == now
     )
+    theirs = (
+        (RolloutExecution.rollout != rollout_id)
+        & RolloutExecution.device.in_(mine)
+        & RolloutExecution.given_at.is_not(None)
+        & RolloutExecution.superseded_by.is_(None)
+    )
+    others = list(session.scalars(select(RolloutExecution.rollout).where(theirs).distinct()))
+    if not others:
+        return
     session.execute(
         update(RolloutExecution)
-        .where(
-            RolloutExecution.rollout != rollout_id,
-            RolloutExecution.device.in_(mine),
-            RolloutExecution.state.in_(list(OPEN)),
-            RolloutExecution.given_at.is_not(None),
-        )
+        .where(theirs, RolloutExecution.state.in_(list(OPEN)))
         .values(state=InstallStatus.CANCELED, since=now, reason=f"superseded by rollout {rollout_id}")
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(RolloutExecution)
+        .where(theirs)
+        .values(superseded_by=rollout_id)
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(RolloutRecord)
+        .where(RolloutRecord.id.in_(others))
+        .values(version=RolloutRecord.version + 1)
         .execution_options(synchronize_session=False)
     )

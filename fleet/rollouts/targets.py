@@ -8,43 +8,91 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
 
+from fleet.rollouts.plans import GroupPlan
 from protocol.names import DeviceId
 
-__all__ = ["assign_groups"]
+__all__ = ["assign_groups", "group_of_joiner", "rank_device"]
+
+_RANKS: Final = 2**64
 
 
 def assign_groups(
-    rollout_id: str, devices: Iterable[DeviceId], percentages: Sequence[float]
+    rollout_id: str,
+    devices: Iterable[DeviceId],
+    groups: Sequence[GroupPlan],
+    *,
+    unheard: Collection[DeviceId] = frozenset(),
 ) -> list[tuple[DeviceId, ...]]:
-    """Split `devices` into one tuple per entry of `percentages` (cumulative, growing, in (0, 100], last 100).
+    """Split `devices` into one tuple per group of a plan.
 
-    Group k ends at ceil(percentage_k % of all), so the first group holds at least one device where there is any;
-    later groups of a small fleet may be empty.
+    Group k ends at its `count`, or at ceil(`percentage` % of all), and never before the one in front of it. So the first
+    group holds at least one device where there is any; later groups of a small fleet may be empty.
 
     Args:
         rollout_id: draws the order; another rollout has another canary.
         devices: in any order, doubles count once.
-        percentages: of all devices, cumulative.
+        groups: the plan's; the last reaches all.
+        unheard: devices that never said anything. They come last: a canary of them would show nothing.
 
     Examples:
         >>> devices = [DeviceId(f"press-{n}") for n in range(4)]
-        >>> [len(group) for group in assign_groups("ro-1", devices, [5, 50, 100])]
+        >>> groups = [GroupPlan(count=1), GroupPlan(percentage=50), GroupPlan(percentage=100)]
+        >>> [len(group) for group in assign_groups("ro-1", devices, groups)]
         [1, 1, 2]
-        >>> assign_groups("ro-1", devices, [5, 100])[0] == assign_groups("ro-2", devices, [5, 100])[0]
+        >>> assign_groups("ro-1", devices, groups)[0] == assign_groups("ro-2", devices, groups)[0]
         False
     """
-    ordered = sorted(set(devices), key=lambda device: (_rank(rollout_id, device), device))
-    groups: list[tuple[DeviceId, ...]] = []
+    ordered = sorted(
+        set(devices), key=lambda device: (device in unheard, rank_device(rollout_id, device), device)
+    )
+    drawn: list[tuple[DeviceId, ...]] = []
     start = 0
-    for percentage in percentages:
-        # the guard keeps 7 % of 100 at 7: 7.000000000000001 would round up to 8
-        end = max(start, min(len(ordered), math.ceil(len(ordered) * percentage / 100 - 1e-9)))
-        groups.append(tuple(ordered[start:end]))
+    for group in groups:
+        end = max(start, min(len(ordered), _end(group, len(ordered))))
+        drawn.append(tuple(ordered[start:end]))
         start = end
-    return groups
+    return drawn
 
 
-def _rank(rollout_id: str, device: DeviceId) -> bytes:
-    return hashlib.sha256(f"{rollout_id}\n{device}".encode()).digest()
+def _end(group: GroupPlan, devices: int) -> int:
+    if group.percentage is None:
+        return group.count or 0
+    # the guard keeps 7 % of 100 at 7: 7.000000000000001 would round up to 8
+    return math.ceil(devices * group.percentage / 100 - 1e-9)
+
+
+def group_of_joiner(
+    rollout_id: str, device: DeviceId, groups: Sequence[GroupPlan], sizes: Sequence[int]
+) -> int:
+    """The number of the group that a device joins which comes later.
+
+    By percentage: where its rank falls, as if it had been there from the beginning. A group by count takes in devices only
+    while it is not full.
+
+    Args:
+        rollout_id: of the rollout.
+        device: who joins.
+        groups: the plan's.
+        sizes: how many devices each has.
+
+    Examples:
+        >>> groups = [GroupPlan(count=2), GroupPlan(percentage=100)]
+        >>> [group_of_joiner("ro-1", DeviceId("press-9"), groups, sizes) for sizes in ([1, 0], [2, 0])]
+        [0, 1]
+    """
+    share = rank_device(rollout_id, device) / _RANKS * 100
+    for number, group in enumerate(groups):
+        if group.percentage is None:
+            if sum(sizes[: number + 1]) < (group.count or 0):
+                return number
+        elif share < group.percentage:
+            return number
+    return len(groups) - 1
+
+
+def rank_device(rollout_id: str, device: DeviceId) -> int:
+    """Where `device` stands in the draw of a rollout, in [0, 2^64)."""
+    return int.from_bytes(hashlib.sha256(f"{rollout_id}\n{device}".encode()).digest()[:8], "big")

@@ -9,15 +9,21 @@ from typing import Any, Final, assert_never
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from fleet.rollouts.progress import (
+from fleet.rollouts.progress import Rollout
+from fleet.rollouts.steps import (
+    AllowAttempts,
     ConfirmReturn,
     GiveBack,
     GiveRelease,
+    Hold,
+    Join,
+    Look,
     MoveExecution,
     MoveGroup,
     MoveRollout,
-    Rollout,
+    OnDevice,
     Step,
+    StopAwaiting,
     Withdraw,
 )
 from fleet.storage.rollout_tables import RolloutTransition
@@ -60,7 +66,10 @@ def timeline_row(rollout: Rollout, step: Step, now: float) -> dict[str, Any]:
             return row | {"subject": "group", "group": number, "state": state, "reason": reason}
         case Withdraw(reason=reason):
             return row | {"subject": "release", "state": "WITHDRAWN", "reason": reason}
-        case MoveExecution() | GiveRelease() | GiveBack() | ConfirmReturn() as command:
+        case Look(number=number, answer=answer):
+            said = {"state": f"LOOK_{answer.finding}", "reason": answer.reason}
+            return row | {"subject": "group", "group": number} | said
+        case command:
             execution = rollout.executions[command.device]
             happened, why = _device_story(rollout, command)
             return row | {
@@ -70,14 +79,18 @@ def timeline_row(rollout: Rollout, step: Step, now: float) -> dict[str, Any]:
                 "state": happened,
                 "reason": why,
             }
-        case _:
-            assert_never(step.command)
 
 
-def _device_story(
-    rollout: Rollout, command: MoveExecution | GiveRelease | GiveBack | ConfirmReturn
-) -> tuple[str, str]:
+def _device_story(rollout: Rollout, command: OnDevice) -> tuple[str, str]:
     match command:
+        case Join(group=group):
+            return "JOINED", f"matches the query now, and belongs to group {group}"
+        case Hold(reason=reason):
+            return "HELD", reason
+        case AllowAttempts(attempts=attempts, reason=reason):
+            return ("RETRY" if attempts > 0 else "NO_RETRY"), reason
+        case StopAwaiting(reason=reason):
+            return "NOT_AWAITED", reason
         case MoveExecution(state=state, reason=reason):
             return state, reason
         case GiveRelease():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.storage.base import Base
@@ -26,6 +26,8 @@ __all__ = [
 class RolloutRecord(Base):
     """One rollout: its plan as it was asked for, and its state since `since`.
 
+    `version` is raised by everyone who writes it, its groups or its executions: who holds it in memory sees by that whether
+    another did. `rollback_to` is the release that a person named when they rolled it back.
     `author` is the person who answers for the token that created it; null where nobody does (an aggregator).
     """
 
@@ -42,10 +44,12 @@ class RolloutRecord(Base):
     created_by: Mapped[str] = mapped_column(String(200))
     author: Mapped[str | None] = mapped_column(String(64))
     needs_approval: Mapped[bool]
+    rollback_to: Mapped[str | None] = mapped_column(String(80))
+    version: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class RolloutGroup(Base):
-    """One group of a rollout, numbered from 0 in the order in which they run; `looks` were taken by its gates."""
+    """One group of a rollout, numbered from 0 in the order in which they run; the fields are those of `fleet.rollouts.executions.Group`."""
 
     __tablename__ = "rollout_groups"
 
@@ -57,6 +61,7 @@ class RolloutGroup(Base):
     since: Mapped[float]
     reason: Mapped[str]
     looks: Mapped[int] = mapped_column(default=0)
+    is_cleared: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class RolloutLook(Base):
@@ -72,7 +77,7 @@ class RolloutLook(Base):
 
 
 class RolloutExecution(Base):
-    """One device in a rollout; the fields are those of `fleet.rollouts.progress.Execution`."""
+    """One device in a rollout; the fields are those of `fleet.rollouts.executions.Execution`."""
 
     __tablename__ = "rollout_executions"
     __table_args__ = (Index(None, "device"), Index(None, "rollout", "group_number", "device"))
@@ -84,12 +89,18 @@ class RolloutExecution(Base):
     reason: Mapped[str]
     since: Mapped[float]
     attempt: Mapped[int]
+    allowed: Mapped[int] = mapped_column(default=0, server_default="0")
+    is_unheard: Mapped[bool] = mapped_column(default=False, server_default=false())
+    held_until: Mapped[float | None]
+    failed_at: Mapped[float | None]
     given_at: Mapped[float | None]
     previous: Mapped[str | None] = mapped_column(String(80))
     before: Mapped[dict[str, Any] | None]
     returns: Mapped[int]
     returned_at: Mapped[float | None]
+    is_awaited: Mapped[bool] = mapped_column(default=False, server_default=false())
     restored_at: Mapped[float | None]
+    superseded_by: Mapped[str | None] = mapped_column(String(64))
 
 
 class RolloutTransition(Base):

@@ -1,0 +1,45 @@
+"""What a rollout remembers of its devices: attempts granted, quarantine, returns that are awaited, who has them now
+
+Revision 0017, after 0016. `version` is raised by every writer of a rollout.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = '0017'
+down_revision = '0016'
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table('rollouts') as table:
+        table.add_column(sa.Column('version', sa.BigInteger(), nullable=False, server_default='0'))
+        table.add_column(sa.Column('rollback_to', sa.String(80), nullable=True))
+    with op.batch_alter_table('rollout_groups') as table:
+        table.add_column(sa.Column('is_cleared', sa.Boolean(), nullable=False, server_default=sa.false()))
+    with op.batch_alter_table('rollout_executions') as table:
+        table.add_column(sa.Column('allowed', sa.Integer(), nullable=False, server_default='0'))
+        table.add_column(sa.Column('is_unheard', sa.Boolean(), nullable=False, server_default=sa.false()))
+        table.add_column(sa.Column('is_awaited', sa.Boolean(), nullable=False, server_default=sa.false()))
+        table.add_column(sa.Column('held_until', sa.Float(), nullable=True))
+        table.add_column(sa.Column('failed_at', sa.Float(), nullable=True))
+        table.add_column(sa.Column('superseded_by', sa.String(64), nullable=True))
+    op.execute(
+        "UPDATE rollout_executions SET is_awaited = (returned_at IS NOT NULL AND restored_at IS NULL)"
+    )
+    op.execute(
+        "UPDATE rollout_executions SET failed_at = since"
+        " WHERE state IN ('FAILED', 'REJECTED', 'TIMED_OUT', 'ROLLED_BACK') AND returned_at IS NULL"
+    )
+
+
+def downgrade() -> None:
+    with op.batch_alter_table('rollout_executions') as table:
+        for name in ('superseded_by', 'failed_at', 'held_until', 'is_awaited', 'is_unheard', 'allowed'):
+            table.drop_column(name)
+    with op.batch_alter_table('rollout_groups') as table:
+        table.drop_column('is_cleared')
+    with op.batch_alter_table('rollouts') as table:
+        table.drop_column('rollback_to')
+        table.drop_column('version')
