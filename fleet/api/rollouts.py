@@ -49,7 +49,8 @@ class PreviewGroup(BaseModel):
 
     number: int
     name: str
-    percentage: float
+    percentage: float | None
+    count: int | None
     devices: list[str]
 
 
@@ -89,6 +90,7 @@ def preview(
                 number=number,
                 name=group.name or f"group-{number}",
                 percentage=group.percentage,
+                count=group.count,
                 devices=sorted(devices),
             )
             for number, (group, devices) in enumerate(zip(plan.groups, targets.groups, strict=True))

@@ -29,7 +29,8 @@ QueryOption = Annotated[str, typer.Option("--query", "-q", help="e.g. 'hardware=
 GroupOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--group", help="cumulative percentage[:soak in seconds], repeat; default 5:3600 25:3600 100:3600"
+        "--group",
+        help="cumulative percentage[:soak in seconds] or count=devices[:soak], repeat; default 5:3600 25:3600 100:3600",
     ),
 ]
 RolloutArgument = Annotated[str, typer.Argument(help="Its id, e.g. ro-4f1c0a7be2d95386")]
@@ -84,10 +85,7 @@ def preview(
     print_table(
         f"{found['release']} would reach {found['devices']} devices; {len(found['already_running'])} run it already",
         ["group", "name", "up to", "devices"],
-        (
-            [g["number"], g["name"], f"{g['percentage']:g} %", ", ".join(g["devices"])]
-            for g in found["groups"]
-        ),
+        ([g["number"], g["name"], _show_end(g), ", ".join(g["devices"])] for g in found["groups"]),
     )
 
 
@@ -222,6 +220,7 @@ _add_verb(Verb.START, "Give the release to the first group.")
 _add_verb(Verb.PAUSE, "Give the release to nobody else until resumed.")
 _add_verb(Verb.RESUME, "Go on after a pause.")
 _add_verb(Verb.CANCEL, "Stop; who runs the release keeps it, who has not finished goes back.")
+_add_verb(Verb.RETRY_FAILED, "Give the release once more to devices that failed or timed out.")
 _add_verb(Verb.TRIGGER_NEXT_GROUP, "Do not wait for the present group.")
 
 
@@ -244,11 +243,19 @@ def _read_plan(
 
 
 def _read_group(text: str) -> dict[str, float]:
-    percentage, _, soak = text.partition(":")
+    end, _, soak = text.partition(":")
+    count = end.removeprefix("count=")
     try:
-        return {"percentage": float(percentage), "soak_s": float(soak or 0)}
+        ends: dict[str, float] = {"percentage": float(end)} if count == end else {"count": int(count)}
+        return ends | {"soak_s": float(soak or 0)}
     except ValueError:
-        raise ClientError(f"--group {text!r} is not percentage[:soak in seconds], e.g. 5:3600") from None
+        raise ClientError(
+            f"--group {text!r} is not percentage[:soak in seconds], e.g. 5:3600, nor count=devices[:soak], e.g. count=5:3600"
+        ) from None
+
+
+def _show_end(group: dict[str, Any]) -> str:
+    return f"{group['count']} devices" if group["percentage"] is None else f"{group['percentage']:g} %"
 
 
 def _print_rollout(view: dict[str, Any], *, as_json: bool) -> None:
@@ -262,7 +269,7 @@ def _print_rollout(view: dict[str, Any], *, as_json: bool) -> None:
             [
                 g["number"],
                 g["name"],
-                f"{g['percentage']:g} %",
+                _show_end(g),
                 g["state"],
                 show_time(g["since"]),
                 _show_counts(g["counts"]),

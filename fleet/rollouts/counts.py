@@ -82,7 +82,9 @@ def judge_counts(counts: Counts, criteria: SuccessCriteria) -> Judgement:
     """
     counted = counts.total - counts.gone
     if not counts.total:
-        return Judgement(outcome=Outcome.HOLDS, reason="the fleet is too small for this group: nobody is in it")
+        return Judgement(
+            outcome=Outcome.HOLDS, reason="the fleet is too small for this group: nobody is in it"
+        )
     if not counted:
         return Judgement(
             outcome=Outcome.NO_EVIDENCE,

@@ -30,13 +30,15 @@ from fleet.rollouts.giving import give_slice, next_slice_at, shut_out, take_in
 from fleet.rollouts.plans import AbortAction, AbortRule
 from fleet.rollouts.progress import NOBODY, Group, Observations, Rollout, Running
 from fleet.rollouts.returning import begin_cancel, begin_rollback, next_check_at, settle
-from fleet.rollouts.states import OPEN, GroupState, RolloutState, may_follow
+from fleet.rollouts.states import GroupState, RolloutState, may_follow
 from fleet.rollouts.steps import Decision, Look, MoveExecution, MoveGroup, MoveRollout
 from protocol.messages.kinds import InstallStatus
 
 __all__ = ["decide", "go_on"]
 
-_HEARS = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK, RolloutState.COMPLETED})
+_HEARS = frozenset(
+    {RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK, RolloutState.COMPLETED}
+)
 """In these states what a device says of its installation is taken over."""
 
 
@@ -136,7 +138,10 @@ def _patience(decision: Decision, execution: Execution, word_at: float, known: R
             last = max(execution.since, known.at, word_at)
             return last + limits.queued_s, f"put off, and then silent for {limits.queued_s:g} s"
         case InstallStatus.IN_PROGRESS:
-            whole = execution.since + limits.in_progress_s, f"still installing after {limits.in_progress_s:g} s"
+            whole = (
+                execution.since + limits.in_progress_s,
+                f"still installing after {limits.in_progress_s:g} s",
+            )
             # also since it went on after a deferral, of which its last report knows nothing
             silent = max(word_at, execution.since) + limits.step_s, f"no progress for {limits.step_s:g} s"
             return min(whole, silent)
@@ -227,31 +232,26 @@ def _pass_or_fail(decision: Decision, group: Group, observations: Observations) 
     return judgement.outcome is Outcome.HOLDS
 
 
-def _judge(decision: Decision, group: Group, observations: Observations) -> Judgement:
+def _judge(
+    decision: Decision, group: Group, observations: Observations
+) -> Judgement:
     """Whether the present group holds: harm is looked for at once, success is waited for.
 
     A group that has enough devices begins its soak here. After the soak a limit for which health is still missing
     has `timeout.health_s` more; then silence counts as harm. Blindness never does: it waits.
     """
-    plan = decision.rollout.plan
-    counts = judge_counts(count_group(decision.rollout.index, group.number), plan.success)
-    harm = _judge_news(decision.rollout, group, observations)
-    for judgement in (harm, counts):
+    rollout, plan = decision.rollout, decision.rollout.plan
+    counts = judge_counts(count_group(rollout.index, group.number), plan.success)
+    for judgement in (_judge_news(rollout, group, observations), counts):
         if judgement.outcome in {Outcome.FAILS, Outcome.NO_EVIDENCE}:
             return judgement
     if group.state is GroupState.RUNNING:
-        if counts.outcome is Outcome.UNDECIDED:
-            return counts
-        if not decision.rollout.index.number(group.number):
+        if counts.outcome is Outcome.UNDECIDED or not rollout.index.number(group.number):
             return counts
         decision.do(MoveGroup(number=group.number, state=GroupState.SOAKING, reason=counts.reason))
         group = decision.rollout.groups[group.number]
     gates = _judge_gates(decision, group, observations.look)
-    if gates.outcome in {Outcome.FAILS, Outcome.NO_EVIDENCE}:
-        return gates
-    if decision.now - group.since < group.soak_s:
-        return Judgement(outcome=Outcome.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
-    if gates.outcome is Outcome.UNDECIDED:
+    if gates.outcome is not Outcome.HOLDS:
         return gates
     limits = _judge_all(decision, group, observations)
     if limits.outcome is not Outcome.HOLDS:
@@ -277,6 +277,8 @@ def _is_treated(execution: Execution, group: Group) -> bool:
 def _judge_all(decision: Decision, group: Group, observations: Observations) -> Judgement:
     """After the soak: limits of the whole group, and whether anything at all was heard of it on the release."""
     plan = decision.rollout.plan
+    if decision.now - group.since < group.soak_s:
+        return Judgement(outcome=Outcome.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
     treated = [e for e in decision.rollout.executions.values() if _is_treated(e, group)]
     overdue = is_overdue(plan, group, decision.now)
     shown = observations.records.figures()
@@ -298,7 +300,7 @@ def _judge_all(decision: Decision, group: Group, observations: Observations) -> 
 
 
 def _judge_gates(decision: Decision, group: Group, look: LookAnswer | None) -> Judgement:
-    """What the gates say of the group so far; a new look is taken down first."""
+    """What the gates say of the group so far; a new look is taken down first. They act before the soak is over."""
     gates = decision.rollout.plan.gates
     if gates is None or group.is_cleared:
         return Judgement(outcome=Outcome.HOLDS, reason="" if gates is None else "the gates found no harm")
@@ -306,19 +308,19 @@ def _judge_gates(decision: Decision, group: Group, look: LookAnswer | None) -> J
         return Judgement(outcome=Outcome.HOLDS, reason="not judged by the gates: it does not soak")
     due_at = decision.rollout.next_look_at
     if look is None or due_at is None or due_at > decision.now or look.number != group.looks + 1:
-        return Judgement(outcome=Outcome.UNDECIDED, reason="the gates are asked at the end of the soak")
+        return Judgement(outcome=Outcome.UNDECIDED, reason="the gates are asked until the end of the soak")
     goes_on = look.finding is Finding.NOT_SEEN and gates.on_not_seen is OnNotSeen.CONTINUE
     clears = look.is_last and (look.finding is Finding.PASS or goes_on)
     decision.do(Look(number=group.number, answer=look, clears=clears))
-    match look.finding:
-        case Finding.STOP:
-            return Judgement(outcome=Outcome.FAILS, reason=look.reason)
-        case Finding.PAUSE:
-            return Judgement(outcome=Outcome.NO_EVIDENCE, reason=look.reason)
-        case Finding.NOT_SEEN if look.is_last and not goes_on:
-            return Judgement(outcome=Outcome.NO_EVIDENCE, reason=look.reason)
-        case _:
-            return Judgement(outcome=Outcome.HOLDS if clears else Outcome.UNDECIDED, reason=look.reason)
+    if look.finding is Finding.STOP:
+        outcome = Outcome.FAILS
+    elif clears:
+        outcome = Outcome.HOLDS
+    elif look.finding is Finding.PAUSE or look.is_last:
+        outcome = Outcome.NO_EVIDENCE
+    else:
+        outcome = Outcome.UNDECIDED
+    return Judgement(outcome=outcome, reason=look.reason)
 
 
 def _due_at(rollout: Rollout, now: float) -> float | None:

@@ -23,7 +23,7 @@ from fleet.desired import DesiredPublisher
 from fleet.errors import FleetError
 from fleet.rollouts.decisions import decide
 from fleet.rollouts.observations import observe
-from fleet.rollouts.progress import Command, Decision, MoveGroup, MoveRollout
+from fleet.rollouts.steps import Command, Decision, MoveGroup, MoveRollout
 from fleet.rollouts.store import find_rollout, watched_rollouts, write_decision
 from fleet.storage.base import Database
 from fleet.storage.outages import DatabaseAwayError

@@ -49,7 +49,9 @@ def is_overdue(plan: RolloutPlan, group: Group, now: float) -> bool:
     return group.state is GroupState.SOAKING and now - group.since > group.soak_s + plan.timeout.health_s
 
 
-def explain(rollout: Rollout, observations: Observations, now: float) -> str:
+def explain(  # noqa: PLR0911 - one return for each kind
+    rollout: Rollout, observations: Observations, now: float
+) -> str:
     """What `rollout` waits for, in words for a person; empty where it waits for nothing.
 
     Asked by whoever shows a rollout; it decides nothing. `now` is Unix seconds, for what is left of a soak.

@@ -34,7 +34,9 @@ def take_in(decision: Decision, observations: Observations) -> None:
     for device in sorted(set(observations.joined) - decision.rollout.executions.keys()):
         rollout = decision.rollout
         sizes = [rollout.index.number(group.number) for group in rollout.groups]
-        decision.do(Join(device=device, group=group_of_joiner(rollout.id, device, rollout.plan.groups, sizes)))
+        decision.do(
+            Join(device=device, group=group_of_joiner(rollout.id, device, rollout.plan.groups, sizes))
+        )
 
 
 def give_slice(decision: Decision, observations: Observations) -> bool:
@@ -120,7 +122,11 @@ class _Turns:
             return
         ends = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M UTC")
         self._decision.do(
-            Hold(device=entry.device, until=until, reason=f"it failed too often lately: in quarantine until {ends}")
+            Hold(
+                device=entry.device,
+                until=until,
+                reason=f"it failed too often lately: in quarantine until {ends}",
+            )
         )
         self.has_learnt = True
 

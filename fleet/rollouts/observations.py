@@ -22,8 +22,10 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, String, cast, func, literal, select
 from sqlalchemy.orm import Session
 
+from fleet.rollouts.executions import Figures
+from fleet.rollouts.joiners import find_joiners
 from fleet.rollouts.plans import SuccessCriteria
-from fleet.rollouts.progress import Figures, Observations, Report, Rollout, Running
+from fleet.rollouts.progress import KnownRecords, Observations, Report, Rollout, Running
 from fleet.rollouts.reports import read_reports
 from fleet.rollouts.states import RolloutState
 from fleet.storage.boot_tables import Position, position_columns, with_boots
@@ -38,6 +40,9 @@ __all__ = ["observe"]
 
 KEPT_REPORTS: Final = 20
 """Newest health messages of a device that are averaged: a few seconds of a demo, ten minutes at one in 30 s."""
+
+TIME_ZONE: Final = "time_zone"
+"""The label, assigned by a person, whose value is a device's time zone."""
 
 HORIZON_S: Final = 86400.0
 """Older health says nothing about now."""
@@ -73,6 +78,8 @@ def observe(session: Session, rollout: Rollout, now: float) -> Observations:
             Device.agent_state,
             Device.release,
             Device.last_health_at,
+            Device.online,
+            Device.labels,
             Desired.release,
         )
         .join(RolloutExecution, RolloutExecution.device == Device.id)
@@ -86,22 +93,54 @@ def observe(session: Session, rollout: Rollout, now: float) -> Observations:
     running: dict[DeviceId, Running] = {}
     revoked: set[DeviceId] = set()
     blind: set[str] = set()
-    for device, state, agent_state, release, health_at, desired in devices:
+    for device, state, agent_state, release, health_at, is_online, labels, desired in devices:
         if state == DeviceState.REVOKED:
             revoked.add(DeviceId(device))
         if agent_state == AgentState.BLIND:
             blind.add(device)
         returnable = next((known for known in (release, desired) if known in stored), None)
-        running[DeviceId(device)] = Running(release=release, returnable=returnable, at=health_at or 0.0)
+        running[DeviceId(device)] = Running(
+            release=release,
+            returnable=returnable,
+            at=health_at or 0.0,
+            is_online=is_online,
+            is_revoked=state == DeviceState.REVOKED,
+            time_zone=labels.get(TIME_ZONE),
+        )
     reports, commits = _read_reports(session, rollout, blind)
     judges = rollout.state in {RolloutState.READY, RolloutState.RUNNING} and bool(rollout.plan.limits)
+    figures = _read_figures(session, rollout, commits, now) if judges else {}
     return Observations(
         reports=reports,
-        running=running,
+        heard=running,
         revoked=frozenset(revoked),
-        figures=_read_figures(session, rollout, commits, now) if judges else {},
-        recent=_read_recent(session, rollout, now) if judges else {},
+        joined=find_joiners(session, rollout),
+        figures=figures,
+        records=KnownRecords(
+            devices=running,
+            recently=_read_recent(session, rollout, now) if judges else {},
+            shown=figures,
+            words={execution: report.at for execution, report in reports.items()},
+            failed=_read_failures(session, rollout, now),
+        ),
     )
+
+
+def _read_failures(session: Session, rollout: Rollout, now: float) -> dict[DeviceId, list[float]]:
+    """When executions of any rollout failed on the devices of this one, as far back as its plan counts them."""
+    quarantine = rollout.plan.quarantine
+    if quarantine is None:
+        return {}
+    mine = select(RolloutExecution.device).where(RolloutExecution.rollout == rollout.id)
+    rows = session.execute(
+        select(RolloutExecution.device, RolloutExecution.failed_at).where(
+            RolloutExecution.device.in_(mine), RolloutExecution.failed_at > now - quarantine.penalty_s
+        )
+    )
+    failures: dict[DeviceId, list[float]] = defaultdict(list)
+    for device, at in rows:
+        failures[DeviceId(device)].append(at or 0.0)
+    return failures
 
 
 def _read_reports(

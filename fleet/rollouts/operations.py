@@ -22,8 +22,9 @@ from fleet.release_lists import check_listed
 from fleet.releases import find_release
 from fleet.rollouts.observations import observe
 from fleet.rollouts.plans import RolloutPlan
-from fleet.rollouts.progress import Decision, Execution, Group, MoveRollout, Rollout
+from fleet.rollouts.progress import Execution, Group, Rollout
 from fleet.rollouts.states import OCCUPYING, RolloutState
+from fleet.rollouts.steps import Decision, MoveRollout
 from fleet.rollouts.store import (
     find_rollout,
     insert_rollout,
@@ -36,6 +37,7 @@ from fleet.rollouts.views import RolloutView
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.rollout_tables import RolloutRecord
+from protocol.errors import TopicError
 from protocol.names import DeviceId, split_release_id
 from service.errors import ForbiddenError
 from service.etags import check_version
@@ -202,7 +204,7 @@ def _draft_rollout(plan: RolloutPlan, rollout_id: str, targets: Targets, now: fl
             for number, devices in enumerate(targets.groups)
             for device in devices
         },
-    )
+    ).counted()
 
 
 def _check_releases(session: Session, plan: RolloutPlan) -> None:
@@ -219,7 +221,7 @@ def _check_releases(session: Session, plan: RolloutPlan) -> None:
 def _find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Targets:
     """The enrolled devices of the family that the query selects, in groups; those on the release already apart."""
     rows = session.execute(
-        select(Device.id, Device.release).where(
+        select(Device.id, Device.release, Device.last_seen, Device.last_health_at).where(
             Device.family == plan.family,
             Device.state == DeviceState.ENROLLED,
             device_filter(plan.target_query),
@@ -229,13 +231,14 @@ def _find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Targe
         raise UnacceptableError(
             f"target_query {plan.target_query!r} selects no enrolled device of family {plan.family!r}"
         )
-    current = tuple(sorted(DeviceId(device) for device, release in rows if release == plan.release))
-    wanted = [DeviceId(device) for device, release in rows if release != plan.release]
+    current = tuple(sorted(DeviceId(row.id) for row in rows if row.release == plan.release))
+    wanted = [DeviceId(row.id) for row in rows if row.release != plan.release]
     if not wanted:
         raise UnacceptableError(
             f"nothing to do: all {len(current)} targeted devices run {plan.release} already"
         )
-    groups = assign_groups(rollout_id, wanted, [group.percentage for group in plan.groups])
+    unheard = {DeviceId(row.id) for row in rows if row.last_seen is None and row.last_health_at is None}
+    groups = assign_groups(rollout_id, wanted, plan.groups, unheard=unheard)
     return Targets(groups=tuple(groups), current=current)
 
 
@@ -249,6 +252,7 @@ def carry_out_verb(
     now: float,
     approved_families: Collection[str] = (),
     if_match: str | None = None,
+    rollback_to: str | None = None,
 ) -> None:
     """Do what `caller` asks of a rollout, and all that follows at once.
 
@@ -260,8 +264,10 @@ def carry_out_verb(
         ForbiddenError: a program wants to approve, or the author; a publisher wants anything but to start a rollout of its own
             that needs no approval.
         NotFoundError: there is no such rollout.
-        ConflictError: its state does not allow the verb, or (start) another unfinished rollout has its devices, or its
-            release was withdrawn since the rollout was created.
+        ConflictError: its state does not allow the verb, or (start, and whatever moves devices of a completed one) another
+            unfinished rollout has its devices, or (start) its release was withdrawn since the rollout was created, or
+            (rollback) the release to go back to was withdrawn.
+        UnacceptableError: `rollback_to`, the release that everybody shall go back to, is of another family.
         ChangedMeanwhileError: it does not stand as in the view whose ETag is `if_match`.
     """
     check_may_say(caller, verb)
@@ -274,6 +280,7 @@ def carry_out_verb(
             now=now,
             approved_families=approved_families,
             if_match=if_match,
+            rollback_to=rollback_to,
         )
     publisher.announce(devices)
 
@@ -287,6 +294,7 @@ def _say(
     now: float,
     approved_families: Collection[str],
     if_match: str | None = None,
+    rollback_to: str | None = None,
 ) -> set[DeviceId]:
     rollout, record = find_rollout(session, rollout_id)
     check_version(if_match, standing(rollout), f"rollout {rollout_id}")
@@ -301,10 +309,15 @@ def _say(
             raise ConflictError(
                 f"rollouts of family {record.family} need approval since this one was created; create it anew"
             )
-        _check_devices_are_free(session, rollout_id)
         _check_releases(session, rollout.plan)
+    if verb is Verb.START or rollout.state is RolloutState.COMPLETED:
+        _check_devices_are_free(session, rollout_id)
+    if rollback_to is not None:
+        _check_way_back(session, rollout, verb, rollback_to)
     observations = observe(session, rollout, now)
-    decision = carry_out(rollout, verb, actor=caller.actor, observations=observations, now=now)
+    decision = carry_out(
+        rollout, verb, actor=caller.actor, observations=observations, now=now, rollback_to=rollback_to
+    )
     if verb is Verb.APPROVE and (caller.person == record.author or caller.actor == record.created_by):
         raise ForbiddenError(
             f"rollout {rollout_id} was created by {record.created_by}, for whom {record.author} answers:"
@@ -339,6 +352,22 @@ def check_may_say(caller: Caller, verb: Verb) -> None:
         caller.check_person("approve a rollout")
     if caller.role is Role.PUBLISHER and verb is not Verb.START:
         raise ForbiddenError(f"{caller.actor} cannot {verb} a rollout: an operator can")
+
+
+def _check_way_back(session: Session, rollout: Rollout, verb: Verb, release: str) -> None:
+    """`release` is one that everybody may go back to by a person's word."""
+    if verb is not Verb.ROLLBACK:
+        raise UnacceptableError(f"a release to go back to ({release[:80]!r}) goes with rollback, not with {verb}")
+    try:
+        family, version = split_release_id(release)
+    except TopicError as error:
+        raise UnacceptableError(str(error)) from None
+    if family != rollout.plan.family:
+        raise UnacceptableError(f"{release!r} is not of family {rollout.plan.family!r}")
+    record = find_release(session, family, version)
+    if record.withdrawn_at is not None:
+        raise ConflictError(f"release {release} was withdrawn ({record.withdrawn_reason}); name another to go back to")
+    check_listed(record)
 
 
 def _approve(session: Session, rollout: Rollout, actor: str, now: float) -> None:

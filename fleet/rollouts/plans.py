@@ -166,7 +166,10 @@ class RolloutPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         family = _family(self.release)
         percentages = [group.percentage for group in self.groups if group.percentage is not None]
         counts = [group.count for group in self.groups if group.count is not None]
-        for ends, kind, example in ((percentages, "percentages", "5, 25, 100"), (counts, "counts", "1, 10, 50")):
+        for ends, kind, example in (
+            (percentages, "percentages", "5, 25, 100"),
+            (counts, "counts", "1, 10, 50"),
+        ):
             if any(later <= earlier for earlier, later in pairwise(ends)):
                 raise ValueError(
                     f"group {kind} {ends} are cumulative and must grow from group to group, e.g. {example}"

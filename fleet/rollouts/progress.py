@@ -30,13 +30,14 @@ from fleet.rollouts.executions import Execution, Figures, Group, Index, Mark, de
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.states import ACTIVE, OCCUPYING, OPEN, GroupState, RolloutState
 from fleet.rollouts.targets import rank_device
+from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
 __all__ = [
+    "NOBODY",
     "Execution",
     "Figures",
     "Group",
-    "NOBODY",
     "KnownRecords",
     "Observations",
     "Records",

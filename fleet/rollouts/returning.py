@@ -123,13 +123,20 @@ def settle(decision: Decision, observations: Observations) -> None:
         known_execution = decision.rollout.executions.get(device)
         if known_execution is not None and known_execution.is_returning:
             is_revoked = device in observations.revoked
-            _settle_one(decision, known_execution, by_id.get(device), heard.get(device), is_revoked=is_revoked)
+            _settle_one(
+                decision, known_execution, by_id.get(device), heard.get(device), is_revoked=is_revoked
+            )
     if decision.rollout.state is RolloutState.ROLLING_BACK:
         _end(decision)
 
 
 def _settle_one(
-    decision: Decision, execution: Execution, report: Report | None, known: Running | None, *, is_revoked: bool
+    decision: Decision,
+    execution: Execution,
+    report: Report | None,
+    known: Running | None,
+    *,
+    is_revoked: bool,
 ) -> None:
     device = execution.device
     if is_revoked or (known is not None and known.is_revoked):
@@ -160,7 +167,11 @@ def _end(decision: Decision) -> None:
     index = decision.rollout.index
     if index.awaited and decision.now - decision.rollout.since < decision.rollout.plan.timeout.rollback_s:
         return
-    away = [e for e in decision.rollout.executions.values() if e.is_returning] if index.awaited + index.late else []
+    away = (
+        [e for e in decision.rollout.executions.values() if e.is_returning]
+        if index.awaited + index.late
+        else []
+    )
     silent = sorted(e.device for e in away if e.is_awaited)
     offline = sorted(e.device for e in away if not e.is_awaited)
     said = []

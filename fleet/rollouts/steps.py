@@ -149,9 +149,7 @@ class ConfirmReturn:
     reason: str
 
 
-OnDevice = (
-    Join | MoveExecution | Hold | AllowAttempts | GiveRelease | GiveBack | StopAwaiting | ConfirmReturn
-)
+OnDevice = Join | MoveExecution | Hold | AllowAttempts | GiveRelease | GiveBack | StopAwaiting | ConfirmReturn
 Command = MoveRollout | MoveGroup | Look | Withdraw | OnDevice
 
 
@@ -163,7 +161,9 @@ class Step:
     was: str | None
 
 
-def _apply_to_rollout(rollout: Rollout, command: MoveRollout | MoveGroup | Look | Withdraw, now: float) -> Rollout:
+def _apply_to_rollout(
+    rollout: Rollout, command: MoveRollout | MoveGroup | Look | Withdraw, now: float
+) -> Rollout:
     match command:
         case MoveRollout():
             check_follows(f"rollout {rollout.id}", rollout.state, command.state)
@@ -187,7 +187,9 @@ def _apply_to_rollout(rollout: Rollout, command: MoveRollout | MoveGroup | Look 
     return replace(rollout, groups=(*rollout.groups[:number], moved, *rollout.groups[number + 1 :]))
 
 
-def _apply_to_execution(execution: Execution, command: OnDevice, now: float) -> Execution:
+def _apply_to_execution(  # noqa: PLR0911 - one return for each kind
+    execution: Execution, command: OnDevice, now: float
+) -> Execution:
     match command:
         case Join():
             return execution
@@ -288,10 +290,13 @@ class Decision:
         after = _apply_to_execution(before, command, self.now)
         self._executions[command.device] = after
         index.count(plan, after, 1)
-        if after.state is not before.state or isinstance(command, GiveRelease):
-            if (at := deadline(plan, after)) is not None:
-                index.schedule([(at, command.device)])
-        if not isinstance(command, Hold) and self.rollout.groups[after.group].state is not GroupState.SCHEDULED:
+        at = deadline(plan, after)
+        if at is not None and (after.state is not before.state or isinstance(command, GiveRelease)):
+            index.schedule([(at, command.device)])
+        if (
+            not isinstance(command, Hold)
+            and self.rollout.groups[after.group].state is not GroupState.SCHEDULED
+        ):
             self._queue([after])
         return was
 
@@ -320,5 +325,3 @@ class Decision:
     def note_gifts(self, gifts: tuple[Gift, ...]) -> None:
         """Remember how many devices were told when, within the last minute."""
         self.rollout.index.gifts = gifts
-
-

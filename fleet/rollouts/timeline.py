@@ -81,7 +81,9 @@ def timeline_row(rollout: Rollout, step: Step, now: float) -> dict[str, Any]:
             }
 
 
-def _device_story(rollout: Rollout, command: OnDevice) -> tuple[str, str]:
+def _device_story(  # noqa: PLR0911 - one return for each kind
+    rollout: Rollout, command: OnDevice
+) -> tuple[str, str]:
     match command:
         case Join(group=group):
             return "JOINED", f"matches the query now, and belongs to group {group}"

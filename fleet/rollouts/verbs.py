@@ -112,12 +112,12 @@ def carry_out(
     return decision
 
 
-def _roll_back(
-    decision: Decision, observations: Observations, actor: str, rollback_to: str | None
-) -> None:
+def _roll_back(decision: Decision, observations: Observations, actor: str, rollback_to: str | None) -> None:
     rollout = decision.rollout
     if rollback_to == rollout.plan.release:
-        raise ConflictError(f"{rollback_to} is what the rollout takes back; name another release to go back to")
+        raise ConflictError(
+            f"{rollback_to} is what the rollout takes back; name another release to go back to"
+        )
     given = [e for e in rollout.executions.values() if e.is_given]
     if given and all(e.superseded_by is not None for e in given):
         others = ", ".join(sorted({e.superseded_by for e in given if e.superseded_by}))
@@ -152,7 +152,9 @@ def _retry_failed(decision: Decision, actor: str) -> None:
         and mark_of(rollout.plan, e) not in {Mark.WAITS, Mark.HELD}
     ]
     if not failed:
-        raise ConflictError(f"rollout {rollout.id} has no execution that is FAILED or TIMED_OUT: nothing to retry")
+        raise ConflictError(
+            f"rollout {rollout.id} has no execution that is FAILED or TIMED_OUT: nothing to retry"
+        )
     for execution in failed:
         attempts = execution.attempt + 1
         decision.do(AllowAttempts(device=execution.device, attempts=attempts, reason=f"{actor} asked for it"))

@@ -59,11 +59,12 @@ class RolloutSummary(BaseModel):
 
 
 class GroupView(BaseModel):
-    """One group and how its devices stand: `devices` in all, of which `succeeded` and `failed`; `members` by name."""
+    """One group, which ends at `percentage` or `count`, and how its devices stand: `devices` in all, of which `succeeded` and `failed`; `members` by name."""
 
     number: int
     name: str
-    percentage: float
+    percentage: float | None
+    count: int | None
     soak_s: float
     state: str
     since: float
@@ -225,7 +226,7 @@ def view_rollout(session: Session, rollout_id: str, now: float) -> RolloutView:
         **dict(summary),
         plan=msgspec.to_builtins(rollout.plan),
         groups=groups,
-        verbs=valid_verbs(rollout.state),
+        verbs=valid_verbs(rollout.state, is_dynamic=rollout.plan.dynamic),
         reason=next((line.reason for line in reversed(timeline) if line.subject == "rollout"), ""),
         waiting_for=explain(rollout, observe(session, rollout, now), now),
         timeline=[TimelineLine.model_validate(line) for line in timeline],
@@ -238,6 +239,7 @@ def _view_group(group: Group, plan: GroupPlan, executions: list[Execution]) -> G
         number=group.number,
         name=group.name,
         percentage=plan.percentage,
+        count=plan.count,
         soak_s=group.soak_s,
         state=group.state,
         since=group.since,

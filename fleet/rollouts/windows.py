@@ -97,7 +97,9 @@ class Cron:
         )
 
 
-def _parse_field(text: str, field: str, name: str, low: int, high: int, names: tuple[str, ...]) -> frozenset[int]:
+def _parse_field(
+    text: str, field: str, name: str, low: int, high: int, names: tuple[str, ...]
+) -> frozenset[int]:
     numbers = {word: low + at for at, word in enumerate(names)}
 
     def fault(part: str) -> ValueError:

@@ -10,19 +10,17 @@ import msgspec
 from fleet.rollouts.decisions import decide
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import (
-    Command,
-    Decision,
     Execution,
-    GiveBack,
-    GiveRelease,
+    Figures,
     Group,
-    MoveExecution,
+    KnownRecords,
     Observations,
     Report,
     Rollout,
     Running,
 )
 from fleet.rollouts.states import RolloutState
+from fleet.rollouts.steps import Command, Decision, GiveBack, GiveRelease, MoveExecution
 from fleet.rollouts.targets import assign_groups
 from fleet.rollouts.verbs import Verb, carry_out
 from protocol.messages.kinds import InstallStatus
@@ -38,7 +36,7 @@ def make_rollout(devices: int = 4, **changes: Any) -> Rollout:
     }
     plan = msgspec.convert(body | changes, RolloutPlan)
     names = [DeviceId(f"d{number}") for number in range(devices)]
-    drawn = assign_groups("ro-1", names, [group.percentage for group in plan.groups])
+    drawn = assign_groups("ro-1", names, plan.groups)
     return Rollout(
         id="ro-1",
         plan=plan,
@@ -53,7 +51,7 @@ def make_rollout(devices: int = 4, **changes: Any) -> Rollout:
             for number, group in enumerate(drawn)
             for device in group
         },
-    )
+    ).counted()
 
 
 @dataclass
@@ -67,8 +65,41 @@ class World:
     log: list[Command] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        running = Running(release="pump/1", returnable="pump/1", at=0.0)
-        self.observations = Observations(running=dict.fromkeys(self.rollout.executions, running))
+        self.know(
+            dict.fromkeys(self.rollout.executions, Running(release="pump/1", returnable="pump/1", at=0.0))
+        )
+
+    @property
+    def records(self) -> KnownRecords:
+        """What a decision may ask for."""
+        records = self.observations.records
+        assert isinstance(records, KnownRecords)
+        return records
+
+    def keep(self, **changes: Any) -> None:
+        """Change what is stored of the devices, without any news of it."""
+        self.observations = replace(self.observations, records=replace(self.records, **changes))
+
+    def know(self, devices: dict[DeviceId, Running]) -> None:
+        """Something is heard of these devices."""
+        self.keep(devices={**self.records.devices, **devices})
+        self.observations = replace(self.observations, heard={**self.observations.heard, **devices})
+
+    def show(self, device: str, figures: Figures) -> None:
+        """A device in the present group sends health."""
+        self.keep(shown={**self.records.shown, DeviceId(device): figures})
+        self.observations = replace(
+            self.observations, figures={**self.observations.figures, DeviceId(device): figures}
+        )
+
+    def revoke(self, *devices: str) -> None:
+        """Shut devices out."""
+        gone = {
+            DeviceId(device): replace(self.records.devices[DeviceId(device)], is_revoked=True)
+            for device in devices
+        }
+        self.keep(devices={**self.records.devices, **gone})
+        self.observations = replace(self.observations, revoked={*self.observations.revoked, *gone})
 
     def take(self, decision: Decision) -> list[Command]:
         seen = Decision(self.rollout, self.now)
@@ -77,7 +108,9 @@ class World:
             seen.do(command)
             match command:
                 case GiveRelease():
-                    assert state is RolloutState.RUNNING, "given the release outside RUNNING"
+                    assert state in {RolloutState.RUNNING, RolloutState.COMPLETED}, (
+                        "given the release outside RUNNING"
+                    )
                     self._want(command.device, self.rollout.plan.release)
                 case GiveBack():
                     self._want(command.device, command.release)
@@ -85,6 +118,9 @@ class World:
                     pass
         assert seen.rollout == decision.rollout, "what the decision believes is not what its commands make"
         assert seen.steps == decision.steps
+        assert decision.rollout.counted().index == decision.rollout.index, (
+            "what was counted on is not what is there"
+        )
         self.rollout = decision.rollout
         self.log.extend(decision.commands)
         return decision.commands
@@ -107,6 +143,7 @@ class World:
             key = self.rollout.returned_id(execution)
         reports = {**self.observations.reports, key: Report(status=status, at=self.now)}
         self.observations = replace(self.observations, reports=reports)
+        self.keep(words={**self.records.words, key: self.now})
 
 
 S = InstallStatus

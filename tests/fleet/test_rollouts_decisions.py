@@ -10,12 +10,9 @@ from hypothesis import strategies as st
 from rollout_decisions_world import S, World, make_rollout, started
 
 from fleet.rollouts.evidence import explain
-from fleet.rollouts.progress import (
-    GiveRelease,
-    MoveGroup,
-    MoveRollout,
-)
+from fleet.rollouts.plans import GroupPlan
 from fleet.rollouts.states import GroupState, RolloutState
+from fleet.rollouts.steps import GiveRelease, MoveGroup, MoveRollout
 from fleet.rollouts.targets import assign_groups
 from fleet.rollouts.verbs import Verb
 from protocol.messages.kinds import InstallStatus
@@ -27,16 +24,18 @@ def test_groups_share_out_every_device_once_and_always_the_same_way(
     devices: int, salt: str, first: float
 ) -> None:
     names = [DeviceId(f"d{number}") for number in range(devices)]
-    groups = assign_groups(salt, names, [first, 75.0, 100.0])
+    plan = [GroupPlan(percentage=share) for share in (first, 75.0, 100.0)]
+    groups = assign_groups(salt, names, plan)
     assert sorted(device for group in groups for device in group) == sorted(names)
-    assert groups == assign_groups(salt, list(reversed(names)), [first, 75.0, 100.0])
+    assert groups == assign_groups(salt, list(reversed(names)), plan)
     assert not devices or len(groups[0]) >= 1
     assert len(groups[0]) <= devices * first / 100 + 1
 
 
 def test_another_rollout_draws_another_canary() -> None:
     names = [DeviceId(f"d{number}") for number in range(50)]
-    canaries = {assign_groups(f"ro-{number}", names, [2.0, 100.0])[0] for number in range(20)}
+    plan = [GroupPlan(percentage=2), GroupPlan(percentage=100)]
+    canaries = {assign_groups(f"ro-{number}", names, plan)[0] for number in range(20)}
     assert len(canaries) > 10
 
 
@@ -95,7 +94,7 @@ def test_a_device_that_failed_and_was_shut_out_is_not_tried_again() -> None:
     world.say(Verb.START)
     first, _ = sorted(world.rollout.executions)
     world.report(first, InstallStatus.FAILED)
-    world.observations = replace(world.observations, revoked=frozenset({DeviceId(first)}))
+    world.revoke(first)
     world.tick()
     assert world.rollout.executions[first].state is InstallStatus.FAILED
     assert world.desired[first][1] == 1, "it was given the release once more"

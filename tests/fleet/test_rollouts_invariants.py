@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -11,14 +9,9 @@ from rollout_decisions_world import World, make_rollout
 
 from fleet.errors import ConflictError
 from fleet.rollouts.decisions import decide
-from fleet.rollouts.progress import (
-    Figures,
-    GiveRelease,
-    Observations,
-    Running,
-    Withdraw,
-)
+from fleet.rollouts.progress import Figures, Running
 from fleet.rollouts.states import GroupState, RolloutState
+from fleet.rollouts.steps import GiveRelease, Withdraw
 from fleet.rollouts.verbs import Verb, valid_verbs
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
@@ -47,9 +40,7 @@ class AnyFleet(RuleBasedStateMachine):
         )
         self.world = World(rollout)
         self.before = dict.fromkeys(rollout.executions, "pump/1" if previous else None)
-        self.world.observations = Observations(
-            running={d: Running(release=r, returnable=r, at=0.0) for d, r in self.before.items()}
-        )
+        self.world.know({d: Running(release=r, returnable=r, at=0.0) for d, r in self.before.items()})
         self.world.say(Verb.START)
 
     @rule(pick=st.integers(0, 6), status=st.sampled_from(InstallStatus))
@@ -61,14 +52,12 @@ class AnyFleet(RuleBasedStateMachine):
     def device_sends_health(self, pick: int, drift: float) -> None:
         devices = sorted(self.world.rollout.executions)
         shown = Figures(reports=5, windows=50, windows_over=0, inference_p99_us=10.0, drift_score=drift)
-        figures = {**self.world.observations.figures, devices[pick % len(devices)]: shown}
-        self.world.observations = replace(self.world.observations, figures=figures)
+        self.world.show(devices[pick % len(devices)], shown)
 
     @rule(pick=st.integers(0, 6))
     def device_is_revoked(self, pick: int) -> None:
         devices = sorted(self.world.rollout.executions)
-        revoked = self.world.observations.revoked | {devices[pick % len(devices)]}
-        self.world.observations = replace(self.world.observations, revoked=revoked)
+        self.world.revoke(devices[pick % len(devices)])
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 6.0, 25.0, 60.0]))
     def time_passes(self, seconds: float) -> None:

@@ -11,15 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.rollouts.limits import (
-    TOLERANCE,
-    Outcome,
-    aborting_rule,
-    judge_counts,
-    judge_limits,
-    wilson_lower_bound,
-)
-from fleet.rollouts.plans import AbortRule, Limit, SuccessCriteria
+from fleet.rollouts.counts import Outcome
+from fleet.rollouts.limits import TOLERANCE, judge_limits, wilson_lower_bound
+from fleet.rollouts.plans import Limit, SuccessCriteria
 from fleet.rollouts.progress import Execution, Figures
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
@@ -42,30 +36,6 @@ def figures(rate: float = 0.0, *, windows: int = 100, p99: float = 100.0, drift:
 
 def criteria(**changes: Any) -> SuccessCriteria:
     return msgspec.convert(changes, SuccessCriteria)
-
-
-@pytest.mark.parametrize(
-    ("states", "threshold", "minimum", "outcome"),
-    [
-        ([S.SUCCEEDED] * 4, 100, 1, Outcome.HOLDS),
-        ([S.SUCCEEDED] * 3 + [S.IN_PROGRESS], 100, 1, Outcome.UNDECIDED),
-        ([S.SUCCEEDED] * 3 + [S.IN_PROGRESS], 75, 1, Outcome.HOLDS),
-        ([S.SUCCEEDED] * 3 + [S.REJECTED], 75, 1, Outcome.HOLDS),
-        ([S.SUCCEEDED] * 2 + [S.FAILED, S.TIMED_OUT], 75, 1, Outcome.FAILS),
-        ([S.SUCCEEDED] * 3 + [S.DEFERRED], 100, 1, Outcome.HOLDS),
-        ([S.DEFERRED] * 4, 100, 1, Outcome.UNDECIDED),
-        ([S.SUCCEEDED, S.CANCELED], 100, 1, Outcome.HOLDS),
-        ([S.CANCELED], 100, 1, Outcome.HOLDS),
-        ([], 100, 1, Outcome.HOLDS),
-        ([S.SUCCEEDED], 100, 5, Outcome.HOLDS),  # a group of one cannot have five
-        ([S.SUCCEEDED] * 2 + [S.IN_PROGRESS] * 8, 10, 5, Outcome.UNDECIDED),
-        ([S.SUCCEEDED] * 4 + [S.FAILED] * 6, 10, 5, Outcome.FAILS),
-        ([S.QUEUED], 1, 1, Outcome.UNDECIDED),
-    ],
-)
-def test_counts(states: list[InstallStatus], threshold: float, minimum: int, outcome: Outcome) -> None:
-    judgement = judge_counts(executions(*states), criteria(threshold_pct=threshold, min_devices=minimum))
-    assert judgement.outcome is outcome, judgement.reason
 
 
 def judge(
@@ -121,42 +91,6 @@ def test_strictly_less_is_stricter() -> None:
     assert judge([limit | {"op": "<"}], {"d0": figures(drift=1.0)})[0] is Outcome.FAILS
 
 
-@pytest.mark.parametrize(
-    ("rule", "states", "strikes"),
-    [
-        (
-            {"failure_type": "FAILED", "min_executed": 5, "threshold_pct": 20},
-            [S.FAILED] + [S.SUCCEEDED] * 4,
-            True,
-        ),
-        (
-            {"failure_type": "FAILED", "min_executed": 6, "threshold_pct": 20},
-            [S.FAILED] + [S.SUCCEEDED] * 4,
-            False,
-        ),
-        (
-            {"failure_type": "FAILED", "min_executed": 5, "threshold_pct": 21},
-            [S.FAILED] + [S.SUCCEEDED] * 4,
-            False,
-        ),
-        ({"failure_type": "TIMED_OUT", "threshold_pct": 10}, [S.FAILED], False),
-        ({"failure_type": "ALL", "threshold_pct": 10}, [S.REJECTED], True),
-        ({"threshold_pct": 10, "min_executed": 2}, [S.FAILED, S.IN_PROGRESS, S.DEFERRED, S.CANCELED], False),
-    ],
-)
-def test_abort_rules_count_ended_executions(
-    rule: dict[str, Any], states: list[InstallStatus], strikes: bool
-) -> None:
-    struck = aborting_rule(executions(*states), [msgspec.convert(rule, AbortRule)])
-    assert (struck is not None) is strikes
-
-
-def test_an_abort_rule_says_what_it_saw() -> None:
-    rule = msgspec.convert({"failure_type": "FAILED", "min_executed": 2, "threshold_pct": 50}, AbortRule)
-    struck = aborting_rule(executions(S.FAILED, S.SUCCEEDED), [rule])
-    assert struck == (rule, "1 of 2 ended executions FAILED; the rule allows less than 50 % from 2 on")
-
-
 @given(trials=st.integers(1, 500), share=st.floats(0, 1), confidence=st.floats(0.5, 0.999))
 def test_the_wilson_bound_solves_its_equation(trials: int, share: float, confidence: float) -> None:
     # independent of the closed form: at the bound p, the observed share is z standard errors above p
@@ -169,37 +103,6 @@ def test_the_wilson_bound_solves_its_equation(trials: int, share: float, confide
 
 
 # --- each limit on both sides, each reason in words -----------------------------------------------------------------------------
-
-
-def said(states: list[InstallStatus], **rule: float) -> str:
-    return judge_counts(executions(*states), criteria(**rule)).reason
-
-
-def test_counts_say_what_they_counted() -> None:
-    assert said([]) == "the group has no devices"
-    assert said([S.SUCCEEDED, S.SUCCEEDED, S.DEFERRED]) == "2 of 3 devices run the release, 1 deferred"
-    assert said([S.SUCCEEDED] * 2) == "2 of 2 devices run the release"
-    assert said([S.SUCCEEDED, S.QUEUED, S.QUEUED]) == "1 of 3 devices needed run the release"
-    assert said([S.FAILED, S.SUCCEEDED], threshold_pct=80) == "1 of 2 devices failed; 2 must succeed (80 %)"
-    assert said([S.CANCELED, S.SUCCEEDED, S.QUEUED], min_devices=2) == "1 of 2 devices needed run the release"
-
-
-@pytest.mark.parametrize(
-    ("threshold", "devices", "needed"),
-    [(50, 10, 5), (51, 10, 6), (10, 10, 1), (33.4, 3, 2), (70, 10, 7), (0.1, 9, 1)],
-)
-def test_a_share_of_devices_is_rounded_up_and_exactly_as_many_suffice(
-    threshold: float, devices: int, needed: int
-) -> None:
-    def outcome(succeeded: int, failed: int) -> Outcome:
-        states = [S.SUCCEEDED] * succeeded + [S.FAILED] * failed
-        states += [S.QUEUED] * (devices - len(states))
-        return judge_counts(executions(*states), criteria(threshold_pct=threshold)).outcome
-
-    assert outcome(needed, 0) is Outcome.HOLDS
-    assert outcome(needed - 1, 0) is Outcome.UNDECIDED
-    assert outcome(0, devices - needed) is Outcome.UNDECIDED
-    assert outcome(0, devices - needed + 1) is Outcome.FAILS
 
 
 def test_two_reports_and_ten_windows_are_enough_evidence_and_fewer_are_none() -> None:
@@ -273,20 +176,6 @@ def test_a_strict_limit_of_zero_is_held_by_zero() -> None:
     limits = [{"metric": "drift_score", "op": "<", "value": 0.0}]
     assert judge(limits, {"d0": figures(drift=0.0)})[0] is Outcome.HOLDS
     assert judge(limits, {"d0": figures(drift=0.001)})[0] is Outcome.FAILS
-
-
-def test_an_abort_rule_strikes_from_its_share_on_and_counts_only_what_was_given_and_has_ended() -> None:
-    rule = msgspec.convert({"min_executed": 4, "threshold_pct": 50}, AbortRule)
-    ended = [S.FAILED, S.REJECTED, S.SUCCEEDED, S.SUCCEEDED]
-    struck = aborting_rule(executions(*ended), [rule])
-    assert struck == (rule, "2 of 4 ended executions failed; the rule allows less than 50 % from 4 on")
-    assert aborting_rule(executions(*ended[1:], S.SUCCEEDED), [rule]) is None
-    assert aborting_rule(executions(*ended[:3]), [rule]) is None
-    never_given = [replace(execution, given_at=None) for execution in executions(*ended)]
-    assert aborting_rule(never_given, [rule]) is None
-    other = msgspec.convert({"failure_type": "TIMED_OUT", "threshold_pct": 1}, AbortRule)
-    assert aborting_rule(executions(*ended), [other, rule]) == struck
-    assert aborting_rule(executions(S.SUCCEEDED), [other]) is None
 
 
 def test_a_device_that_judged_no_window_has_alarmed_in_none() -> None:

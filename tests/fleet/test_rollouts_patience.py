@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rollout_decisions_world import S, World, make_rollout, moves, started
 
-from fleet.rollouts.decisions import MAXIMUM_RETURNS, SETTLE_S
 from fleet.rollouts.pacing import Timeouts
 from fleet.rollouts.plans import MAXIMUM_GROUPS, SuccessCriteria
-from fleet.rollouts.progress import (
-    Figures,
-    MoveExecution,
-    Running,
-)
+from fleet.rollouts.progress import Figures, Running
+from fleet.rollouts.returning import MAXIMUM_RETURNS, SETTLE_S
 from fleet.rollouts.states import GroupState, RolloutState
+from fleet.rollouts.steps import MoveExecution
 from fleet.rollouts.verbs import Verb
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
@@ -51,10 +46,10 @@ def test_the_patience_that_nobody_set_is_a_day_an_hour_ten_minutes_and_a_quarter
     assert (plan.require_approval, plan.force, plan.abort, plan.rollback_to) == (False, False, (), None)
 
 
-def test_a_device_that_never_begins_times_out_after_that_time_and_not_with_it() -> None:
+def test_a_device_that_never_begins_times_out_with_that_time_and_not_before() -> None:
     world, (first, _) = started(2)
     world.now = 0.0
-    assert (first, S.TIMED_OUT, "not begun within 100 s") not in moves(world.tick(100))
+    assert (first, S.TIMED_OUT, "not begun within 100 s") not in moves(world.tick(99.5))
     assert (first, S.TIMED_OUT, "not begun within 100 s") in moves(world.tick(0.5))
 
 
@@ -71,10 +66,10 @@ def test_a_device_that_has_put_a_release_off_is_neutral_for_as_long_as_anything_
     for _ in range(5):
         at = world.now + 90
         heard = Running(release="pump/1", returnable="pump/1", at=at)
-        world.observations = replace(world.observations, running={DeviceId(first): heard})
+        world.know({DeviceId(first): heard})
         assert world.tick(90) == []
     assert world.now - began == 450
-    assert world.tick(100) == []
+    assert world.tick(99.5) == []
     assert (first, S.TIMED_OUT, "put off, and then silent for 100 s") in moves(world.tick(0.5))
 
 
@@ -82,13 +77,14 @@ def test_an_installation_times_out_as_a_whole_and_by_its_silence() -> None:
     world, (first, second) = started(2)
     world.report(first, S.IN_PROGRESS)
     world.tick()
-    assert moves(world.tick(30)) == []
+    assert moves(world.tick(29.5)) == []
     assert moves(world.tick(0.5)) == [(first, S.TIMED_OUT, "no progress for 30 s")]
     world, (first, second) = started(2)
-    for _ in range(7):
+    for _ in range(6):
         world.report(first, S.IN_PROGRESS)
-        world.tick(10)
-    assert moves(world.tick(0)) == []
+        world.tick(9.9)
+    world.report(first, S.IN_PROGRESS)
+    assert moves(world.tick(10)) == []
     assert moves(world.tick(0.5)) == [(first, S.TIMED_OUT, "still installing after 60 s")]
     assert world.rollout.executions[DeviceId(second)].state is not S.TIMED_OUT
 
@@ -114,7 +110,8 @@ def test_a_group_soaks_for_its_time_and_waits_for_health_so_long_after_it() -> N
     world, devices = started(2, groups=soak, limits=limits)
     for device in devices:
         world.report(device, S.SUCCEEDED)
-    world.observations = replace(world.observations, figures={DeviceId(d): well for d in devices})
+    for device in devices:
+        world.show(device, well)
     world.tick()
     assert world.tick(9.5) == []
     world.tick(0.5)

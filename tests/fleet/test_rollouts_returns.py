@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from rollout_decisions_world import LIMITS, S, World, make_rollout, moves, started
 
-from fleet.rollouts.progress import (
-    GiveBack,
-    MoveRollout,
-    Observations,
-    Running,
-    Withdraw,
-)
+from fleet.rollouts.progress import Running
 from fleet.rollouts.states import RolloutState
+from fleet.rollouts.steps import GiveBack, MoveRollout, Withdraw
 from fleet.rollouts.verbs import Verb
 from protocol.names import DeviceId
 
@@ -44,12 +38,12 @@ def test_a_rollback_is_over_when_every_device_is_back_or_nobody_waits_any_longer
     world.report(first, S.SUCCEEDED)
     world.tick(1)
     assert world.rollout.state is RolloutState.ROLLING_BACK
-    world.tick(39)
+    world.tick(38.5)
     assert world.rollout.state is RolloutState.ROLLING_BACK
     world.tick(0.5)
     assert world.rollout.state is RolloutState.ROLLED_BACK
     (last,) = [c for c in world.log if isinstance(c, MoveRollout) and c.state is RolloutState.ROLLED_BACK]
-    assert last.reason == f"every device is told to go back; 1 have not confirmed: {second}"
+    assert last.reason == f"every device is told to go back; 1 online have not confirmed ({second})"
     world, names = rolled_back()
     for device in names:
         world.report(device, S.SUCCEEDED)
@@ -62,7 +56,7 @@ def test_of_many_that_have_not_confirmed_five_are_named() -> None:
         world, names = rolled_back(devices)
         world.tick(41)
         (last,) = [c for c in world.log if isinstance(c, MoveRollout) and c.state is RolloutState.ROLLED_BACK]
-        assert last.reason.endswith(f"{devices} have not confirmed: {', '.join(names[:5])}{more}")
+        assert last.reason.endswith(f"{devices} online have not confirmed ({', '.join(names[:5])}{more})")
 
 
 def test_a_device_that_cannot_go_back_is_told_three_times() -> None:
@@ -79,9 +73,7 @@ def test_health_five_seconds_after_it_was_given_back_shows_that_a_device_never_l
 
     def healthy(device: str, release: str, at: float) -> None:
         running = Running(release=release, returnable=release, at=at)
-        world.observations = replace(
-            world.observations, running={**world.observations.running, DeviceId(device): running}
-        )
+        world.know({DeviceId(device): running})
 
     healthy(first, "pump/1", world.now + 5.0)
     healthy(second, "pump/2", world.now + 9.0)
@@ -95,12 +87,12 @@ def test_health_five_seconds_after_it_was_given_back_shows_that_a_device_never_l
 
 def test_a_revoked_device_holds_up_neither_a_group_nor_a_rollback() -> None:
     world, (first, second) = started(2)
-    world.observations = replace(world.observations, revoked=frozenset({DeviceId(first)}))
+    world.revoke(first)
     world.report(second, S.SUCCEEDED)
     assert (first, S.CANCELED, "the device was revoked") in moves(world.tick(1))
     assert world.rollout.state is RolloutState.COMPLETED
     world, (first, second) = rolled_back()
-    world.observations = replace(world.observations, revoked=frozenset({DeviceId(first)}))
+    world.revoke(first)
     world.report(second, S.SUCCEEDED)
     world.tick(1)
     assert world.rollout.state is RolloutState.ROLLED_BACK
@@ -130,7 +122,7 @@ def test_a_device_that_ran_the_release_before_or_nothing_has_no_way_back() -> No
     for before in ("pump/2", None):
         world = World(make_rollout(1, groups=[{"percentage": 100}]))
         running = Running(release=before, returnable=before, at=0.0)
-        world.observations = Observations(running={DeviceId("d0"): running})
+        world.know({DeviceId("d0"): running})
         world.say(Verb.START)
         assert world.rollout.executions[DeviceId("d0")].previous is None
         world.say(Verb.ROLLBACK)

@@ -8,11 +8,9 @@ import pytest
 from rollout_decisions_world import World, make_rollout
 
 from fleet.errors import ConflictError
-from fleet.rollouts.progress import (
-    Command,
-    Observations,
-)
+from fleet.rollouts.progress import Observations
 from fleet.rollouts.states import GroupState, RolloutState, check_follows, may_follow
+from fleet.rollouts.steps import Command
 from fleet.rollouts.verbs import Verb, carry_out, valid_verbs
 from protocol.messages.kinds import InstallStatus
 
@@ -24,6 +22,7 @@ READY → RUNNING CANCELED
 RUNNING → PAUSED COMPLETED CANCELED ROLLING_BACK
 PAUSED → RUNNING CANCELED ROLLING_BACK
 ROLLING_BACK → ROLLED_BACK
+COMPLETED → ROLLING_BACK CANCELED
 """
 GROUP_ARROWS = """
 SCHEDULED → RUNNING
@@ -34,7 +33,7 @@ EXECUTION_ARROWS = """
 QUEUED → IN_PROGRESS DEFERRED SUCCEEDED FAILED REJECTED TIMED_OUT CANCELED ROLLED_BACK
 IN_PROGRESS → DEFERRED SUCCEEDED FAILED REJECTED TIMED_OUT CANCELED ROLLED_BACK
 DEFERRED → IN_PROGRESS SUCCEEDED FAILED REJECTED TIMED_OUT CANCELED ROLLED_BACK
-SUCCEEDED → FAILED ROLLED_BACK
+SUCCEEDED → FAILED ROLLED_BACK CANCELED
 FAILED → QUEUED SUCCEEDED ROLLED_BACK
 TIMED_OUT → QUEUED SUCCEEDED FAILED REJECTED ROLLED_BACK
 REJECTED → ROLLED_BACK
@@ -73,10 +72,13 @@ def test_a_verb_works_where_it_is_listed_and_is_refused_with_the_list_elsewhere(
     state: RolloutState, verb: Verb
 ) -> None:
     rollout = replace(make_rollout(), state=state)
-    if state in {RolloutState.RUNNING, RolloutState.PAUSED}:
-        started = make_rollout()
+    if state in {RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.COMPLETED}:
+        started = make_rollout(20, success={"threshold_pct": 50})
         world = World(started)
         world.say(Verb.START)
+        first = next(e.device for e in world.rollout.executions.values() if e.is_given)
+        world.report(first, InstallStatus.FAILED)
+        world.tick()
         rollout = replace(world.rollout, state=state)
 
     def said() -> list[Command]:
