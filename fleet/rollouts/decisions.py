@@ -232,9 +232,7 @@ def _pass_or_fail(decision: Decision, group: Group, observations: Observations) 
     return judgement.outcome is Outcome.HOLDS
 
 
-def _judge(
-    decision: Decision, group: Group, observations: Observations
-) -> Judgement:
+def _judge(decision: Decision, group: Group, observations: Observations) -> Judgement:
     """Whether the present group holds: harm is looked for at once, success is waited for.
 
     A group that has enough devices begins its soak here. After the soak a limit for which health is still missing
@@ -277,10 +275,10 @@ def _is_treated(execution: Execution, group: Group) -> bool:
 def _judge_all(decision: Decision, group: Group, observations: Observations) -> Judgement:
     """After the soak: limits of the whole group, and whether anything at all was heard of it on the release."""
     plan = decision.rollout.plan
-    if decision.now - group.since < group.soak_s:
+    if decision.now < decision.rollout.soaked_at(group):
         return Judgement(outcome=Outcome.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
     treated = [e for e in decision.rollout.executions.values() if _is_treated(e, group)]
-    overdue = is_overdue(plan, group, decision.now)
+    overdue = is_overdue(decision.rollout, group, decision.now)
     shown = observations.records.figures()
     limits = judge_shown(plan, treated, shown, is_overdue=overdue)
     if limits.outcome is Outcome.UNDECIDED and overdue:
@@ -302,12 +300,19 @@ def _judge_all(decision: Decision, group: Group, observations: Observations) -> 
 def _judge_gates(decision: Decision, group: Group, look: LookAnswer | None) -> Judgement:
     """What the gates say of the group so far; a new look is taken down first. They act before the soak is over."""
     gates = decision.rollout.plan.gates
-    if gates is None or group.is_cleared:
-        return Judgement(outcome=Outcome.HOLDS, reason="" if gates is None else "the gates found no harm")
+    if gates is None or not gates.metrics:
+        return Judgement(outcome=Outcome.HOLDS, reason="")
+    if group.is_cleared:
+        return Judgement(outcome=Outcome.HOLDS, reason="the gates let it pass")
     if not group.soak_s:
         return Judgement(outcome=Outcome.HOLDS, reason="not judged by the gates: it does not soak")
     due_at = decision.rollout.next_look_at
-    if look is None or due_at is None or due_at > decision.now or look.number != group.looks + 1:
+    if (
+        look is None
+        or due_at is None
+        or due_at > decision.now
+        or look.number != min(group.looks + 1, look.of)
+    ):
         return Judgement(outcome=Outcome.UNDECIDED, reason="the gates are asked until the end of the soak")
     goes_on = look.finding is Finding.NOT_SEEN and gates.on_not_seen is OnNotSeen.CONTINUE
     clears = look.is_last and (look.finding is Finding.PASS or goes_on)
@@ -331,6 +336,6 @@ def _due_at(rollout: Rollout, now: float) -> float | None:
         times += [rollout.plan.schedule.start_at, rollout.next_look_at]
         times.append(overdue.at if overdue else None)
         if group is not None and group.state is GroupState.SOAKING:
-            soaked_at = group.since + group.soak_s
+            soaked_at = rollout.soaked_at(group)
             times += [soaked_at, soaked_at + rollout.plan.timeout.health_s]
     return min((at for at in times if at is not None and at > now), default=None)

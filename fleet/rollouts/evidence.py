@@ -44,9 +44,10 @@ def judge_shown(
     return judge_limits(plan.limits, plan.success, treated, figures, is_overdue=is_overdue)
 
 
-def is_overdue(plan: RolloutPlan, group: Group, now: float) -> bool:
+def is_overdue(rollout: Rollout, group: Group, now: float) -> bool:
     """Whether `group` has soaked, and waited for health after that as long as its plan says."""
-    return group.state is GroupState.SOAKING and now - group.since > group.soak_s + plan.timeout.health_s
+    is_soaking = group.state is GroupState.SOAKING
+    return is_soaking and now >= rollout.soaked_at(group) + rollout.plan.timeout.health_s
 
 
 def explain(  # noqa: PLR0911 - one return for each kind
@@ -72,9 +73,9 @@ def explain(  # noqa: PLR0911 - one return for each kind
     if group.state is GroupState.RUNNING:
         return f"{counts.reason}{_queue_in_words(rollout)}"
     treated = [e for e in rollout.of_group(group.number) if e.state is InstallStatus.SUCCEEDED]
-    overdue = is_overdue(rollout.plan, group, now)
+    overdue = is_overdue(rollout, group, now)
     limits = judge_shown(rollout.plan, treated, observations.records.figures(), is_overdue=overdue)
-    left_s = group.since + group.soak_s - now
+    left_s = rollout.soaked_at(group) - now
     soaking = f"{left_s:.0f} s more of its soak; " if left_s > 0 else ""
     return f"{soaking}{limits.reason}"
 

@@ -7,7 +7,8 @@ execution that it touches out and in again, so no rule ever walks over all execu
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -165,9 +166,8 @@ def deadline(plan: RolloutPlan, execution: Execution) -> float | None:
 Count = tuple[int, InstallStatus, Mark]
 
 
-@dataclass(kw_only=True)
 class Index:
-    """What is known of all executions together.
+    """What is known of all executions together; a decision changes its own copy.
 
     Attributes:
         counts: how many executions of a group are in a state with a mark; nothing stands at 0.
@@ -181,19 +181,27 @@ class Index:
         due_at: when something may follow by time alone, Unix seconds; None: never. A fresh index is due at once.
     """
 
-    counts: dict[Count, int] = field(default_factory=dict)
-    awaited: int = 0
-    late: int = 0
-    superseded: int = 0
-    failed_at: float = 0.0
-    deadlines: Agenda = field(default=None, compare=False, repr=False)
-    queue: Agenda = field(default=None, compare=False, repr=False)
-    gifts: tuple[Gift, ...] = field(default=(), compare=False)
-    due_at: float | None = field(default=0.0, compare=False)
+    def __init__(self, gifts: tuple[Gift, ...] = ()) -> None:
+        self.counts: dict[Count, int] = {}
+        self.awaited = self.late = self.superseded = 0
+        self.failed_at = 0.0
+        self.deadlines: Agenda = None
+        self.queue: Agenda = None
+        self.gifts = gifts
+        self.due_at: float | None = 0.0
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both count the same; what is due is a hint, and not compared."""
+        names = ("counts", "awaited", "late", "superseded", "failed_at")
+        return isinstance(other, Index) and all(getattr(self, n) == getattr(other, n) for n in names)
+
+    __hash__ = None  # type: ignore[assignment] # it is changed
 
     def copy(self) -> Index:
         """One that may be changed without touching this one; the agendas are shared, for they never change."""
-        return replace(self, counts=dict(self.counts))
+        copied = copy(self)
+        copied.counts = dict(self.counts)
+        return copied
 
     def count(self, plan: RolloutPlan, execution: Execution, by: int) -> None:
         """Count `execution` in (`by` 1) or out (-1)."""

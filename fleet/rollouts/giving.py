@@ -58,7 +58,7 @@ def next_slice_at(rollout: Rollout, now: float) -> float | None:
     if waiting is None or rollout.state not in {RolloutState.RUNNING, RolloutState.COMPLETED}:
         return None
     gifts = recent_gifts(rollout.index.gifts, now)
-    return max(waiting.at, next_gift_at(rollout.plan.rate, gifts, _succeeded(rollout)))
+    return max(waiting.at, next_gift_at(rollout.plan.rate, gifts, _succeeded(rollout), now))
 
 
 def shut_out(decision: Decision, device: DeviceId) -> None:

@@ -109,7 +109,7 @@ class Gift(NamedTuple):
 
 def recent_gifts(gifts: Sequence[Gift], now: float) -> tuple[Gift, ...]:
     """Those of the minute before `now`. What a clock that was set back calls the future happened just now."""
-    return tuple(Gift(min(at, now), devices) for at, devices in gifts if at > now - 60)
+    return tuple(Gift(min(at, now), devices) for at, devices in gifts if min(at, now) + 60 > now)
 
 
 def slice_now(rate: Rate, gifts: Sequence[Gift], succeeded: int, now: float) -> int:
@@ -123,27 +123,26 @@ def slice_now(rate: Rate, gifts: Sequence[Gift], succeeded: int, now: float) -> 
 
     Examples:
         >>> rate = Rate(maximum_per_minute=90)
-        >>> slice_now(rate, [], 0, 100.0), slice_now(rate, [Gift(99.5, 2)], 0, 100.0)
-        (2, 0)
+        >>> slice_now(rate, [], 0, 100.0), slice_now(rate, [Gift(99.5, 1)], 0, 100.0)
+        (2, 1)
         >>> slice_now(rate, [Gift(50.0, 60), Gift(99.0, 29)], 0, 100.0)
         1
     """
     per_minute = _per_minute(rate, succeeded)
-    if gifts and now < gifts[-1].at + _spacing(per_minute):
-        return 0
+    spacing_s = max(SLICE_S, 60 / per_minute)
+    lately = sum(gift.devices for gift in gifts if gift.at + spacing_s > now)
     told = sum(gift.devices for gift in gifts)
-    return max(0, min(per_minute - told, math.ceil(per_minute * _spacing(per_minute) / 60)))
+    return max(0, min(per_minute - told, math.ceil(per_minute * spacing_s / 60) - lately))
 
 
-def next_gift_at(rate: Rate, gifts: Sequence[Gift], succeeded: int) -> float:
-    """When `slice_now` is worth asking again, Unix seconds; 0 where nobody was told lately."""
-    if not gifts:
-        return 0.0
+def next_gift_at(rate: Rate, gifts: Sequence[Gift], succeeded: int, now: float) -> float:
+    """When `slice_now` is worth asking again, Unix seconds; `now` where it gives something already. Arguments as there."""
+    if slice_now(rate, gifts, succeeded, now):
+        return now
     per_minute = _per_minute(rate, succeeded)
-    spaced = gifts[-1].at + _spacing(per_minute)
-    if sum(gift.devices for gift in gifts) < per_minute:
-        return spaced
-    return max(spaced, gifts[0].at + 60)
+    spacing_s = max(SLICE_S, 60 / per_minute)
+    spaced = next((at for at in (gift.at + spacing_s for gift in gifts) if at > now), now)
+    return max(spaced, gifts[0].at + 60) if sum(gift.devices for gift in gifts) >= per_minute else spaced
 
 
 def _per_minute(rate: Rate, succeeded: int) -> int:
@@ -153,10 +152,6 @@ def _per_minute(rate: Rate, succeeded: int) -> int:
     # beyond the maximum the power does not matter, and would not fit a float
     steps = min(succeeded // ramp.on_succeeded, math.ceil(math.log(1_000_000, ramp.increment_factor)))
     return min(rate.maximum_per_minute, math.floor(ramp.base_per_minute * ramp.increment_factor**steps))
-
-
-def _spacing(per_minute: int) -> float:
-    return max(SLICE_S, 60 / per_minute)
 
 
 def held_until(quarantine: Quarantine, failures: Sequence[float], now: float) -> float | None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from fleet.gates.answers import LookAnswer
+from fleet.gates.looks import extension_time, look_times
 from fleet.rollouts.agenda import Entry, add
 from fleet.rollouts.executions import Execution, Figures, Group, Index, Mark, deadline, mark_of
 from fleet.rollouts.plans import RolloutPlan
@@ -187,22 +188,23 @@ class Rollout:
     def next_look_at(self) -> float | None:
         """When the gates of the present group are asked next, Unix seconds; None where they are not.
 
-        At `look_times` of its soak; after the soak at twice it, four times it and so on, for as long as nothing was seen.
+        At `look_times` of its soak, after the warm-up; then at twice the soak, four times it and so on, until they say something.
         """
-        group = self.present_group
-        if (
-            self.state is not RolloutState.RUNNING
-            or self.plan.gates is None
-            or group is None
-            or group.state is not GroupState.SOAKING
-            or group.soak_s == 0
-            or group.is_cleared
-        ):
+        gates, group = self.plan.gates, self.present_group
+        if self.state is not RolloutState.RUNNING or group is None or group.state is not GroupState.SOAKING:
             return None
-        times = _look_times(group.soak_s)
-        if group.looks < len(times):
-            return group.since + times[group.looks]
-        return group.since + group.soak_s * 2.0 ** (group.looks - len(times) + 1)
+        if gates is None or not gates.metrics or not group.soak_s or group.is_cleared:
+            return None
+        times = look_times(group.soak_s)
+        extension = group.looks - len(times) + 1
+        after_s = times[group.looks] if extension < 1 else extension_time(group.soak_s, extension)
+        return group.since + gates.warm_up_s + after_s
+
+    def soaked_at(self, group: Group) -> float:
+        """When the soak of a group that is SOAKING is over, Unix seconds: where gates judge it, their warm-up comes before it."""
+        is_judged = self.plan.gates is not None and self.plan.gates.metrics and group.soak_s
+        warm_up_s = self.plan.gates.warm_up_s if self.plan.gates is not None and is_judged else 0.0
+        return group.since + warm_up_s + group.soak_s
 
     @property
     def takes_in(self) -> bool:
@@ -251,7 +253,3 @@ class Rollout:
     def back_to(self, execution: Execution) -> str | None:
         """The release a device goes back to; None: it ran nothing before and keeps what it has."""
         return self.rollback_to or self.plan.rollback_to or execution.previous
-
-
-def _look_times(soak_s: float) -> tuple[float, ...]:
-    return tuple(soak_s / part for part in (32, 16, 8, 4, 2, 1))

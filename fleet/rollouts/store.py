@@ -24,7 +24,13 @@ from fleet.rollouts.progress import Rollout
 from fleet.rollouts.states import OCCUPYING, OPEN, GroupState, RolloutState
 from fleet.rollouts.steps import Decision, GiveBack, GiveRelease, Join, Look, MoveGroup, MoveRollout, Withdraw
 from fleet.rollouts.timeline import timeline_row
-from fleet.storage.rollout_tables import RolloutExecution, RolloutGroup, RolloutRecord, RolloutTransition
+from fleet.storage.rollout_tables import (
+    RolloutExecution,
+    RolloutGroup,
+    RolloutLook,
+    RolloutRecord,
+    RolloutTransition,
+)
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId, split_release_id
 
@@ -219,8 +225,18 @@ def write_decision(session: Session, decision: Decision) -> set[DeviceId]:
         match command:
             case MoveRollout():
                 pass
-            case MoveGroup(number=number) | Look(number=number):
+            case MoveGroup(number=number):
                 groups.add(number)
+            case Look(number=number, answer=answer):
+                groups.add(number)
+                # those after the soak are all the last of it by their own number
+                look = {
+                    "rollout": rollout.id,
+                    "group": number,
+                    "number": rollout.groups[number].looks,
+                    "at": now,
+                }
+                session.execute(insert(RolloutLook).values(look | {"answer": msgspec.to_builtins(answer)}))
             case Withdraw():
                 _withdraw(session, command, now)
             case Join(device=device):

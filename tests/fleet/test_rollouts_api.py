@@ -58,7 +58,7 @@ def test_create_start_and_watch_a_rollout(api: TestClient, world: RolloutWorld) 
     assert [group["devices"] for group in rollout["groups"]] == [2, 4, 6]
     started = api.post(f"/v1/rollouts/{rollout['id']}:start").json()
     assert started["state"] == "RUNNING"
-    assert started["verbs"] == ["pause", "cancel", "rollback", "trigger-next-group"]
+    assert started["verbs"] == ["pause", "cancel", "rollback", "trigger-next-group", "retry-failed"]
     device = started["groups"][0]["members"][0]
     world.report(device, InstallStatus.IN_PROGRESS)
     page = api.get(f"/v1/rollouts/{rollout['id']}/groups/0/executions", params={"limit": 1}).json()
@@ -147,7 +147,29 @@ def test_rollouts_are_listed_newest_first_in_pages(api: TestClient) -> None:
         ({"rollback_to": "pump/2"}, "rollback_to is the release itself"),
         ({"rollback_to": "fan/1"}, "rollback_to 'fan/1' is not of family 'pump'"),
         ({"target_quary": "x"}, "unknown key 'target_quary'; did you mean 'target_query'?"),
-        ({"dynamic": True}, "dynamic = True is not valid"),
+        ({"dynamic": "yes"}, "dynamic"),
+        (
+            {"groups": [{"percentage": 5, "count": 5}]},
+            'either "percentage" of the devices or a "count" of them',
+        ),
+        ({"groups": [{"soak_s": 5}]}, 'either "percentage" of the devices or a "count" of them'),
+        ({"groups": [{"count": 5}]}, "the last group reaches 5 devices; it must reach all: percentage 100"),
+        (
+            {"groups": [{"count": 5}, {"percentage": 10}, {"count": 5}, {"percentage": 100}]},
+            "group counts [5, 5] are cumulative and must grow",
+        ),
+        (
+            {"schedule": {"time_zone": "Europe/Berlim"}},
+            "there is no time zone 'Europe/Berlim'; did you mean Europe/Berlin",
+        ),
+        (
+            {"schedule": {"windows": [{"cron": "0 25 * * *", "duration_s": 60}]}},
+            "cron '0 25 * * *': hour '25' is not understood; valid are 0 to 23",
+        ),
+        (
+            {"schedule": {"windows": [{"cron": "0 2 30 2 *", "duration_s": 60}]}},
+            "names a day that never comes",
+        ),
         ({"limits": [{"metric": "temperature", "value": 1}]}, "anomaly_rate"),
         ({"limits": [{"metric": "drift_score"}]}, "value"),
         ({"success": {"metrics": []}}, "a comparison with devices without the release is what gates does"),

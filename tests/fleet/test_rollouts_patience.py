@@ -98,7 +98,7 @@ def test_a_group_soaks_for_its_time_and_waits_for_health_so_long_after_it() -> N
         world.report(device, S.SUCCEEDED)
     world.tick()
     assert world.rollout.groups[0].state is GroupState.SOAKING
-    world.tick(30)
+    world.tick(29.5)
     assert world.rollout.groups[0].state is GroupState.SOAKING, (
         "20 s after the soak: still waiting for health"
     )

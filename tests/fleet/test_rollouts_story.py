@@ -278,7 +278,7 @@ def test_unconfirmed_devices_do_not_hold_up_the_end_of_a_rollback(world: Rollout
     world.tick(61)
     view = world.view(rollout)
     assert view.state is RolloutState.ROLLED_BACK
-    assert f"1 have not confirmed: {other}" in view.timeline[-1].reason
+    assert f"1 online have not confirmed ({other})" in view.timeline[-1].reason
 
 
 def test_a_device_that_never_left_its_release_confirms_by_its_health(world: RolloutWorld) -> None:

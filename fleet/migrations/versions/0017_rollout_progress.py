@@ -22,8 +22,8 @@ def upgrade() -> None:
         table.add_column(sa.Column('allowed', sa.Integer(), nullable=False, server_default='0'))
         table.add_column(sa.Column('is_unheard', sa.Boolean(), nullable=False, server_default=sa.false()))
         table.add_column(sa.Column('is_awaited', sa.Boolean(), nullable=False, server_default=sa.false()))
-        table.add_column(sa.Column('held_until', sa.Float(), nullable=True))
-        table.add_column(sa.Column('failed_at', sa.Float(), nullable=True))
+        table.add_column(sa.Column('held_until', sa.Double(), nullable=True))
+        table.add_column(sa.Column('failed_at', sa.Double(), nullable=True))
         table.add_column(sa.Column('superseded_by', sa.String(64), nullable=True))
     op.execute(
         "UPDATE rollout_executions SET is_awaited = (returned_at IS NOT NULL AND restored_at IS NULL)"
