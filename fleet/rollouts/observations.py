@@ -23,6 +23,7 @@ from sqlalchemy import ColumnElement, String, cast, func, literal, select
 from sqlalchemy.orm import Session
 
 from fleet.rollouts.executions import Figures
+from fleet.rollouts.gate_evidence import look_at
 from fleet.rollouts.joiners import find_joiners
 from fleet.rollouts.plans import SuccessCriteria
 from fleet.rollouts.progress import KnownRecords, Observations, Report, Rollout, Running
@@ -43,6 +44,9 @@ KEPT_REPORTS: Final = 20
 
 TIME_ZONE: Final = "time_zone"
 """The label, assigned by a person, whose value is a device's time zone."""
+
+OFFLINE_AFTER_S: Final = 120.0
+"""Silence after which a device counts as offline to the gates."""
 
 HORIZON_S: Final = 86400.0
 """Older health says nothing about now."""
@@ -110,7 +114,12 @@ def observe(session: Session, rollout: Rollout, now: float) -> Observations:
     reports, commits = _read_reports(session, rollout, blind)
     judges = rollout.state in {RolloutState.READY, RolloutState.RUNNING} and bool(rollout.plan.limits)
     figures = _read_figures(session, rollout, commits, now) if judges else {}
+    group, look_at_ = rollout.present_group, rollout.next_look_at
+    is_due = group is not None and look_at_ is not None and look_at_ <= now
     return Observations(
+        look=look_at(session, rollout, group.looks + 1, now, offline_after_s=OFFLINE_AFTER_S)
+        if group is not None and is_due
+        else None,
         reports=reports,
         heard=running,
         revoked=frozenset(revoked),

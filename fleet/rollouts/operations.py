@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -16,7 +15,6 @@ from sqlalchemy.orm import Session
 
 from fleet import audit
 from fleet.desired import DesiredPublisher
-from fleet.device_query import device_filter
 from fleet.errors import ConflictError, UnacceptableError
 from fleet.release_lists import check_listed
 from fleet.releases import find_release
@@ -31,11 +29,10 @@ from fleet.rollouts.store import (
     occupied_devices,
     write_decision,
 )
-from fleet.rollouts.targets import assign_groups
+from fleet.rollouts.target_devices import Targets, check_releases, find_targets
 from fleet.rollouts.verbs import Verb, carry_out
 from fleet.rollouts.views import RolloutView
 from fleet.storage.base import Database
-from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.rollout_tables import RolloutRecord
 from protocol.errors import TopicError
 from protocol.names import DeviceId, split_release_id
@@ -45,11 +42,9 @@ from service.roles import Caller, Role
 
 __all__ = [
     "EVERY_FAMILY",
-    "Targets",
     "carry_out_verb",
     "check_may_say",
     "create_rollout",
-    "preview_rollout",
     "standing",
     "withdraw_release",
 ]
@@ -57,28 +52,6 @@ __all__ = [
 EVERY_FAMILY: Final = "*"
 
 _UNSTARTED: Final = frozenset({RolloutState.READY, RolloutState.WAITING_FOR_APPROVAL})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Targets:
-    """The devices a plan means: those that get the release, by group, and those that run it already, sorted."""
-
-    groups: tuple[tuple[DeviceId, ...], ...]
-    current: tuple[DeviceId, ...]
-
-
-def preview_rollout(database: Database, plan: RolloutPlan, rollout_id: str) -> Targets:
-    """The exact devices that `plan` would reach; nothing is changed.
-
-    Creating the plan under the same `rollout_id` reaches the same devices in the same groups, unless devices came, went
-    or changed in between.
-
-    Raises:
-        UnacceptableError, QuerySyntaxError, NotFoundError: as `create_rollout`.
-    """
-    with database.read() as session:
-        _check_releases(session, plan)
-        return _find_targets(session, plan, rollout_id)
 
 
 def create_rollout(
@@ -149,8 +122,8 @@ def _create(
     )
     if _is_known(session, plan, rollout_id):
         return False
-    _check_releases(session, plan)
-    targets = _find_targets(session, plan, rollout_id)
+    check_releases(session, plan)
+    targets = find_targets(session, plan, rollout_id)
     rollout = _draft_rollout(plan, rollout_id, targets, now)
     insert_rollout(
         session, rollout, created_by=caller.actor, author=caller.person, needs_approval=needs_approval
@@ -205,41 +178,6 @@ def _draft_rollout(plan: RolloutPlan, rollout_id: str, targets: Targets, now: fl
             for device in devices
         },
     ).counted()
-
-
-def _check_releases(session: Session, plan: RolloutPlan) -> None:
-    """The release, and the one to go back to, were published here and not withdrawn (or the plan says `force`)."""
-    for release in filter(None, (plan.release, plan.rollback_to)):
-        record = find_release(session, *split_release_id(release))
-        if record.withdrawn_at is not None and not plan.force:
-            raise ConflictError(
-                f"release {release} was withdrawn ({record.withdrawn_reason}); a plan must set force to roll it out all the same"
-            )
-        check_listed(record)
-
-
-def _find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Targets:
-    """The enrolled devices of the family that the query selects, in groups; those on the release already apart."""
-    rows = session.execute(
-        select(Device.id, Device.release, Device.last_seen, Device.last_health_at).where(
-            Device.family == plan.family,
-            Device.state == DeviceState.ENROLLED,
-            device_filter(plan.target_query),
-        )
-    ).all()
-    if not rows:
-        raise UnacceptableError(
-            f"target_query {plan.target_query!r} selects no enrolled device of family {plan.family!r}"
-        )
-    current = tuple(sorted(DeviceId(row.id) for row in rows if row.release == plan.release))
-    wanted = [DeviceId(row.id) for row in rows if row.release != plan.release]
-    if not wanted:
-        raise UnacceptableError(
-            f"nothing to do: all {len(current)} targeted devices run {plan.release} already"
-        )
-    unheard = {DeviceId(row.id) for row in rows if row.last_seen is None and row.last_health_at is None}
-    groups = assign_groups(rollout_id, wanted, plan.groups, unheard=unheard)
-    return Targets(groups=tuple(groups), current=current)
 
 
 def carry_out_verb(
@@ -309,7 +247,7 @@ def _say(
             raise ConflictError(
                 f"rollouts of family {record.family} need approval since this one was created; create it anew"
             )
-        _check_releases(session, rollout.plan)
+        check_releases(session, rollout.plan)
     if verb is Verb.START or rollout.state is RolloutState.COMPLETED:
         _check_devices_are_free(session, rollout_id)
     if rollback_to is not None:
@@ -357,7 +295,9 @@ def check_may_say(caller: Caller, verb: Verb) -> None:
 def _check_way_back(session: Session, rollout: Rollout, verb: Verb, release: str) -> None:
     """`release` is one that everybody may go back to by a person's word."""
     if verb is not Verb.ROLLBACK:
-        raise UnacceptableError(f"a release to go back to ({release[:80]!r}) goes with rollback, not with {verb}")
+        raise UnacceptableError(
+            f"a release to go back to ({release[:80]!r}) goes with rollback, not with {verb}"
+        )
     try:
         family, version = split_release_id(release)
     except TopicError as error:
@@ -366,7 +306,9 @@ def _check_way_back(session: Session, rollout: Rollout, verb: Verb, release: str
         raise UnacceptableError(f"{release!r} is not of family {rollout.plan.family!r}")
     record = find_release(session, family, version)
     if record.withdrawn_at is not None:
-        raise ConflictError(f"release {release} was withdrawn ({record.withdrawn_reason}); name another to go back to")
+        raise ConflictError(
+            f"release {release} was withdrawn ({record.withdrawn_reason}); name another to go back to"
+        )
     check_listed(record)
 
 

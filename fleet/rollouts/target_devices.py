@@ -1,0 +1,77 @@
+"""The devices that a plan means now, in the groups of its draw; and whether its releases may be rolled out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fleet.device_query import device_filter
+from fleet.errors import ConflictError, UnacceptableError
+from fleet.release_lists import check_listed
+from fleet.releases import find_release
+from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.targets import assign_groups
+from fleet.storage.base import Database
+from fleet.storage.device_tables import Device, DeviceState
+from protocol.names import DeviceId, split_release_id
+
+__all__ = ["Targets", "check_releases", "find_targets", "preview_rollout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """The devices a plan means: those that get the release, by group, and those that run it already, sorted."""
+
+    groups: tuple[tuple[DeviceId, ...], ...]
+    current: tuple[DeviceId, ...]
+
+
+def preview_rollout(database: Database, plan: RolloutPlan, rollout_id: str) -> Targets:
+    """The exact devices that `plan` would reach; nothing is changed.
+
+    Creating the plan under the same `rollout_id` reaches the same devices in the same groups, unless devices came, went
+    or changed in between.
+
+    Raises:
+        UnacceptableError, QuerySyntaxError, NotFoundError: as `create_rollout`.
+    """
+    with database.read() as session:
+        check_releases(session, plan)
+        return find_targets(session, plan, rollout_id)
+
+
+def check_releases(session: Session, plan: RolloutPlan) -> None:
+    """The release, and the one to go back to, were published here and not withdrawn (or the plan says `force`)."""
+    for release in filter(None, (plan.release, plan.rollback_to)):
+        record = find_release(session, *split_release_id(release))
+        if record.withdrawn_at is not None and not plan.force:
+            raise ConflictError(
+                f"release {release} was withdrawn ({record.withdrawn_reason}); a plan must set force to roll it out all the same"
+            )
+        check_listed(record)
+
+
+def find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Targets:
+    """The enrolled devices of the family that the query selects, in groups; those on the release already apart."""
+    rows = session.execute(
+        select(Device.id, Device.release, Device.last_seen, Device.last_health_at).where(
+            Device.family == plan.family,
+            Device.state == DeviceState.ENROLLED,
+            device_filter(plan.target_query),
+        )
+    ).all()
+    if not rows:
+        raise UnacceptableError(
+            f"target_query {plan.target_query!r} selects no enrolled device of family {plan.family!r}"
+        )
+    current = tuple(sorted(DeviceId(row.id) for row in rows if row.release == plan.release))
+    wanted = [DeviceId(row.id) for row in rows if row.release != plan.release]
+    if not wanted:
+        raise UnacceptableError(
+            f"nothing to do: all {len(current)} targeted devices run {plan.release} already"
+        )
+    unheard = {DeviceId(row.id) for row in rows if row.last_seen is None and row.last_health_at is None}
+    groups = assign_groups(rollout_id, wanted, plan.groups, unheard=unheard)
+    return Targets(groups=tuple(groups), current=current)
