@@ -6,23 +6,27 @@ Whatever changed in between is taken for the release, so the margins are wider a
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fleet.gates import words
 from fleet.gates.answers import Answer, Finding
 from fleet.gates.arms import Arms
-from fleet.gates.changes import MARGINS, Kind, change, counts, plain_change
+from fleet.gates.changes import MARGINS, Kind, change, counts, exposure_ratio, plain_change
 from fleet.gates.intervals import Interval, interval_alone
 from fleet.gates.looks import Look
 from fleet.gates.plan import Metric
 from fleet.gates.signed_ranks import least_signed_p, signed_rank_p
+from fleet.gates.thinning import lots_of, thin
 
 __all__ = ["compare_alone"]
+
+Floats = NDArray[np.float64]
 
 
 def compare_alone(metric: Metric, arms: Arms, look: Look) -> Answer:
     """STOP, PASS or NOT_SEEN by signed ranks of all devices of `arms`, canaries all."""
     margins = MARGINS[metric]
-    harm = change(metric, arms.before, arms.after, margins.alone)
+    harm = _harm(metric, arms, margins.alone)
     known = int(np.isfinite(harm).sum())
     p, level = signed_rank_p(harm), look.levels.test
     can_stop = least_signed_p(known) <= level
@@ -38,12 +42,9 @@ def compare_alone(metric: Metric, arms: Arms, look: Look) -> Answer:
         finding = Finding.STOP
         reason = (
             f"{words.at_least(metric, effect, low, high)} against own past, {words.devices(known)};"
-            f" p {words.probability(p)} ≤ {words.probability(level)}, {look.name}"
+            f" p {words.probability(p)} (level {words.probability(level)}), {look.name}"
         )
-    elif (
-        look.is_last
-        and signed_rank_p(-change(metric, arms.before, arms.after, margins.passing)) <= look.levels.passing
-    ):
+    elif look.is_last and signed_rank_p(-_harm(metric, arms, margins.passing)) <= look.levels.passing:
         finding = Finding.PASS
         reason = f"{words.between(metric, low, high)}; {words.harm(metric)} is excluded"
     else:
@@ -60,6 +61,24 @@ def compare_alone(metric: Metric, arms: Arms, look: Look) -> Answer:
         level=level if can_stop else None,
         canaries=known,
     )
+
+
+def _harm(metric: Metric, arms: Arms, margin: float) -> Floats:
+    """(n,) change beyond `margin`. Counts are thinned to equally long spans without the margin, so that either sign is as likely."""
+    if MARGINS[metric].kind not in {Kind.MORE, Kind.FEWER}:
+        return change(
+            metric, arms.before, arms.after, margin, arms.is_canary, np.full(len(arms.devices), 0.5)
+        )
+    counted, expected = counts(metric, arms.before, arms.after)
+    ratio = exposure_ratio(metric, arms.before, arms.after)
+    past = expected / ratio
+    is_loss = MARGINS[metric].kind is Kind.FEWER
+    now = thin(
+        counted, np.minimum(1 / ratio, 1.0) / (1.0 if is_loss else margin), lots_of(arms.devices, "after")
+    )
+    was = thin(past, np.minimum(ratio, 1.0) / (margin if is_loss else 1.0), lots_of(arms.devices, "before"))
+    harm: Floats = 2 * np.sqrt(now + 0.375) - 2 * np.sqrt(was + 0.375)
+    return -harm if is_loss else harm
 
 
 def _interval(metric: Metric, arms: Arms) -> Interval | None:

@@ -10,8 +10,8 @@
     sight              share seen before − after                                     − .05  − .10  − .10
 
 A margin is what a release may do without being stopped (`stop`), and what it must be shown not to do in order to pass (`pass`); `alone`
-is the first of these where there are no controls. At the margin, canaries must look like controls. A shift is taken off. For
-a count it is divided (`y/θ + ⅜`: ⅜ before the division breaks the ties at zero).
+is the first of these where there are no controls. At the margin, canaries must look like controls. A shift is taken off. Counts
+that may grow are divided (`y/θ + ⅜`: ⅜ before the division breaks the ties at zero); where they may fall, controls are thinned.
 Source of the root: Anscombe, "The transformation of Poisson, binomial and negative-binomial data", Biometrika 35, 1948.
 """
 
@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from fleet.gates.arms import Shown
 from fleet.gates.plan import Metric
+from fleet.gates.thinning import thin
 
-__all__ = ["MARGINS", "Kind", "Margins", "change", "counts", "is_told", "plain_change"]
+__all__ = ["MARGINS", "Kind", "Margins", "change", "counts", "exposure_ratio", "is_told", "plain_change"]
 
 Floats = NDArray[np.float64]
 
@@ -84,7 +85,7 @@ def _count(metric: Metric, shown: Shown) -> tuple[Floats, Floats]:
     counted, windows = (
         (shown.unjudged, shown.windows) if metric is Metric.UNJUDGED else (shown.over, shown.judged)
     )
-    known = (windows > 0) & np.isfinite(windows) & np.isfinite(counted) & (counted >= 0)
+    known = windows > 0
     return np.where(known, counted, np.nan), np.where(known, windows, np.nan)
 
 
@@ -95,36 +96,47 @@ def is_told(metric: Metric, shown: Shown) -> NDArray[np.bool_]:
     return np.isfinite(_level(metric, shown))
 
 
-def change(metric: Metric, before: Shown, after: Shown, margin: NDArray[np.float64] | float) -> Floats:
-    """(n,) harm beyond `margin` (a factor, or for memory and sight a difference); NaN for a device that did not tell.
+def change(
+    metric: Metric, before: Shown, after: Shown, margin: float, is_canary: NDArray[np.bool_], lots: Floats
+) -> Floats:
+    """(n,) harm, canaries forgiven `margin` (a factor, or for memory and sight a difference); NaN where a device did not tell.
 
     Args:
         metric: any but restarts and verdicts.
         before: each device's past.
         after: each device's present, in the same order.
-        margin: what each is forgiven; 1 (difference: 0) for controls.
+        margin: what canaries are forgiven; `Margins.none` forgives nothing.
+        is_canary: (n,) who is forgiven. Where counts may fall, controls are thinned instead.
+        lots: (n,) of each device, see `thinning`.
     """
-    kind = MARGINS[metric].kind
-    with np.errstate(invalid="ignore"):  # ∞ − ∞ is NaN, which is what it should be
-        if kind is Kind.RATIO:
-            return _level(metric, after) - _level(metric, before) - np.log(margin)
-        if kind is Kind.DIFFERENCE:
-            return _level(metric, after) - _level(metric, before) - margin
+    kind, none = MARGINS[metric].kind, MARGINS[metric].none
+    forgiven = np.where(is_canary, margin, none)
+    if kind is Kind.RATIO:
+        return _level(metric, after) - _level(metric, before) - np.log(forgiven)
+    if kind is Kind.DIFFERENCE:
+        return _level(metric, after) - _level(metric, before) - forgiven
     if kind is Kind.FEWER:
         (counted, windows), (past, past_windows) = _count(metric, after), _count(metric, before)
+        counted = thin(counted, np.where(is_canary, 1.0, none / margin), lots)
         was: Floats = np.log((past + 0.5) / (past_windows + 1))
-        return was - np.log((counted + 0.5) / (windows + 1)) - np.log(margin)
+        return was - np.log((counted + 0.5) / (windows + 1))
     counted, expected = counts(metric, before, after)
-    root: Floats = 2 * np.sqrt(counted / margin + 0.375) - 2 * np.sqrt(expected + 0.375)
+    root: Floats = 2 * np.sqrt(counted / forgiven + 0.375) - 2 * np.sqrt(expected + 0.375)
     return root
 
 
 def plain_change(metric: Metric, before: Shown, after: Shown) -> Floats:
     """(n,) harm as it is, nothing forgiven; NaN for a device that did not tell."""
-    return change(metric, before, after, MARGINS[metric].none)
+    nobody = np.zeros(len(after), dtype=np.bool_)
+    return change(metric, before, after, MARGINS[metric].none, nobody, np.full(len(after), 0.5))
 
 
 def counts(metric: Metric, before: Shown, after: Shown) -> tuple[Floats, Floats]:
     """For what is counted: (n,) how many there were, and how many as before there would have been."""
     (counted, windows), (past, past_windows) = _count(metric, after), _count(metric, before)
     return counted, past * windows / past_windows
+
+
+def exposure_ratio(metric: Metric, before: Shown, after: Shown) -> Floats:
+    """For what is counted: (n,) how many times as many windows there were as before."""
+    return _count(metric, after)[1] / _count(metric, before)[1]

@@ -23,6 +23,7 @@ from fleet.gates.placebos import FEW, compare_with_past
 from fleet.gates.plan import Metric
 from fleet.gates.ranks import rank_sum_p
 from fleet.gates.scores import Scores, least_p, score
+from fleet.gates.thinning import lots_of
 
 __all__ = ["compare", "is_applicable"]
 
@@ -70,9 +71,9 @@ def _judge(
         reason = (
             f"{words.at_least(metric, effect, low, high)} against own past, {words.devices(canaries)};"
             f" {words.devices(controls, 'control')} {words.effect(metric, _typical(metric, arms))};"
-            f" p {words.probability(p)} ≤ {words.probability(level)}, {look.name}"
+            f" p {words.probability(p)} (level {words.probability(level)}), {look.name}"
         )
-    elif look.is_last and rank_sum_p(_reversed(metric, arms)) <= look.levels.passing:
+    elif look.is_last and rank_sum_p(_passing(metric, arms)) <= look.levels.passing:
         finding = Finding.PASS
         reason = f"{words.between(metric, low, high)}; {words.harm(metric)} is excluded"
     else:
@@ -100,14 +101,15 @@ def _judge(
 
 
 def _scores(metric: Metric, arms: Arms, margin: float) -> Scores:
-    forgiven = np.where(arms.is_canary, margin, MARGINS[metric].none)
-    return score(change(metric, arms.before, arms.after, forgiven), arms.is_canary, arms.stratum)
+    harm = change(metric, arms.before, arms.after, margin, arms.is_canary, lots_of(arms.devices))
+    return score(harm, arms.is_canary, arms.stratum)
 
 
-def _reversed(metric: Metric, arms: Arms) -> Scores:
+def _passing(metric: Metric, arms: Arms) -> Scores:
     """Scores in which a release is far up that does less harm than the pass margin."""
-    forgiven = np.where(arms.is_canary, MARGINS[metric].passing, MARGINS[metric].none)
-    return score(-change(metric, arms.before, arms.after, forgiven), arms.is_canary, arms.stratum)
+    margin = MARGINS[metric].passing
+    harm = change(metric, arms.before, arms.after, margin, arms.is_canary, lots_of(arms.devices))
+    return score(-harm, arms.is_canary, arms.stratum)
 
 
 def _interval(metric: Metric, arms: Arms) -> Interval | None:

@@ -59,10 +59,8 @@ def gaussian_binomial_tail(drawn: int, others: int, wins: int) -> float:
 
 def count_draws(scores: Scores) -> float:
     """Count, over the scores on a grid, the draws with a sum at least as large: strata one by one, then together; in (0, 1]."""
-    size = len(scores.score) + 1
-    resolution = (
-        2 * size if len(scores.sizes) == 1 and size <= _GRID // 2 else _GRID
-    )  # the ranks themselves, where they fit
+    whole = 2 * (int(scores.sizes[0]) + 1)  # at this resolution mid-ranks are integers
+    resolution = whole if whole <= _GRID and (scores.sizes == scores.sizes[0]).all() else _GRID
     grid = np.rint(scores.score * resolution).astype(np.int64)
     sums = np.ones(1)
     deficit = 0

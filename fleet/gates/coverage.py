@@ -22,7 +22,7 @@ COVERED_SHARE: Final = 0.5
 
 def without_short_spans(arms: Arms) -> Arms:
     """The same, with nothing shown `after` by devices whose health covers too little of it."""
-    hours = np.nan_to_num(arms.after.hours)
+    hours = arms.after.hours
     is_heard = hours > 0
     reference = max(
         (

@@ -41,8 +41,8 @@ def time_at_risk(shown: Shown) -> tuple[Floats, Bools]:
 
     NaN hours for a device of which nothing is known.
     """
-    has_event = np.isfinite(shown.first_event_hours) & (shown.first_event_hours >= 0)
-    watched = np.where(np.isfinite(shown.hours) & (shown.hours > 0), shown.hours, np.nan)
+    has_event = np.isfinite(shown.first_event_hours)
+    watched = np.where(shown.hours > 0, shown.hours, np.nan)
     return np.where(has_event, shown.first_event_hours, watched), has_event
 
 

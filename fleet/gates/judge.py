@@ -6,11 +6,10 @@ excludes harm of the size that matters, else NOT_SEEN. No state: what was seen a
 
 from __future__ import annotations
 
-import numpy as np
-
 from fleet.gates import words
 from fleet.gates.answers import Answer, Finding, LookAnswer
 from fleet.gates.arms import Arms
+from fleet.gates.belief import believe
 from fleet.gates.comparisons import compare, is_applicable
 from fleet.gates.coverage import without_short_spans
 from fleet.gates.looks import Look, levels
@@ -47,6 +46,7 @@ def judge_look(
     Raises:
         ValueError: there is no such group or look.
     """
+    arms = believe(arms)
     look = Look(
         number=number,
         of=of,
@@ -60,7 +60,7 @@ def judge_look(
     comparable = without_short_spans(arms)
     answers = tuple(_answer(metric, arms, comparable, plan, look) for metric in plan.metrics)
     finding, reason = _together(answers, arms, look)
-    if is_last and finding is Finding.NOT_SEEN and not _is_heard(arms.after.hours[arms.is_canary]).any():
+    if is_last and finding is Finding.NOT_SEEN and not (arms.after.hours[arms.is_canary] > 0).any():
         # also where one alone fell silent, which is no event of two: of devices that died nothing is ever seen
         canaries = words.devices(int(arms.is_canary.sum()), "canary")
         finding, reason = Finding.PAUSE, f"no evidence: none of {canaries} was heard; {reason}"
@@ -73,14 +73,10 @@ def _missing(arms: Arms) -> tuple[Finding, str] | None:
     """What follows where there is nothing to judge."""
     if not arms.is_canary.any():
         return Finding.PAUSE, "no evidence: no device has the release (revoked, or never heard)"
-    if not _is_heard(arms.before.hours).any():
+    if not (arms.before.hours > 0).any():
         # also without controls that ran something: the first release of a fleet cannot be worse than none
         return Finding.PASS, "nothing to compare with: no device ran a release before"
     return None
-
-
-def _is_heard(hours: np.typing.NDArray[np.float64]) -> np.typing.NDArray[np.bool_]:
-    return np.isfinite(hours) & (hours > 0)
 
 
 def _answer(metric: Metric, arms: Arms, comparable: Arms, plan: GatePlan, look: Look) -> Answer:

@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 
 from fleet.gates import words
 from fleet.gates.arms import Arms, Shown
-from fleet.gates.changes import MARGINS, change, plain_change
+from fleet.gates.belief import believe
+from fleet.gates.changes import MARGINS, change
 from fleet.gates.harms import HARMS, harmed, taken
 from fleet.gates.looks import levels, look_times
 from fleet.gates.placebos import FEW
 from fleet.gates.plan import GatePlan, Metric
 from fleet.gates.ranks import rank_sum_p
 from fleet.gates.scores import score
+from fleet.gates.thinning import lots_of
 
 __all__ = ["PowerLine", "power"]
 
@@ -97,6 +99,7 @@ def power(
     looks = len(look_times(soak_s))
     if not looks or canaries < 1:
         return ()
+    arms = believe(arms)
     found = levels(plan, group, groups, number=looks, of=looks)
     bounds = (found.last, found.soak)
     rng = np.random.default_rng(seed)
@@ -109,7 +112,8 @@ def power(
 
 
 def _fleet(metric: Metric, arms: Arms, canaries: int, rng: np.random.Generator) -> _Fleet | None:
-    changes = plain_change(metric, arms.before, arms.after)
+    nobody = np.zeros(len(arms.devices), dtype=np.bool_)
+    changes = change(metric, arms.before, arms.after, MARGINS[metric].stop, nobody, lots_of(arms.devices))
     known = np.flatnonzero(np.isfinite(changes))
     controls = _MOST_CONTROLS if canaries > FEW else _MOST_CONTROLS_OF_FEW
     most = controls + min(canaries, _MOST_CANARIES)
@@ -198,8 +202,9 @@ def _interval(
             is_clumped=is_clumped,
             rng=rng,
         )
-        margin = MARGINS[metric].stop
-        moved = change(metric, taken(fleet.before, flat), after, margin).reshape(rows.shape)
+        margin, all_canaries = MARGINS[metric].stop, np.ones(len(flat), dtype=np.bool_)
+        moved = change(metric, taken(fleet.before, flat), after, margin, all_canaries, rng.random(len(flat)))
+        moved = moved.reshape(rows.shape)
         least, most = _shares_stopped(fleet, rows, moved, bounds)
         strict.append(least)
         lenient.append(most)

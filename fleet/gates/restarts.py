@@ -44,7 +44,7 @@ def judge_restarts(arms: Arms, look: Look, warm_up_s: float) -> Answer:
     finding = Finding.NOT_SEEN
     if events >= _LEAST_CANARIES and past >= 1 / level and agreed:
         finding = Finding.STOP
-        reason = f"{seen}; the fleet's past explains it at {words.probability(1 / past)} ≤ {words.probability(level)}"
+        reason = f"{seen}; the fleet's past explains so many with p {words.probability(words.p_of_e(past))} (level {words.probability(level)})"
         if not has_controls:
             reason += f" ({words.BEFORE_AND_AFTER})"
     elif look.is_last and binomial_tail(events, count, HARMED_SHARE) <= look.levels.passing:
@@ -62,7 +62,7 @@ def judge_restarts(arms: Arms, look: Look, warm_up_s: float) -> Answer:
         finding=finding,
         reason=f"{words.NAMES[Metric.RESTARTS]}: {reason}",
         effect=ratio,
-        p=min(1.0, 1 / past),
+        p=words.p_of_e(past),
         level=level,
         canaries=count,
         controls=int(controls.sum()),

@@ -29,13 +29,14 @@ _SAY: Final = 3.0
 _BETS: Final = (0.25, 0.5, 0.75)  # of the way from p₀ to 1
 _LEAST_BOUND: Final = 0.1
 _UNKNOWN: Final = 0.5
+_HIGHEST_BOUND: Final = 0.99  # beyond, all alarms were false before, and cannot be more so
 _Z: Final = 1.6449
 _LEAST_CANARIES: Final = 2
 
 
 def _heard(shown: Shown, rows: Bools) -> tuple[float, float]:
     """False and true verdicts of these devices, each of at most `_SAY` a device."""
-    wrong, right = np.nan_to_num(shown.false_alarms[rows]), np.nan_to_num(shown.true_alarms[rows])
+    wrong, right = shown.false_alarms[rows], shown.true_alarms[rows]
     scale = np.minimum(1.0, _SAY / np.maximum(wrong + right, 1.0))
     return float((wrong * scale).sum()), float((right * scale).sum())
 
@@ -56,8 +57,8 @@ def false_share_bound(before: Shown, after: Shown, is_canary: Bools) -> float:
 def verdicts_e(after: Shown, is_canary: Bools, bound: float) -> tuple[float, int]:
     """E-value of what people said of the canaries' alarms, and how many canaries had a false one."""
     wrong, right = _heard(after, is_canary)
-    devices = int((np.nan_to_num(after.false_alarms[is_canary]) > 0).sum())
-    if bound >= 1:
+    devices = int((after.false_alarms[is_canary] > 0).sum())
+    if bound > _HIGHEST_BOUND:
         return 1.0, devices
     bets = [bound + step * (1 - bound) for step in _BETS]
     logs = [wrong * math.log(bet / bound) + right * math.log((1 - bet) / (1 - bound)) for bet in bets]
@@ -78,7 +79,7 @@ def judge_verdicts(arms: Arms, look: Look) -> Answer:
             f"{words.NAMES[Metric.VERDICTS]}: alarms of {words.devices(devices)} were called false; {said}"
             f" (at most {100 * bound:.0f} % were)"
         ),
-        p=min(1.0, 1 / e_value),
+        p=words.p_of_e(e_value),
         level=level,
         canaries=devices,
     )

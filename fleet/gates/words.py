@@ -22,6 +22,7 @@ __all__ = [
     "finite",
     "harm",
     "harm_asked",
+    "p_of_e",
     "probability",
     "shares",
     "what_would_tell",
@@ -140,16 +141,21 @@ def shares(low: float, high: float) -> str:
     return f"{first} %" if first == last else f"{first}–{last} %"
 
 
+def p_of_e(e_value: float) -> float:
+    """The p-value that an e-value stands for, at most 1."""
+    return 1 / max(e_value, 1.0)
+
+
 def probability(value: float) -> str:
     """A p-value or level, without digits that say nothing.
 
     Examples:
-        >>> probability(0.00046), probability(0.2), probability(1e-12)
-        ('.0005', '.2', '< .0001')
+        >>> probability(0.00046), probability(0.2), probability(1e-12), probability(1.0)
+        ('.00046', '.2', '< .000001', '1')
     """
-    if value < 0.00005:
-        return "< .0001"
-    digits = f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
+    if value < 1e-6:
+        return "< .000001"
+    digits = f"{value:.2f}" if value >= 0.01 else f"{value:.{1 - math.floor(math.log10(value))}f}"
     return digits.rstrip("0").rstrip(".").removeprefix("0") or "0"
 
 
