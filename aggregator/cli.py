@@ -133,13 +133,17 @@ def train(
         int | None, typer.Option("--rounds", min=0, help="0: make the fleet's prior anew, train nothing")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="stay until the run is over")] = False,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", help="the same request under the same key is one run")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a training run."""
-    from service.client import connect
+    from service.client import connect, new_key
 
+    asked = {"family": family, "reason": reason, "rounds": rounds}
     with connect(url, ca, token_file, service="aggregator") as client:
-        run = client.post("/v1/training-runs", {"family": family, "reason": reason, "rounds": rounds})
+        run = client.post("/v1/training-runs", asked, key=idempotency_key or new_key())
         if wait:
             run = _follow(client, run["id"], quiet=as_json)
     print(json.dumps(run) if as_json else printable(f"{run['id']} {run['state']}: {run['detail']}"))
@@ -164,7 +168,7 @@ def runs(
 
     with connect(url, ca, token_file, service="aggregator") as client:
         if run_id is None:
-            answer = client.get("/v1/training-runs", {"family": family})
+            answer = {"items": list(client.pages("/v1/training-runs", {"family": family}, 100))}
         elif cancel:
             answer = client.post(f"/v1/training-runs/{run_id}:cancel")
         else:

@@ -16,7 +16,8 @@ import msgspec
 import typer
 
 from fleet.audit_chain import AuditLine, Head, canonical, verify
-from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
+from fleet.client.client import FleetClient
+from fleet.commands.connection import JsonOption, LimitOption, asks_fleet
 from fleet.commands.on_server import reading
 from fleet.commands.printing import print_rows, show_time
 from runtime.durable_files import write_durably
@@ -32,10 +33,9 @@ _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 
 
 @audit.command("list")
+@asks_fleet
 def audit_list(
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
+    client: FleetClient,
     as_json: JsonOption = False,
     subject: Annotated[
         str | None, typer.Option("--subject", help="what was changed: a device, a release …")
@@ -44,8 +44,7 @@ def audit_list(
     limit: LimitOption = 100,
 ) -> None:
     """Lines, the newest first."""
-    with connect(url, ca, token_file) as client:
-        rows = list(client.pages("/v1/audit", {"subject": subject, "action": action}, limit))
+    rows = list(client.pages("/v1/audit", {"subject": subject, "action": action}, limit))
     print_rows(
         rows,
         f"{len(rows)} lines",
@@ -62,10 +61,12 @@ def audit_list(
 
 
 @audit.command("head")
-def audit_head(url: UrlOption = None, ca: CaOption = None, token_file: TokenFileOption = None) -> None:
+@asks_fleet
+def audit_head(
+    client: FleetClient,
+) -> None:
     """The last line's number and digest. Keep it where the fleet cannot write: `verify --head` compares it later."""
-    with connect(url, ca, token_file) as client:
-        found = client.get("/v1/audit/head")
+    found = client.get("/v1/audit/head")
     print(Head(id=found["id"], sha256=found["sha256"]))
 
 

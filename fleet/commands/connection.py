@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from service import client
+from fleet.client.client import FleetClient
 
-__all__ = ["CaOption", "ConfigOption", "JsonOption", "LimitOption", "TokenFileOption", "UrlOption", "connect"]
+__all__ = ["ConfigOption", "IfMatchOption", "JsonOption", "KeyOption", "LimitOption", "asks_fleet"]
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="fleet.toml")]
-UrlOption = Annotated[
-    str | None, typer.Option("--url", envvar="FEDGE_FLEET_URL", help="Base URL, e.g. https://fleet:8443")
-]
-CaOption = Annotated[
-    Path | None,
-    typer.Option("--ca", envvar="FEDGE_FLEET_CA", help="PEM of the CA that signed the fleet's certificate"),
-]
-TokenFileOption = Annotated[
-    Path | None,
-    typer.Option("--token-file", envvar="FEDGE_FLEET_TOKEN_FILE", help="File with your operator token"),
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Most items")]
+KeyOption = Annotated[
+    str | None, typer.Option("--idempotency-key", help="The same request under the same key is done once")
+]
+IfMatchOption = Annotated[
+    str | None, typer.Option("--if-match", help="ETag of what you saw: refused where it was changed since")
+]
 
 
-def connect(url: str | None, ca: Path | None, token_file: Path | None) -> client.ApiClient:
+def connect(url: str | None, ca: Path | None, token_file: Path | None) -> FleetClient:
     """A client of the fleet; raises as `service.client.connect`."""
-    return client.connect(url, ca, token_file, service="fleet")
+    return FleetClient.open(url, ca, token_file)
+
+
+def asks_fleet(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that asks the fleet: it gets the options that say where and who, and is handed a `client`, closed after it."""
+
+    def options(
+        url: Annotated[
+            str | None,
+            typer.Option("--url", envvar="FEDGE_FLEET_URL", help="Base URL, e.g. https://fleet:8443"),
+        ] = None,
+        ca: Annotated[
+            Path | None,
+            typer.Option(
+                "--ca", envvar="FEDGE_FLEET_CA", help="PEM of the CA that signed the fleet's certificate"
+            ),
+        ] = None,
+        token_file: Annotated[
+            Path | None,
+            typer.Option(
+                "--token-file", envvar="FEDGE_FLEET_TOKEN_FILE", help="File with your operator token"
+            ),
+        ] = None,
+    ) -> None: ...
+
+    @wraps(command)
+    def asking(
+        *, url: str | None = None, ca: Path | None = None, token_file: Path | None = None, **given: Any
+    ) -> None:
+        with connect(url, ca, token_file) as client:
+            command(client=client, **given)
+
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    shared = inspect.signature(options, eval_str=True).parameters.values()
+    shown = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared) if one.name != "client"
+    ]
+    # typer reads both
+    asking.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined] # what inspect looks for
+    asking.__annotations__ = {one.name: one.annotation for one in shown}
+    return asking

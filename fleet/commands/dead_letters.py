@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
+from fleet.client.client import FleetClient
+from fleet.commands.connection import JsonOption, LimitOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, say, show_time
-from service.client import ApiClient
 from service.confirmation import YesOption, ask_for_name
 from service.errors import ClientError
 
@@ -26,19 +26,17 @@ AllOption = Annotated[bool, typer.Option("--all", help="Every letter")]
 
 
 @dead_letters.command("list")
+@asks_fleet
 def dead_letters_list(
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
+    client: FleetClient,
     as_json: JsonOption = False,
     device: DeviceOption = None,
     reason: ReasonOption = None,
     limit: LimitOption = 100,
 ) -> None:
     """Dead letters, newest first."""
-    with connect(url, ca, token_file) as client:
-        rows = list(client.pages("/v1/dead-letters", {"device": device, "reason": reason}, limit))
-        summary = client.get("/v1/dead-letters/summary")
+    rows = list(client.pages("/v1/dead-letters", {"device": device, "reason": reason}, limit))
+    summary = client.get("/v1/dead-letters/summary")
     print_rows(
         rows,
         f"{len(rows)} of {summary['letters']} dead letters; {summary['dropped']} older ones made room",
@@ -60,25 +58,22 @@ def dead_letters_list(
 
 
 @dead_letters.command("show")
+@asks_fleet
 def dead_letters_show(
+    client: FleetClient,
     letter: Annotated[int, typer.Argument(min=1)],
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
 ) -> None:
     """One letter as JSON, with what was sent as text where it is one (`text`)."""
-    with connect(url, ca, token_file) as client:
-        found = client.get(f"/v1/dead-letters/{letter}")
+    found = client.get(f"/v1/dead-letters/{letter}")
     print_json(found | {"text": base64.b64decode(found["payload"]).decode("utf-8", "backslashreplace")})
 
 
 @dead_letters.command("replay")
+@asks_fleet
 def dead_letters_replay(
+    client: FleetClient,
     letter: LetterArgument = None,
     *,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     device: DeviceOption = None,
     reason: ReasonOption = None,
@@ -86,8 +81,7 @@ def dead_letters_replay(
 ) -> None:
     """Judge letters again, after an upgrade of the fleet or a mend; those that are refused again stay."""
     path, chosen = _chosen("replay", letter, device, reason, all_of_them=all_of_them)
-    with connect(url, ca, token_file) as client:
-        done = _carry_out(client, path, chosen)
+    done = _carry_out(client, path, chosen)
     if as_json:
         print_json(done)
     else:
@@ -95,12 +89,11 @@ def dead_letters_replay(
 
 
 @dead_letters.command("drop")
+@asks_fleet
 def dead_letters_drop(
+    client: FleetClient,
     letter: LetterArgument = None,
     *,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     device: DeviceOption = None,
     reason: ReasonOption = None,
@@ -111,8 +104,7 @@ def dead_letters_drop(
     path, chosen = _chosen("drop", letter, device, reason, all_of_them=all_of_them)
     name = device or reason or ("all" if letter is None else str(letter))
     ask_for_name(name, "Dropping dead letters", yes=yes)
-    with connect(url, ca, token_file) as client:
-        done = _carry_out(client, path, (chosen or {}) | {"confirm": name})
+    done = _carry_out(client, path, (chosen or {}) | {"confirm": name})
     if as_json:
         print_json(done)
     else:
@@ -131,7 +123,7 @@ def _chosen(
     return f"/v1/dead-letters:{verb}", {"device": device, "reason": reason, "all": all_of_them}
 
 
-def _carry_out(client: ApiClient, path: str, chosen: dict[str, Any] | None) -> dict[str, list[int]]:
+def _carry_out(client: FleetClient, path: str, chosen: dict[str, Any] | None) -> dict[str, list[int]]:
     """Ask until there are no more: one call takes some hundred letters. Gives the ids by what became of them."""
     done: dict[str, list[int]] = {}
     after, more = 0, True

@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from fleet.client.client import FleetClient
 from fleet.commands.claims import LabelsOption, UnreleasedOption, key_values
-from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
+from fleet.commands.connection import JsonOption, KeyOption, LimitOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, say, show_number, show_time
+from service.client import new_key
 from service.confirmation import YesOption, ask_for_name
 from service.errors import ClientError
 
@@ -20,17 +22,15 @@ devices = typer.Typer(
 
 
 @devices.command("list")
+@asks_fleet
 def devices_list(
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
+    client: FleetClient,
     as_json: JsonOption = False,
     query: Annotated[str, typer.Option("--query", "-q", help="e.g. 'hardware==rpi4 and site!=lab'")] = "",
     limit: LimitOption = 1000,
 ) -> None:
     """The devices a query selects."""
-    with connect(url, ca, token_file) as client:
-        rows = list(client.pages("/v1/devices", {"query": query}, limit))
+    rows = list(client.pages("/v1/devices", {"query": query}, limit))
     print_rows(
         rows,
         f"{len(rows)} devices",
@@ -87,71 +87,64 @@ def _told(device: dict[str, Any], name: str) -> Any:
 
 
 @devices.command("show")
-def devices_show(
-    device: str, url: UrlOption = None, ca: CaOption = None, token_file: TokenFileOption = None
-) -> None:
+@asks_fleet
+def devices_show(client: FleetClient, device: str) -> None:
     """Everything about one device, as JSON."""
-    with connect(url, ca, token_file) as client:
-        print_json(client.get(f"/v1/devices/{device}"))
+    print_json(client.get(f"/v1/devices/{device}"))
 
 
 @devices.command("revoke")
+@asks_fleet
 def devices_revoke(
+    client: FleetClient,
     device: str,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     yes: YesOption = False,
 ) -> None:
     """Shut a device out for good."""
     ask_for_name(device, f"Shutting out device {device}", yes=yes)
-    with connect(url, ca, token_file) as client:
-        print_json(client.post(f"/v1/devices/{device}:revoke", {"confirm": device}))
+    print_json(client.post(f"/v1/devices/{device}:revoke", {"confirm": device}))
 
 
 @devices.command("approve")
+@asks_fleet
 def devices_approve(
+    client: FleetClient,
     device: str,
     fingerprint: Annotated[
         str | None, typer.Option(help="Of its key, as the device shows it; asked for where it is left out")
     ] = None,
-    *,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
 ) -> None:
     """Let a device in that waits. Compare its key's fingerprint with the one that the device shows."""
-    with connect(url, ca, token_file) as client:
-        seen = client.get(f"/v1/devices/{device}")
-        print(
-            f"{device}: family {seen['family']}, site {seen['site'] or '–'}, says it is {seen['hardware']}\n"
-            f"key {seen['fingerprint']}"
-        )
-        if fingerprint is None:
-            if not typer.confirm("Does the device show the same key?"):
-                raise ClientError("nobody was approved")
-            fingerprint = seen["fingerprint"]
-        answer = client.post(f"/v1/devices/{device}:approve", {"fingerprint": fingerprint})
+    seen = client.get(f"/v1/devices/{device}")
+    print(
+        f"{device}: family {seen['family']}, site {seen['site'] or '–'}, says it is {seen['hardware']}\n"
+        f"key {seen['fingerprint']}"
+    )
+    if fingerprint is None:
+        if not typer.confirm("Does the device show the same key?"):
+            raise ClientError("nobody was approved")
+        fingerprint = seen["fingerprint"]
+    answer = client.post(f"/v1/devices/{device}:approve", {"fingerprint": fingerprint})
     print(f"{device} is {answer['state']}: it gets its certificate when it asks next")
 
 
 @devices.command("refuse")
+@asks_fleet
 def devices_refuse(
+    client: FleetClient,
     device: str,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     yes: YesOption = False,
 ) -> None:
     """Keep a device out that waits, for good."""
     ask_for_name(device, f"Refusing device {device}", yes=yes)
-    with connect(url, ca, token_file) as client:
-        answer = client.post(f"/v1/devices/{device}:refuse", {"confirm": device})
+    answer = client.post(f"/v1/devices/{device}:refuse", {"confirm": device})
     print(f"{device} is {answer['state']}; its key does not get in under any name")
 
 
 @devices.command("assign")
+@asks_fleet
 def devices_assign(
+    client: FleetClient,
     device: str,
     *,
     family: Annotated[str | None, typer.Option(help="Its family from now on")] = None,
@@ -159,40 +152,34 @@ def devices_assign(
     label: LabelsOption = None,
     remove_label: Annotated[list[str] | None, typer.Option(help="Name of a label that goes")] = None,
     unreleased: UnreleasedOption = False,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
 ) -> None:
     """Change what a device is: its family, site or labels. What is not given stays."""
     wanted: dict[str, Any] = {"labels": key_values(label or []), "remove_labels": remove_label or []}
     wanted |= {"is_unreleased": unreleased}
     wanted |= {} if family is None else {"family": family}
     wanted |= {} if site is None else {"site": site}
-    with connect(url, ca, token_file) as client:
-        seen = client.post(f"/v1/devices/{device}:assign", wanted)
+    seen = client.post(f"/v1/devices/{device}:assign", wanted)
     labels = " ".join(f"{name}={value}" for name, value in seen["labels"].items())
     print(f"{device}: family {seen['family']}, site {seen['site'] or '–'}, labels {labels or '–'}")
 
 
 @devices.command("erase")
+@asks_fleet
 def devices_erase(
+    client: FleetClient,
     device: str,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     yes: YesOption = False,
 ) -> None:
     """Remove everything a device ever sent, for good; the audit log keeps who did it, when, and how many rows."""
-    with connect(url, ca, token_file) as client:
-        state = client.get(f"/v1/devices/{device}")["state"]
-        goes_on = (
-            "It is enrolled, so what it sends from now on is stored (revoke it first if nothing more shall come)."
-            if state == "enrolled"
-            else "It is revoked: only what keeps it out stays."
-        )
-        ask_for_name(device, f"{goes_on} Erasing everything that {device} ever sent", yes=yes)
-        done = client.post(f"/v1/devices/{device}:erase", {"confirm": device})
+    state = client.get(f"/v1/devices/{device}")["state"]
+    goes_on = (
+        "It is enrolled, so what it sends from now on is stored (revoke it first if nothing more shall come)."
+        if state == "enrolled"
+        else "It is revoked: only what keeps it out stays."
+    )
+    ask_for_name(device, f"{goes_on} Erasing everything that {device} ever sent", yes=yes)
+    done = client.post(f"/v1/devices/{device}:erase", {"confirm": device})
     if as_json:
         print_json(done)
         return
@@ -201,12 +188,11 @@ def devices_erase(
 
 
 @devices.command("accept-normal")
+@asks_fleet
 def devices_accept_normal(
+    client: FleetClient,
     device: Annotated[str | None, typer.Argument(help="One device; or give --query")] = None,
     *,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     query: Annotated[str | None, typer.Option("--query", "-q", help="Every device it selects")] = None,
     until: Annotated[
@@ -218,16 +204,17 @@ def devices_accept_normal(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say which devices and how many windows")
     ] = False,
+    idempotency_key: KeyOption = None,
 ) -> None:
     """Say that the windows which devices set aside during alarms are normal: they may learn them."""
     if (device is None) == (query is None):
         raise ClientError("whose windows are normal? Name one device, or give --query (not both)")
+    key = idempotency_key or new_key()
     asked = {"until_s": until, "include_true_alarms": include_true_alarms, "dry_run": dry_run}
-    with connect(url, ca, token_file) as client:
-        if query is None:
-            done = client.post(f"/v1/devices/{device}/normal", asked)
-        else:
-            done = client.post("/v1/devices:accept-normal", asked | {"query": query})
+    if query is None:
+        done = client.post(f"/v1/devices/{device}/normal", asked, key=key)
+    else:
+        done = client.post("/v1/devices:accept-normal", asked | {"query": query}, key=key)
     if as_json:
         print_json(done)
         return

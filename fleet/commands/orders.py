@@ -9,10 +9,11 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
+from fleet.client.client import FleetClient
+from fleet.commands.connection import JsonOption, KeyOption, LimitOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, print_table, say, show_number, show_time
 from protocol.messages.kinds import CommandAction, CommandStatus
-from service.client import ApiClient
+from service.client import new_key
 from service.errors import ClientError
 
 __all__ = ["cancel_command", "command_devices", "device_settings", "diagnose_device", "list_commands"]
@@ -24,13 +25,12 @@ QueryOption = Annotated[str | None, typer.Option("--query", "-q", help="Every de
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say which devices; with --query")]
 
 
+@asks_fleet
 def command_devices(
+    client: FleetClient,
     action: Annotated[CommandAction, typer.Argument(help="what to do once")],
     device: DeviceOrNone = None,
     *,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     query: QueryOption = None,
     afresh: Annotated[
@@ -38,18 +38,19 @@ def command_devices(
         typer.Option("--afresh", help="recommission: forget the scale so far, where the device allows it"),
     ] = False,
     dry_run: DryRunOption = False,
+    idempotency_key: KeyOption = None,
 ) -> None:
     """Tell a device, or every device a query selects, to do something once."""
     if action is CommandAction.ACCEPT_AS_NORMAL:
         raise ClientError("say that with: fedge-fleet devices accept-normal (it looks for true alarms first)")
     _check_meant(device, query, dry_run=dry_run)
     asked: dict[str, Any] = {"action": action.value, "afresh": afresh}
-    with connect(url, ca, token_file) as client:
-        if device is not None:
-            view = client.post(f"/v1/devices/{device}/commands", asked)
-            _print_commands([view], f"{device} is told as soon as it can be", as_json=as_json)
-            return
-        given = client.post("/v1/devices:command", asked | {"query": query, "dry_run": dry_run})
+    key = idempotency_key or new_key()
+    if device is not None:
+        view = client.post(f"/v1/devices/{device}/commands", asked, key=key)
+        _print_commands([view], f"{device} is told as soon as it can be", as_json=as_json)
+        return
+    given = client.post("/v1/devices:command", asked | {"query": query, "dry_run": dry_run}, key=key)
     if as_json:
         print_json(given)
         return
@@ -58,40 +59,35 @@ def command_devices(
         say(f"held back: {name}: {reason}")
 
 
+@asks_fleet
 def list_commands(
+    client: FleetClient,
     device: str,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     limit: LimitOption = 20,
 ) -> None:
     """What a device was told to do and what became of it, newest first."""
-    with connect(url, ca, token_file) as client:
-        rows = list(client.pages(f"/v1/devices/{device}/commands", {}, limit))
+    rows = list(client.pages(f"/v1/devices/{device}/commands", {}, limit))
     _print_commands(rows, f"{len(rows)} commands of {device}", as_json=as_json)
 
 
+@asks_fleet
 def cancel_command(
+    client: FleetClient,
     device: str,
     number: Annotated[int, typer.Argument(min=1, help="as `devices commands` prints it")],
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take a command back that the device has not begun."""
-    with connect(url, ca, token_file) as client:
-        view = client.post(f"/v1/devices/{device}/commands/{number}:cancel")
+    view = client.post(f"/v1/devices/{device}/commands/{number}:cancel")
     _print_commands([view], f"command {number} of {device} is taken back", as_json=as_json)
 
 
+@asks_fleet
 def device_settings(
+    client: FleetClient,
     device: DeviceOrNone = None,
     *,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     query: QueryOption = None,
     set_: Annotated[
@@ -106,20 +102,19 @@ def device_settings(
     _check_meant(device, query, dry_run=dry_run)
     is_change = bool(set_) or clear
     body = {"settings": dict(map(_read_setting, set_ or ()))}
-    with connect(url, ca, token_file) as client:
-        if query is None:
-            path = f"/v1/devices/{device}/settings"
-            rows = [client.put(path, body) if is_change else client.get(path)]
-        elif is_change:
-            done = client.put("/v1/devices:settings", body | {"query": query, "dry_run": dry_run})
-            if as_json:
-                print_json(done)
-                return
-            would = "would be" if dry_run else "are"
-            say(f"{len(done['devices'])} devices {would} set; {len(done['unchanged'])} are so already")
+    if query is None:
+        path = f"/v1/devices/{device}/settings"
+        rows = [client.put(path, body) if is_change else client.get(path)]
+    elif is_change:
+        done = client.put("/v1/devices:settings", body | {"query": query, "dry_run": dry_run})
+        if as_json:
+            print_json(done)
             return
-        else:
-            rows = list(client.pages("/v1/devices:settings", {"query": query}, 1000))
+        would = "would be" if dry_run else "are"
+        say(f"{len(done['devices'])} devices {would} set; {len(done['unchanged'])} are so already")
+        return
+    else:
+        rows = list(client.pages("/v1/devices:settings", {"query": query}, 1000))
     if as_json:
         print_json(rows if query is not None else rows[0])
         return
@@ -130,27 +125,25 @@ def device_settings(
     )
 
 
+@asks_fleet
 def diagnose_device(
+    client: FleetClient,
     device: str,
     *,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="default: <device>-<number>.json.gz here")
     ] = None,
     wait: Annotated[float, typer.Option("--wait", min=1, help="Seconds to wait for the device")] = 300.0,
 ) -> None:
     """Fetch a bundle of log, state, settings, disk and memory from a device into a file (gzip-compressed JSON)."""
-    with connect(url, ca, token_file) as client:
-        asked = client.post(f"/v1/devices/{device}/commands", {"action": "diagnose"})
-        path = f"/v1/devices/{device}/commands/{asked['number']}"
-        view = _wait(client, path, device, wait)
-        if view["report_bytes"] is None:
-            raise ClientError(
-                f"command {view['number']} of {device} ended {view['status']} without a bundle: {view['reason']}"
-            )
-        content = client.download(f"{path}/report")
+    asked = client.post(f"/v1/devices/{device}/commands", {"action": "diagnose"}, key=new_key())
+    path = f"/v1/devices/{device}/commands/{asked['number']}"
+    view = _wait(client, path, device, wait)
+    if view["report_bytes"] is None:
+        raise ClientError(
+            f"command {view['number']} of {device} ended {view['status']} without a bundle: {view['reason']}"
+        )
+    content = client.download(f"{path}/report")
     file = output or Path(f"{device}-{view['number']}.json.gz")
     try:
         file.write_bytes(content)
@@ -159,7 +152,7 @@ def diagnose_device(
     say(f"{file}: {view['reason']} (read it with: gzip -dc {file})")
 
 
-def _wait(client: ApiClient, path: str, device: str, wait_s: float) -> dict[str, Any]:
+def _wait(client: FleetClient, path: str, device: str, wait_s: float) -> dict[str, Any]:
     deadline = time.monotonic() + wait_s
     with Console(stderr=True).status(f"waiting for {device}") as shown:
         while True:

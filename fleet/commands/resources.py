@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fleet.commands.connection import CaOption, JsonOption, LimitOption, TokenFileOption, UrlOption, connect
+from fleet.client.client import FleetClient
+from fleet.commands.connection import JsonOption, LimitOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, say, show_number, show_time
 from protocol.names import split_release_id
 from service.confirmation import YesOption, ask_for_name
@@ -22,17 +23,15 @@ SinceOption = Annotated[float | None, typer.Option("--since", help="Received at 
 
 
 @releases.command("list")
+@asks_fleet
 def releases_list(
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
+    client: FleetClient,
     as_json: JsonOption = False,
     family: Annotated[str | None, typer.Option("--family")] = None,
     limit: LimitOption = 1000,
 ) -> None:
     """Every release."""
-    with connect(url, ca, token_file) as client:
-        rows = list(client.pages("/v1/releases", {"family": family}, limit))
+    rows = list(client.pages("/v1/releases", {"family": family}, limit))
     print_rows(
         rows,
         f"{len(rows)} releases",
@@ -55,25 +54,22 @@ def releases_list(
 
 
 @releases.command("show")
+@asks_fleet
 def releases_show(
+    client: FleetClient,
     release: Annotated[str, typer.Argument(help="family/version")],
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
 ) -> None:
     """One release's record with manifest and provenance, as JSON."""
     family, version = split_release_id(release)
-    with connect(url, ca, token_file) as client:
-        print_json(client.get(f"/v1/releases/{family}/{version}"))
+    print_json(client.get(f"/v1/releases/{family}/{version}"))
 
 
 @releases.command("withdraw")
+@asks_fleet
 def releases_withdraw(
+    client: FleetClient,
     release: Annotated[str, typer.Argument(help="family/version")],
     reason: Annotated[str, typer.Option("--reason", help="Why, for whoever would roll it out")],
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     yes: YesOption = False,
 ) -> None:
@@ -81,8 +77,7 @@ def releases_withdraw(
     family, version = split_release_id(release)
     ask_for_name(release, f"Withdrawing release {release}", yes=yes)
     asked = {"reason": reason, "confirm": release}
-    with connect(url, ca, token_file) as client:
-        record = client.post(f"/v1/releases/{family}/{version}:withdraw", asked)
+    record = client.post(f"/v1/releases/{family}/{version}:withdraw", asked)
     if as_json:
         print_json(record)
         return
@@ -91,10 +86,9 @@ def releases_withdraw(
         say(f"{record['desired_devices']} devices shall still run it: roll another release out to them")
 
 
+@asks_fleet
 def anomalies(
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
+    client: FleetClient,
     as_json: JsonOption = False,
     device: Annotated[str | None, typer.Option("--device")] = None,
     is_open: Annotated[
@@ -105,8 +99,7 @@ def anomalies(
 ) -> None:
     """Anomalies, newest first."""
     query = {"device": device, "since": since, "open": None if is_open is None else str(is_open).lower()}
-    with connect(url, ca, token_file) as client:
-        rows = list(client.pages("/v1/anomalies", query, limit))
+    rows = list(client.pages("/v1/anomalies", query, limit))
     print_rows(
         rows,
         f"{len(rows)} anomalies",
@@ -139,10 +132,9 @@ def _show_end(anomaly: dict[str, Any]) -> str | None:
     return f"{end['lasted_s']:.3g} s, {end['windows']} windows ({end['reason']})"
 
 
+@asks_fleet
 def drift(
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
+    client: FleetClient,
     as_json: JsonOption = False,
     family: Annotated[
         str | None, typer.Option("--family", help="with --summary: how much of it drifted")
@@ -152,13 +144,12 @@ def drift(
     limit: LimitOption = 100,
 ) -> None:
     """Drift reports, newest first; or the summary of a family."""
-    with connect(url, ca, token_file) as client:
-        if summary:
-            if family is None:
-                raise ClientError("--summary needs --family")
-            print_json(client.get("/v1/drift/summary", {"family": family}))
-            return
-        rows = list(client.pages("/v1/drift", {"family": family, "since": since}, limit))
+    if summary:
+        if family is None:
+            raise ClientError("--summary needs --family")
+        print_json(client.get("/v1/drift/summary", {"family": family}))
+        return
+    rows = list(client.pages("/v1/drift", {"family": family, "since": since}, limit))
     print_rows(
         rows,
         f"{len(rows)} drift reports",

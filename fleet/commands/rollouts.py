@@ -8,12 +8,16 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption, connect
+from fleet.changes.change import ChangeKind
+from fleet.client.client import FleetClient
+from fleet.commands.connection import IfMatchOption, JsonOption, KeyOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, print_table, say, show_time
 from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
+from runtime.printable import printable_json
 from runtime.settings import read_settings
-from service.client import ApiClient
+from service.client import new_key
 from service.confirmation import YesOption, ask_for_name
 from service.errors import ClientError
 
@@ -39,46 +43,46 @@ UNSUCCESSFUL = frozenset({"FAILED", "REJECTED", "TIMED_OUT"})
 FAILURES_SHOWN = 10
 """A bad release fails everywhere for one reason; ten lines show it and leave the timeline in sight."""
 
+OVER = frozenset({RolloutState.COMPLETED, RolloutState.CANCELED, RolloutState.ROLLED_BACK})
+
 MOST_DEVICES = 10_000
 """Of one group, in a table for people."""
 
 
 @rollouts.command("create")
+@asks_fleet
 def create(
+    client: FleetClient,
     plan: PlanArgument = None,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     release: ReleaseOption = None,
     query: QueryOption = "",
     group: GroupOption = None,
-    start: Annotated[bool, typer.Option("--start", help="Start it at once")] = False,
+    start: Annotated[
+        bool, typer.Option("--start", help="Start it at once; where that is refused, nothing is created")
+    ] = False,
+    idempotency_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Create a rollout from a plan file, or of --release with --group."""
+    """Create a rollout from a plan file, or of --release with --group. With the key of a preview: with exactly its groups."""
     body = _read_plan(plan, release, query, group)
-    with connect(url, ca, token_file) as client:
-        view = client.post("/v1/rollouts", body)
-        if start:
-            view = client.post(f"/v1/rollouts/{view['id']}:start")
-    _print_rollout(view, as_json=as_json)
+    path = f"/v1/rollouts{'?start=true' if start else ''}"
+    _print_rollout(client.post(path, body, key=idempotency_key or new_key()), as_json=as_json)
 
 
 @rollouts.command("preview")
+@asks_fleet
 def preview(
+    client: FleetClient,
     plan: PlanArgument = None,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     release: ReleaseOption = None,
     query: QueryOption = "",
     group: GroupOption = None,
+    idempotency_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The devices that a plan would reach; nothing is changed."""
     body = _read_plan(plan, release, query, group)
-    with connect(url, ca, token_file) as client:
-        found = client.post("/v1/rollouts:preview", body)
+    found = client.post("/v1/rollouts:preview", body, key=idempotency_key)
     if as_json:
         print_json(found)
         return
@@ -87,20 +91,19 @@ def preview(
         ["group", "name", "up to", "devices"],
         ([g["number"], g["name"], _show_end(g), ", ".join(g["devices"])] for g in found["groups"]),
     )
+    say(f"exactly these groups: rollouts create … --idempotency-key {found['idempotency_key']}")
 
 
 @rollouts.command("list")
+@asks_fleet
 def index(
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
+    client: FleetClient,
     as_json: JsonOption = False,
     state: Annotated[str | None, typer.Option("--state", help="e.g. RUNNING")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most items")] = 50,
 ) -> None:
     """Rollouts, newest first."""
-    with connect(url, ca, token_file) as client:
-        rows = list(client.pages("/v1/rollouts", {"state": state}, limit))
+    rows = list(client.pages("/v1/rollouts", {"state": state}, limit))
     print_rows(
         rows,
         f"{len(rows)} rollouts",
@@ -118,38 +121,34 @@ def index(
 
 
 @rollouts.command("show")
+@asks_fleet
 def show(
+    client: FleetClient,
     rollout: RolloutArgument,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """One rollout: its groups and what happened to it."""
-    with connect(url, ca, token_file) as client:
-        view = client.get(f"/v1/rollouts/{rollout}")
+    view = client.get(f"/v1/rollouts/{rollout}")
     _print_rollout(view, as_json=as_json)
 
 
 @rollouts.command("shadows")
+@asks_fleet
 def shadows(
+    client: FleetClient,
     rollout: RolloutArgument,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What came of the release beside the one before it, on the same live windows of each device, the refused first."""
-    with connect(url, ca, token_file) as client:
-        groups = client.get(f"/v1/rollouts/{rollout}")["groups"]
-        found = [
-            execution
-            for group in groups
-            for execution in client.pages(
-                f"/v1/rollouts/{rollout}/groups/{group['number']}/executions", {}, MOST_DEVICES
-            )
-            if execution["shadow"] is not None
-        ]
+    groups = client.get(f"/v1/rollouts/{rollout}")["groups"]
+    found = [
+        execution
+        for group in groups
+        for execution in client.pages(
+            f"/v1/rollouts/{rollout}/groups/{group['number']}/executions", {}, MOST_DEVICES
+        )
+        if execution["shadow"] is not None
+    ]
     found.sort(key=lambda one: (one["shadow"]["outcome"] != "refused", one["device"]))
     if as_json:
         print_json([{"device": one["device"], **one["shadow"]} for one in found])
@@ -183,36 +182,58 @@ def _shadow_cells(shadow: dict[str, Any]) -> list[Any]:
 
 
 def _add_verb(verb: Verb, help_text: str) -> None:
+    @asks_fleet
     def command(
+        client: FleetClient,
         rollout: RolloutArgument,
-        url: UrlOption = None,
-        ca: CaOption = None,
-        token_file: TokenFileOption = None,
         as_json: JsonOption = False,
+        if_match: IfMatchOption = None,
     ) -> None:
-        _say(verb, rollout, connect(url, ca, token_file), as_json=as_json)
+        _say(client, verb, rollout, if_match, as_json=as_json)
 
     rollouts.command(verb.value, help=help_text)(command)
 
 
-def _say(verb: Verb, rollout: str, client: ApiClient, *, as_json: bool) -> None:
-    with client:
-        view = client.post(f"/v1/rollouts/{rollout}:{verb.value}", {"confirm": rollout})
+def _say(client: FleetClient, verb: Verb, rollout: str, if_match: str | None, *, as_json: bool) -> None:
+    view = client.post(f"/v1/rollouts/{rollout}:{verb.value}", {"confirm": rollout}, if_match=if_match)
     _print_rollout(view, as_json=as_json)
 
 
 @rollouts.command("rollback")
+@asks_fleet
 def rollback(
+    client: FleetClient,
     rollout: RolloutArgument,
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     yes: YesOption = False,
+    if_match: IfMatchOption = None,
 ) -> None:
     """Give every device back what it ran, and withdraw the release."""
     ask_for_name(rollout, f"Rolling back {rollout}, which withdraws its release,", yes=yes)
-    _say(Verb.ROLLBACK, rollout, connect(url, ca, token_file), as_json=as_json)
+    _say(client, Verb.ROLLBACK, rollout, if_match, as_json=as_json)
+
+
+@rollouts.command("watch")
+@asks_fleet
+def watch(client: FleetClient, rollout: RolloutArgument, as_json: JsonOption = False) -> None:
+    """Print what happens to a rollout until it is over; status 1 where it did not complete."""
+    for change in client.events("rollout", rollout):
+        if change.kind is ChangeKind.SKIPPED:  # from here on nothing is missed: where does it stand?
+            view = client.get(f"/v1/rollouts/{rollout}")
+            state = view["state"]
+            line = [show_time(view["since"]), "rollout", state, view["waiting_for"] or view["reason"]]
+        else:
+            what = change.what if change.group is None else f"group {change.group}"
+            state = change.state if change.what == "rollout" else state
+            line = [show_time(change.at), what, change.state, change.reason]
+        if as_json:
+            print(printable_json(msgspec.json.encode(change).decode()), flush=True)
+        else:
+            say("  ".join(str(part) for part in line if part))
+        if state in OVER:
+            break
+    if state != RolloutState.COMPLETED:
+        raise typer.Exit(1)
 
 
 _add_verb(Verb.APPROVE, "Approve a rollout that someone else created.")

@@ -6,47 +6,42 @@ from typing import Annotated
 
 import typer
 
-from fleet.commands.connection import CaOption, JsonOption, TokenFileOption, UrlOption, connect
+from fleet.client.client import FleetClient
+from fleet.commands.connection import JsonOption, asks_fleet
 from fleet.commands.printing import print_json, print_table, say, show_number, show_time
 from fleet.storage.verdict_tables import Verdict
 
 __all__ = ["judge", "precision"]
 
 
+@asks_fleet
 def judge(
+    client: FleetClient,
     anomaly: Annotated[int, typer.Argument(min=1, help="id, as `fedge-fleet anomalies` prints it")],
     verdict: Annotated[Verdict, typer.Argument(help="was there something wrong with the machine?")],
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
     note: Annotated[str, typer.Option("--note", help="why, for people")] = "",
 ) -> None:
     """Say whether an anomaly was a true alarm; again to correct it."""
-    with connect(url, ca, token_file) as client:
-        record = client.put(f"/v1/anomalies/{anomaly}/verdict", {"verdict": verdict.value, "note": note})
-        if as_json:
-            print_json(record)
-            return
-        say(f"anomaly {record['anomaly']} of {record['release']}: {record['verdict']}")
-        if verdict is Verdict.FALSE_ALARM:
-            # a verdict is about one alarm, an acceptance about all that a device set aside: nobody is taken by surprise
-            device = client.get(f"/v1/anomalies/{anomaly}")["device"]
-            say(
-                f"its windows stay apart until somebody accepts them: fedge-fleet devices accept-normal {device}"
-            )
+    record = client.put(f"/v1/anomalies/{anomaly}/verdict", {"verdict": verdict.value, "note": note})
+    if as_json:
+        print_json(record)
+        return
+    say(f"anomaly {record['anomaly']} of {record['release']}: {record['verdict']}")
+    if verdict is Verdict.FALSE_ALARM:
+        # a verdict is about one alarm, an acceptance about all that a device set aside: nobody is taken by surprise
+        device = client.get(f"/v1/anomalies/{anomaly}")["device"]
+        say(f"its windows stay apart until somebody accepts them: fedge-fleet devices accept-normal {device}")
 
 
+@asks_fleet
 def precision(
+    client: FleetClient,
     family: Annotated[str, typer.Option("--family")],
-    url: UrlOption = None,
-    ca: CaOption = None,
-    token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """How many of a family's judged alarms were true, per release, and whether that has become worse."""
-    with connect(url, ca, token_file) as client:
-        summary = client.get("/v1/precision/summary", {"family": family})
+    summary = client.get("/v1/precision/summary", {"family": family})
     if as_json:
         print_json(summary)
         return

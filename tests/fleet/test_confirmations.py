@@ -13,10 +13,9 @@ from fleet_world import TENANT, Machine, anomaly, bundle, enrol_directly, of_a_n
 from typer.testing import CliRunner
 
 from fleet.cli import app
-from fleet.commands import dead_letters, devices, resources
+from fleet.client.client import FleetClient
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
-from service.client import ApiClient
 from service.errors import ClientError
 from service.roles import Role
 
@@ -78,13 +77,12 @@ def test_a_call_of_an_older_program_is_told_what_to_send(fleet: Fleet, machine: 
 def test_a_person_who_does_not_type_the_name_changes_nothing(
     fleet: Fleet, machine: Machine, monkeypatch: pytest.MonkeyPatch, typed: str
 ) -> None:
-    def connected(*_: object) -> ApiClient:
+    def connected(*_: object) -> FleetClient:
         headers = {"Authorization": f"Bearer {fleet.tokens[Role.ADMIN]}"}
         http = httpx.Client(transport=fleet.client._transport, base_url="http://testserver", headers=headers)
-        return ApiClient(http, service="fleet")
+        return FleetClient(http, service="fleet")
 
-    for module in (devices, resources, dead_letters):
-        monkeypatch.setattr(module, "connect", connected)
+    monkeypatch.setattr("fleet.commands.connection.connect", connected)
     finals = everything_final(fleet, machine)
     release = next(name for name, more in finals.values() if more)
     words = [

@@ -22,11 +22,10 @@ from fleet_world import (
 from typer.testing import CliRunner
 
 from fleet.cli import app
-from fleet.commands import dead_letters, devices, orders, resources, verdicts
+from fleet.client.client import FleetClient
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from protocol.messages.kinds import AgentState
-from service.client import ApiClient
 from service.errors import ClientError
 from service.roles import Role
 
@@ -39,13 +38,12 @@ Run = Callable[..., str]
 def run(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs ``fedge-fleet …`` as the holder of an admin's token."""
 
-    def connect(*_: object) -> ApiClient:
+    def connect(*_: object) -> FleetClient:
         headers = {"Authorization": f"Bearer {fleet.tokens[Role.ADMIN]}"}
         http = httpx.Client(transport=fleet.client._transport, base_url="http://testserver", headers=headers)
-        return ApiClient(http, service="fleet")
+        return FleetClient(http, service="fleet")
 
-    for module in (dead_letters, devices, orders, resources, verdicts):
-        monkeypatch.setattr(module, "connect", connect)
+    monkeypatch.setattr("fleet.commands.connection.connect", connect)
 
     def run(*arguments: str) -> str:
         result = CliRunner().invoke(app, arguments)

@@ -18,13 +18,12 @@ from sqlalchemy import update
 from typer.testing import CliRunner
 
 from fleet.cli import app
-from fleet.commands import devices
+from fleet.client.client import FleetClient
 from fleet.device_ca import DeviceCa
 from fleet.storage.device_tables import Device
 from protocol.errors import ProtocolError
 from protocol.identity import fingerprint
 from runtime.errors import FedgeError
-from service.client import ApiClient
 from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
@@ -36,12 +35,12 @@ Cli = Callable[..., Any]
 def cli(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Runs ``fedge-fleet …`` on the fleet's own server, as the holder of an admin's token."""
 
-    def connect(*_: object) -> ApiClient:
+    def connect(*_: object) -> FleetClient:
         headers = {"Authorization": f"Bearer {fleet.tokens[Role.ADMIN]}"}
         http = httpx.Client(transport=fleet.client._transport, base_url="http://testserver", headers=headers)
-        return ApiClient(http, service="fleet")
+        return FleetClient(http, service="fleet")
 
-    monkeypatch.setattr(devices, "connect", connect)
+    monkeypatch.setattr("fleet.commands.connection.connect", connect)
     config = fleet.folder / "fleet.toml"
     url = fleet.database.engine.url.render_as_string(hide_password=False)
     monkeypatch.setenv("FEDGE_FLEET_SERVICE_DATABASE_URL", url)

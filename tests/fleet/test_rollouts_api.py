@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 from waiting import wait_until
 
 from fleet.app import build_app
+from fleet.client.client import FleetClient
 from fleet.commands import rollouts as commands
 from fleet.settings import Settings
 from fleet.storage.device_tables import Device
 from protocol.messages.kinds import InstallStatus, ShadowOutcome
 from protocol.messages.payloads import ShadowReport
 from runtime.errors import SettingsError
-from service.client import ApiClient
 from service.errors import ClientError
 from service.roles import Role
 
@@ -226,11 +226,11 @@ def run(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> Any:
     transport = api._transport
     headers = {"Authorization": api.headers["Authorization"]}
 
-    def connect(*_: object) -> ApiClient:
+    def connect(*_: object) -> FleetClient:
         http = httpx.Client(transport=transport, base_url="http://testserver", headers=headers)
-        return ApiClient(http, service="fleet")
+        return FleetClient(http, service="fleet")
 
-    monkeypatch.setattr(commands, "connect", connect)
+    monkeypatch.setattr("fleet.commands.connection.connect", connect)
 
     def run(*arguments: str) -> str:
         result = CliRunner().invoke(commands.rollouts, arguments)
