@@ -1,14 +1,13 @@
 """How often do the gates of a rollout stop a good release, miss a bad one, pass a harmful one? One JSON object a figure.
 
-    python benchmarks/rollout_gates.py [cells] [passes] [power] [whole] [situations] [--rollouts 500] [--jobs 2]
+    python benchmarks/rollout_gates.py [cells] [passes] [whole] [situations] [--rollouts 500] [--jobs 2]
                                        [--tables FILE] [--plot docs/images/rollout-gates.svg]
 
 Releases whose harm is known, in three worlds that are made up (`gates_lab.worlds`), judged through the entry points of `fleet.gates`:
 all metrics at once, all looks, the plan's own level, four hours of every device's past, an hour of soak, 200 devices without the
-release. `cells`: false stops and detections, beside the gates of 4dec79f and a gate on install success alone. `passes`: releases
-exactly as bad as is called harmful. `power`: the interval that a preview states, against what then happens. `whole`: three groups one
-after the other. `situations`: what a good release meets in the field. The exit code says whether every bound holds, and the last line
-how many do.
+release. `cells`: false stops and detections, beside the gates of 4dec79f and a gate on install success alone, and the power that a preview
+states, against what then happens. `passes`: releases exactly as bad as is called harmful. `whole`: three groups one after the other.
+`situations`: what a good release meets in the field. The exit code says whether every bound holds, and the last line how many do.
 """
 
 from __future__ import annotations
@@ -22,9 +21,19 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from gates_lab.figures import Line, detection_table, draw, judge_cells, judge_passes, stops_table, table_of
+from gates_lab.figures import (
+    Line,
+    detection_table,
+    draw,
+    judge_cells,
+    judge_passes,
+    judge_power,
+    stops_table,
+    table_of,
+)
 from gates_lab.groups import play_whole
 from gates_lab.play import Setting, Trial, play
+from gates_lab.previews import Stated, state_power
 from gates_lab.releases import BAD, EDGE, GOOD, HARMFUL, RELEASES
 from gates_lab.situations import SITUATIONS
 from gates_lab.worlds import WORLDS
@@ -33,6 +42,9 @@ SIZES: Final = ((1, 2), (5, 20, 100))
 """Canaries; those of one or two need a longer past to be compared with."""
 
 PARTS: Final = ("cells", "passes", "whole", "situations")
+FLEETS: Final = 5
+"""Whose past a preview is asked about, for each cell."""
+
 PIECE: Final = 50
 """Rollouts of one piece of work: small enough that two cores end at about the same time."""
 
@@ -77,6 +89,12 @@ def run(work: Work) -> list[Trial]:
                     label=name,
                 )
             )
+
+
+def preview(work: tuple[str, int]) -> list[Stated]:
+    """What the fleets of a world are told of plans with so many canaries; runs in a process of its own."""
+    name, size = work
+    return list(state_power(WORLDS[name], (size,), fleets=FLEETS, seed=size))
 
 
 def plan_work(part: str, rollouts: int) -> Iterator[Work]:
@@ -138,6 +156,10 @@ def main() -> int:
         for part in parts:
             trials = merge(itertools.chain.from_iterable(pool.map(run, plan_work(part, options.rollouts))))
             lines = judge(part, trials)
+            if part == "cells":
+                asked = itertools.product(WORLDS, itertools.chain.from_iterable(SIZES))
+                stated = list(itertools.chain.from_iterable(pool.map(preview, asked)))
+                lines += judge_power(trials, stated)
             for line in lines:
                 print(line.to_json(), flush=True)
             judged += [line for line in lines if line.bound is not None]

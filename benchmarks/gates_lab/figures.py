@@ -9,13 +9,25 @@ from pathlib import Path
 from typing import Any, Final
 
 from gates_lab.play import INSTALL, OURS, Trial
+from gates_lab.previews import Stated
 from gates_lab.releases import BAD, EDGE, GOOD
 from gates_lab.rivals import RATIO_GATES
 
-__all__ = ["Line", "detection_table", "draw", "judge_cells", "judge_passes", "stops_table", "table_of"]
+__all__ = [
+    "Line",
+    "detection_table",
+    "draw",
+    "judge_cells",
+    "judge_passes",
+    "judge_power",
+    "stops_table",
+    "table_of",
+]
 
 FALSE_STOPS: Final = 0.05
 FALSE_PASSES: Final = 0.07
+STATED_CONTAINS: Final = 0.90
+STATED_WIDTH: Final = 0.40
 METHODS: Final = (OURS, *RATIO_GATES, INSTALL)
 
 
@@ -78,6 +90,48 @@ def judge_passes(trials: Iterable[Trial]) -> Iterator[Line]:
         name = f"{trial.method}: {trial.world}, {trial.canaries} canaries, {trial.release}, false passes"
         bound = FALSE_PASSES if trial.method == OURS else None
         yield Line(name=name, value=trial.tally.passed / trial.tally.rollouts, bound=bound)
+
+
+def judge_power(trials: Iterable[Trial], stated: Sequence[Stated]) -> Iterator[Line]:
+    """How often what a preview states contains what was then stopped (by the metric it speaks of), and how much it leaves open."""
+    asked = {release.name: release.asked for release in BAD}
+    measured = {
+        (trial.world, trial.canaries, asked.get(trial.release)): trial.tally.by.get(
+            str(asked.get(trial.release)), 0
+        )
+        / trial.tally.rollouts
+        for trial in trials
+        if trial.method == OURS and asked.get(trial.release) is not None
+    }
+    held = [
+        (one, measured[one.world, one.canaries, one.metric])
+        for one in stated
+        if (one.world, one.canaries, one.metric) in measured
+    ]
+    inner = [(one, power) for one, power in held if 0.05 < power < 0.95]
+    for name, cells, least, most in (
+        ("all cells", held, STATED_CONTAINS, STATED_WIDTH),
+        ("cells with a power between 5 and 95 %", inner, None, None),
+    ):
+        if not cells:
+            continue
+        contained = [one.low <= power <= one.high for one, power in cells]
+        width = sum(one.high - one.low for one, _ in cells) / len(cells)
+        yield Line(name=f"stated power, {name}: fleets", value=len(cells), unit="intervals")
+        yield Line(
+            name=f"stated power, {name}: contains the measured one",
+            value=sum(contained) / len(cells),
+            bound=least,
+            is_least=True,
+        )
+        yield Line(name=f"stated power, {name}: mean width", value=width, bound=most)
+    for key, power in measured.items():
+        mine = [one for one, _ in held if (one.world, one.canaries, one.metric) == key]
+        if mine:
+            world, canaries, metric = key
+            low, high = sum(one.low for one in mine) / len(mine), sum(one.high for one in mine) / len(mine)
+            name = f"stated power: {world}, {canaries} canaries, {metric}: measured; stated {low:.2f} to {high:.2f}"
+            yield Line(name=name, value=power)
 
 
 def stops_table(trials: Sequence[Trial], release: str = GOOD.name) -> str:

@@ -91,7 +91,8 @@ class Tally:
             self.paused += last.finding is Finding.PAUSE
             for answer in last.answers:
                 if answer.finding is last.finding:
-                    self.by[answer.metric] = self.by.get(answer.metric, 0) + 1
+                    key = answer.metric if last.finding is Finding.STOP else f"{answer.metric}, paused"
+                    self.by[key] = self.by.get(key, 0) + 1
 
     def add_other(self, *, is_stopped: bool) -> None:
         """One more rollout under a gate that stops or passes."""

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fleet.gates.plan import Metric
 from gates_lab.worlds import (
     BINS_PER_HOUR,
     NOTICED_BINS,
@@ -39,6 +40,7 @@ class Release:
     leak_per_hour: float = 0.0  # of log PSS
     sight: float = 1.0
     crashes_per_hour: float = 0.0  # after which a device is silent for good
+    asked: Metric | None = None  # the metric of whose power a preview speaks of just this harm
     false_alarms: float = 0.0  # share of the alarms a person called real that are now called false
 
 
@@ -49,16 +51,17 @@ EDGE: Final = Release(
 """In the null hypothesis still: may be stopped no more often than one that does nothing. (Of memory the fresh start takes its part.)"""
 
 BAD: Final = (
-    Release(name="latency +15 %", latency=1.15),
+    Release(name="latency +15 %", latency=1.15, asked=Metric.LATENCY_P99),
     Release(name="latency +30 %", latency=1.3),
-    Release(name="anomaly rate x 2", rate=2.0),
+    Release(name="anomaly rate x 2", rate=2.0, asked=Metric.ANOMALY_RATE),
     Release(name="anomaly rate x 5", rate=5.0),
-    Release(name="leak of 10 % an hour", leak_per_hour=0.1),
+    Release(name="blind: no alarms any more", rate=0.0, asked=Metric.ANOMALY_LOSS),
+    Release(name="blind: sight x .2", sight=0.2, asked=Metric.SIGHT),
+    Release(name="one of 100 windows unjudged", unjudged=11.0, asked=Metric.UNJUDGED),
+    Release(name="leak of 10 % an hour", leak_per_hour=0.1, asked=Metric.MEMORY),
+    Release(name="drift score x 2", drift=2.0, asked=Metric.DRIFT_SCORE),
     Release(name="silent crash, one an hour", crashes_per_hour=1.0),
     Release(name="silent crash within minutes", crashes_per_hour=30.0),
-    Release(name="blind: no alarms any more", rate=0.0),
-    Release(name="blind: sight x .2", sight=0.2),
-    Release(name="unjudged windows x 20", unjudged=20.0),
 )
 
 HARMFUL: Final = (
