@@ -47,6 +47,9 @@ def play_whole(
             world, rng, rollouts=chunk, devices=DEVICES, bins=baseline + len(given) * span, start=baseline
         )
         before = show(course, 0, baseline)
+        names = [
+            tuple(f"{seed}-{number + rollout}-{row}" for row in range(DEVICES)) for rollout in range(chunk)
+        ]
         commits = span * np.searchsorted(np.array(given), np.arange(given[-1]), side="right")
         for release, tally in zip(releases, tallies, strict=True):
             treated = give(
@@ -68,7 +71,7 @@ def play_whole(
                 for begin in [group * span + warm_up]
             ]
             for rollout in range(chunk):
-                _judge_groups(tally, settings, given, looks, before, rollout)
+                _judge_groups(tally, settings, given, looks, before, names, rollout)
     for release, tally in zip(releases, tallies, strict=True):
         yield Trial(
             method=OURS,
@@ -86,12 +89,13 @@ def _judge_groups(
     given: Sequence[int],
     looks: Sequence[Sequence[Shown]],
     before: Shown,
+    names: Sequence[tuple[str, ...]],
     rollout: int,
 ) -> None:
     for group, (setting, count) in enumerate(zip(settings, given, strict=True)):
         arms = (
             Arms(
-                devices=tuple(f"d{row}" for row in range(DEVICES)),
+                devices=names[rollout],
                 is_canary=np.arange(DEVICES) < count,
                 stratum=np.zeros(DEVICES, np.int64),
                 before=gather(before, rollout),

@@ -204,17 +204,24 @@ def _play_chunk(
     controls_shown = [show(controls, warm_up, end, halfway, counts_silence=True) for end in ends]
     rest = Newest.of(controls.pick(slice(None), slice(warm_up, None)))
     own = Newest.of(course.pick(slice(0, most), slice(start - baseline, start)))
+    # another fleet has other names: by them a device's lot is drawn
+    rows_of = {size: np.r_[0:size, most : most + CONTROLS] for size in sizes}
+    names = {
+        (rollout, size): tuple(f"{seeds.entropy}-{rollout}-{row}" for row in rows_of[size])
+        for rollout in range(rollouts)
+        for size in sizes
+    }
     for release in releases:
         canaries = give(release, after.pick(slice(0, most)), commits, rng)
         canaries_shown = [show(canaries, warm_up, end, commits, counts_silence=True) for end in ends]
         joined = [join(a, b) for a, b in zip(canaries_shown, controls_shown, strict=True)]
         chosen = Newest.of(canaries.pick(slice(None), slice(warm_up, None))) if rivals else rest
         for size in sizes:
-            rows = np.r_[0:size, most : most + CONTROLS]
+            rows = rows_of[size]
             for rollout in range(rollouts):
                 arms = (
                     Arms(
-                        devices=tuple(f"d{row}" for row in rows),
+                        devices=names[rollout, size],
                         is_canary=np.arange(len(rows)) < size,
                         stratum=rows % setting.strata,
                         before=gather(before, rollout, rows),

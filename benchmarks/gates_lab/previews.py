@@ -41,7 +41,7 @@ def state_power(world: World, sizes: Sequence[int], *, fleets: int, seed: int) -
         rows = np.r_[0:size, most : most + CONTROLS]
         for fleet in range(fleets):
             arms = Arms(
-                devices=tuple(f"d{row}" for row in rows),
+                devices=tuple(f"{seed}-{fleet}-{row}" for row in rows),
                 is_canary=np.zeros(len(rows), np.bool_),
                 stratum=np.zeros(len(rows), np.int64),
                 before=gather(before, fleet, rows),

@@ -11,7 +11,7 @@ Source: Kingman, "Poisson Processes", 1993, §5.1.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -24,10 +24,13 @@ Floats = NDArray[np.float64]
 _COUNTED: Final = 64  # beyond, a binomial is a normal one to within an event
 
 
-def lots_of(devices: Sequence[str], purpose: str = "") -> Floats:
-    """(n,) a number in (0, 1) for each name, uniform over names; another `purpose` gives others."""
+@lru_cache(maxsize=16)  # every metric of a look asks, and every look of a group
+def lots_of(devices: tuple[str, ...], purpose: str = "") -> Floats:
+    """(n,) a number in (0, 1) for each name, uniform over names; another `purpose` gives others. Not to be written to."""
     digests = (hashlib.blake2b(f"{purpose}\n{device}".encode(), digest_size=6).digest() for device in devices)
-    return (np.array([int.from_bytes(digest, "big") for digest in digests], dtype=np.float64) + 0.5) / 2**48
+    lots = (np.array([int.from_bytes(digest, "big") for digest in digests], dtype=np.float64) + 0.5) / 2**48
+    lots.flags.writeable = False
+    return lots
 
 
 def thin(counts: Floats, share: Floats | float, lots: Floats) -> Floats:
