@@ -1,13 +1,13 @@
 """What a rollout remembers of its devices: attempts granted, quarantine, returns that are awaited, who has them now
 
-Revision 0018, after 0017. `version` is raised by every writer of a rollout.
+Revision 0019, after 0018. `version` is raised by every writer of a rollout.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = '0018'
-down_revision = '0017'
+revision = '0019'
+down_revision = '0018'
 branch_labels = None
 depends_on = None
 
