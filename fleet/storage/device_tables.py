@@ -76,7 +76,7 @@ class Device(Base):
 class DeviceChange(Base):
     """That a device is another than before: its state, whether it is online, what it does or runs, or whether it drifted.
 
-    One row a device, under a number that is greater than every one before it: written by triggers of migration 0019, so that no
+    One row a device, under a number that is greater than every one before it: written by triggers of migration 0018, so that no
     writer of `devices` can forget it. On SQLite altering `devices` (`batch_alter_table`) drops them: a later migration that does
     must make them again.
     """

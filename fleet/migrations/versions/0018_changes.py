@@ -1,13 +1,13 @@
 """what changes of a device has a number, by triggers; executions and the audit log are read by the page
 
-Revision 0019, after 0018.
+Revision 0018, after 0017.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = '0019'
-down_revision = '0018'
+revision = '0018'
+down_revision = '0017'
 branch_labels = None
 depends_on = None
 
