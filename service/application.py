@@ -75,7 +75,17 @@ def create_application(
     undocumented = app.openapi
 
     def documented() -> dict[str, Any]:
-        return app.openapi_schema or document_etags(undocumented())
+        return app.openapi_schema or _with_nulls(document_etags(undocumented()))
 
     app.openapi = documented  # type: ignore[method-assign] # how FastAPI's documentation extends it
     return app
+
+
+def _with_nulls(document: dict[str, Any]) -> dict[str, Any]:
+    """Examples with what is null in them, which FastAPI leaves out: a member that is always there is there in an example too."""
+    for schema in document.get("components", {}).get("schemas", {}).values():
+        example = schema.get("example")
+        for name in schema.get("required", ()) if isinstance(example, dict) else ():
+            if {"type": "null"} in schema["properties"][name].get("anyOf", ()):
+                example.setdefault(name, None)
+    return document

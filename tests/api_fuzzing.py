@@ -5,7 +5,7 @@ schemathesis makes the requests; the judging is ours, so that it is plain what i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 
 SERVER_ERROR = 500
@@ -58,3 +59,38 @@ def ask(client: TestClient, operation: Any, callers: Mapping[str, str | None], *
 
     send()
     return wrong
+
+
+def wrong_examples(app: Any) -> list[str]:
+    """Where an example of an application's document is none of what it stands beside."""
+    document = app.openapi()
+    found = [
+        (path, example, schema) for path, schema, examples in _examples(document, ()) for example in examples
+    ]
+    assert found, "a document without examples"
+    return [
+        f"{'/'.join(path)}: {error.message[:200]}"
+        for path, example, schema in found
+        for error in Draft202012Validator(schema | {"components": document["components"]}).iter_errors(
+            example
+        )
+    ]
+
+
+def _examples(
+    node: Any, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any], list[Any]]]:
+    """Every place of a document with examples: the schema they are of, and the examples."""
+    if isinstance(node, list):
+        for number, one in enumerate(node):
+            yield from _examples(one, (*path, str(number)))
+    if not isinstance(node, dict):
+        return
+    if isinstance(node.get("schema"), dict) and "example" in node:
+        yield path, node["schema"], [node["example"]]
+    is_schema = "schema" not in node and not {"type", "$ref", "anyOf", "properties"}.isdisjoint(node)
+    if is_schema and path[-1:] != ("properties",):
+        listed = node["examples"] if isinstance(node.get("examples"), list) else []
+        yield path, node, [*listed, *([node["example"]] if "example" in node else [])]
+    for key, one in node.items():
+        yield from _examples(one, (*path, key))

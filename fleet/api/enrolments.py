@@ -29,7 +29,10 @@ EXAMPLE: Final = {
     "labels": {"machine": "press"},
     "signature": "MEUCIQ…",
 }
-REQUEST: Final = {"certificate_request": "-----BEGIN CERTIFICATE REQUEST-----…"}
+REQUEST: Final = {
+    "certificate_request": "-----BEGIN CERTIFICATE REQUEST-----…",
+    "signature": "MEUCIQ…",
+}
 
 Question = Annotated[dict[str, Any], WithJsonSchema(json_schema(EnrolmentQuestion, EXAMPLE)), Body()]
 Renewal = Annotated[CertificateQuestion, Depends(json_body(CertificateQuestion, example=REQUEST))]

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from aggregator_world import FAMILY, POLICY, World
-from api_fuzzing import ask, operations
+from api_fuzzing import ask, operations, wrong_examples
 from family_changes import changed
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
@@ -261,3 +261,34 @@ def test_whatever_is_asked_by_whomever_is_answered_as_documented(service: Servic
         for line in ask(service.http, operation, everybody, examples=examples)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_example_is_what_it_is_an_example_of(service: Service) -> None:
+    assert wrong_examples(service.api) == []
+
+
+def test_a_run_that_is_asked_for_twice_under_one_key_is_one_run(service: Service) -> None:
+    headers = service.headers[Role.OPERATOR] | {"Idempotency-Key": "k"}
+    asked = {"family": FAMILY, "reason": "new bearings"}
+    first, again = (service.http.post("/v1/training-runs", json=asked, headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["id"] == again.json()["id"]
+    other = service.http.post("/v1/training-runs", json=asked | {"rounds": 9}, headers=headers)
+    assert (other.status_code, "new key" in other.json()["detail"]) == (409, True)
+
+
+def test_runs_are_listed_by_the_page(service: Service) -> None:
+    for number in range(3):
+        run = service.scheduler.start_run(FAMILY, trigger="person", reason=str(number), requested_by="x")
+        service.store.save(msgspec.structs.replace(run, state=RunState.REJECTED_BY_GATE, ended_at=1000.0))
+    seen, after = [], None
+    while True:
+        query = {"limit": 2} | ({} if after is None else {"after": after})
+        page = service.http.get(
+            "/v1/training-runs", params=query, headers=service.headers[Role.VIEWER]
+        ).json()
+        seen += [run["reason"] for run in page["items"]]
+        after = page["next_cursor"]
+        if after is None:
+            break
+    assert seen == ["2", "1", "0"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from api_fuzzing import ask, operations
+from api_fuzzing import ask, operations, wrong_examples
 from databases import Databases, SqliteDatabases
 from fleet_api_world import Fleet, fleet
 from fleet_world import bundle
@@ -28,3 +28,7 @@ def test_whatever_is_asked_by_whomever_is_answered_as_documented(fleet: Fleet) -
     assert len(found) > 50
     wrong = [line for operation in found.values() for line in ask(fleet.client, operation, who, examples=2)]
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_example_is_what_it_is_an_example_of(fleet: Fleet) -> None:
+    assert wrong_examples(fleet.client.app) == []
