@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from fleet.gates.looks import look_times
 from fleet.rollouts.counts import Judgement, count_group, judge_counts
 from fleet.rollouts.executions import Execution, Figures, Group, Mark
 from fleet.rollouts.limits import judge_limits
@@ -77,7 +78,21 @@ def explain(  # noqa: PLR0911 - one return for each kind
     limits = judge_shown(rollout.plan, treated, observations.records.figures(), is_overdue=overdue)
     left_s = rollout.soaked_at(group) - now
     soaking = f"{left_s:.0f} s more of its soak; " if left_s > 0 else ""
-    return f"{soaking}{limits.reason}"
+    return f"{soaking}{limits.reason}{_gates_in_words(rollout, now)}"
+
+
+def _gates_in_words(rollout: Rollout, now: float) -> str:
+    """When the gates look next, where they do."""
+    at, group = rollout.next_look_at, rollout.present_group
+    if at is None or group is None:
+        return ""
+    of = len(look_times(group.soak_s))
+    name = (
+        f"look {group.looks + 1} of {of}"
+        if group.looks < of
+        else f"a look after the soak ({group.looks + 1 - of})"
+    )
+    return f"; the gates: {name} in {at - now:.0f} s" if at > now else f"; the gates: {name} is due"
 
 
 def _until_all_are_told(rollout: Rollout, now: float) -> str:

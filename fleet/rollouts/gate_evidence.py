@@ -23,7 +23,6 @@ from statistics import median
 from typing import Final
 
 import numpy as np
-from msgspec.structs import replace
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -69,10 +68,17 @@ def look_at(
     group, plan = rollout.present_group, rollout.plan.gates
     assert group is not None, "a look is due for a group that soaks"  # noqa: S101 - a fault of ours
     assert plan is not None, "a look is due for a plan with gates"  # noqa: S101 - a fault of ours
-    arms = read_arms(session, rollout, group, now, offline_after_s=offline_after_s)
     of = len(look_times(group.soak_s))
+    arms = read_arms(
+        session,
+        rollout,
+        group,
+        now,
+        offline_after_s=offline_after_s,
+        asks_placebos=min(number, of) in {of, of - 3},
+    )
     judged = [one.number for one in rollout.groups if one.soak_s]
-    answer = judge_look(
+    return judge_look(
         arms,
         plan,
         group=judged.index(group.number),
@@ -82,13 +88,21 @@ def look_at(
         is_last=number >= of,
         extension=max(0, number - of),
     )
-    return replace(answer, number=number)
 
 
 def read_arms(
-    session: Session, rollout: Rollout, group: Group, now: float, *, offline_after_s: float
+    session: Session,
+    rollout: Rollout,
+    group: Group,
+    now: float,
+    *,
+    offline_after_s: float,
+    asks_placebos: bool = True,
 ) -> Arms:
-    """What canaries and controls showed until `now`. Arguments as `look_at`; `group` is the one that soaks."""
+    """What canaries and controls showed until `now`. Arguments as `look_at`.
+
+    `group` is the one that soaks; `asks_placebos`: whether few canaries are compared with past hours at this look.
+    """
     plan = rollout.plan.gates or GatePlan()
     given = [e.given_at for e in rollout.executions.values() if e.given_at is not None]
     group_at = min(
@@ -117,7 +131,7 @@ def read_arms(
     before = histories.before(devices, began)
     placebos = (
         histories.placebos(devices, began, now - start)
-        if 0 < len(spans.keys() & commits.keys()) <= FEW
+        if asks_placebos and 0 < len(spans.keys() & commits.keys()) <= FEW
         else None
     )
     return Arms(

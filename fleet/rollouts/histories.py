@@ -105,18 +105,28 @@ class Histories:
         befores, afters, blocks = [], [], []
         for number in range(count):
             start = last - (number + 1) * length
-            after = self.past(devices, start + length, length)
+            after = self.past(devices, start + length, length, with_events=False)
             if not (after.hours > 0).any():
                 break
-            befores.append(self.past(devices, start))
+            befores.append(self.past(devices, start, with_events=False))
             afters.append(after)
             blocks += [number] * len(devices)
         if not blocks:
             return None
         return Placebos(block=np.array(blocks, dtype=np.int64), before=_join(befores), after=_join(afters))
 
-    def past(self, devices: Sequence[DeviceId], until: float, lasted_s: float | None = None) -> Shown:
-        """Over `lasted_s` seconds (None: the baseline) before `until`, on any release but the one that is judged."""
+    def past(
+        self,
+        devices: Sequence[DeviceId],
+        until: float,
+        lasted_s: float | None = None,
+        *,
+        with_events: bool = True,
+    ) -> Shown:
+        """Over `lasted_s` seconds (None: the baseline) before `until`, on any release but the one that is judged.
+
+        `with_events`: also starts, and verdicts of people.
+        """
         lasted_s = self._plan.baseline_s if lasted_s is None else lasted_s
         is_short = self._plan.baseline_s < SHORT_S
         spans = [Span(device=device, start=until - lasted_s, until=until) for device in devices]
@@ -127,10 +137,10 @@ class Histories:
                 self._session, spans, release=self._release, offline_after_s=self._offline_after_s
             )
         )
-        starts, verdicts = (
-            read_starts(self._session, spans),
-            read_verdicts(self._session, spans, self._family),
-        )
+        if not with_events:
+            return as_shown(spans, Told(sums=sums), self._offline_after_s)
+        starts = read_starts(self._session, spans)
+        verdicts = read_verdicts(self._session, spans, self._family)
         return as_shown(spans, Told(sums=sums, starts=starts, verdicts=verdicts), self._offline_after_s)
 
     def _messages(self, spans: Sequence[Span], *, is_on: bool) -> dict[DeviceId, Sums]:

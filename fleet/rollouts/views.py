@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
+from fleet.gates.answers import Finding
 from fleet.rollouts.evidence import explain
 from fleet.rollouts.observations import observe
 from fleet.rollouts.plans import GroupPlan
@@ -22,12 +23,14 @@ from fleet.rollouts.store import find_rollout
 from fleet.rollouts.timeline import Subject, latest_lines, read_timeline
 from fleet.rollouts.verbs import Verb, valid_verbs
 from fleet.storage.event_tables import InstallRecord
-from fleet.storage.rollout_tables import RolloutExecution, RolloutGroup, RolloutRecord
+from fleet.storage.rollout_tables import RolloutExecution, RolloutGroup, RolloutLook, RolloutRecord
 from protocol.messages.kinds import InstallStatus
 
 __all__ = [
+    "AnswerView",
     "ExecutionView",
     "GroupView",
+    "LookView",
     "RolloutSummary",
     "RolloutView",
     "ShadowView",
@@ -59,7 +62,7 @@ class RolloutSummary(BaseModel):
 
 
 class GroupView(BaseModel):
-    """One group, which ends at `percentage` or `count`, and how its devices stand: `devices` in all, of which `succeeded` and `failed`; `members` by name."""
+    """One group, which ends at `percentage` or `count`, and how its devices stand: `devices` in all, of which `succeeded` and `failed`; `members` by name; `looks` of the gates."""
 
     number: int
     name: str
@@ -74,6 +77,38 @@ class GroupView(BaseModel):
     failed: int
     counts: dict[str, int]
     members: list[str]
+    looks: list[LookView]
+
+
+class AnswerView(BaseModel):
+    """One metric at one look: `finding` is STOP, PAUSE, PASS or NOT_SEEN, `reason` the whole of it in words.
+
+    `effect`, from `low` to `high`, is the change of devices with the release against those without (a ratio; of sight a difference),
+    null where nothing can be said; `p` had to be at most `level` for a STOP, null where no test could be made.
+    """
+
+    metric: str
+    finding: Finding
+    reason: str
+    effect: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    level: float | None
+    canaries: int
+    controls: int
+
+
+class LookView(BaseModel):
+    """One look of the gates at a group: the `number`-th, of so many (`of`) until the soak ends; those with a greater number came after it."""
+
+    number: int
+    of: int
+    at: float
+    finding: Finding
+    reason: str
+    is_last: bool
+    answers: list[AnswerView]
 
 
 class TimelineLine(BaseModel):
@@ -216,8 +251,9 @@ def _summarise(record: RolloutRecord, counts: dict[str, int]) -> RolloutSummary:
 def view_rollout(session: Session, rollout_id: str, now: float) -> RolloutView:
     """One rollout at Unix second `now`, with its timeline; raises NotFoundError."""
     rollout, record = find_rollout(session, rollout_id)
+    looks = _read_looks(session, rollout_id)
     groups = [
-        _view_group(group, plan, rollout.of_group(group.number))
+        _view_group(group, plan, rollout.of_group(group.number), looks.get(group.number, []))
         for group, plan in zip(rollout.groups, rollout.plan.groups, strict=True)
     ]
     timeline = latest_lines(session, rollout_id)
@@ -233,7 +269,23 @@ def view_rollout(session: Session, rollout_id: str, now: float) -> RolloutView:
     )
 
 
-def _view_group(group: Group, plan: GroupPlan, executions: list[Execution]) -> GroupView:
+def _read_looks(session: Session, rollout_id: str) -> dict[int, list[LookView]]:
+    """What the gates saw, by group."""
+    looks: dict[int, list[LookView]] = {}
+    for row in session.scalars(
+        select(RolloutLook)
+        .where(RolloutLook.rollout == rollout_id)
+        .order_by(RolloutLook.group, RolloutLook.number)
+    ):
+        looks.setdefault(row.group, []).append(
+            LookView.model_validate(row.answer | {"number": row.number, "at": row.at})
+        )
+    return looks
+
+
+def _view_group(
+    group: Group, plan: GroupPlan, executions: list[Execution], looks: list[LookView]
+) -> GroupView:
     """A group as it stands: `plan` says what it was meant to reach, `executions` how far its devices are."""
     return GroupView(
         number=group.number,
@@ -249,6 +301,7 @@ def _view_group(group: Group, plan: GroupPlan, executions: list[Execution]) -> G
         failed=sum(e.state in FAILURES for e in executions),
         counts=dict(Counter(str(e.state) for e in executions)),
         members=[e.device for e in executions],
+        looks=looks,
     )
 
 

@@ -193,6 +193,11 @@ class RolloutWorld:
         self, messages: Iterable[tuple[str, float]], *, release: str | None = None, **figures: Any
     ) -> None:
         """A message for each (device, when it comes), on what the device runs or on `release`."""
+        given = figures | ({"release": release} if release else {})
+        self.tell([{"device": device, "received_at": at} | given for device, at in messages])
+
+    def tell(self, messages: Iterable[dict[str, Any]]) -> None:
+        """Health messages; what one does not say of itself is that of a calm device on what it runs."""
         calm = {
             "anomaly_rate": 0.0,
             "drift_score": 0.1,
@@ -209,13 +214,11 @@ class RolloutWorld:
         with self.database.write() as session:
             runs = dict(session.execute(select(Device.id, Device.release)).tuples().all())
             rows = [
-                self._event(device) | calm | {"received_at": at, "release": release or runs[device]} | figures
-                for device, at in messages
+                self._event(one["device"]) | calm | {"release": runs[one["device"]]} | one for one in messages
             ]
             session.execute(insert(HealthRecord), rows)
-            last = {row["device"]: row["received_at"] for row in rows}
-            for device, at in last.items():
-                heard = {"last_health_at": at, "agent_state": figures.get("state")}
+            for device, row in {row["device"]: row for row in rows}.items():
+                heard = {"last_health_at": row["received_at"], "agent_state": row["state"]}
                 session.execute(update(Device).where(Device.id == device).values(**heard))
 
     def install(self, devices: Iterable[str]) -> None:

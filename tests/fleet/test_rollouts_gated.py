@@ -1,0 +1,228 @@
+"""Releases whose harm only figures show: slower, leaking, blind, dying. Each is stopped at the canary, and a good one is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from rollout_world import RolloutWorld
+from sqlalchemy import select, update
+
+from fleet.retention.health_blocks import HealthRollUp
+from fleet.rollouts.states import RolloutState
+from fleet.rollouts.verbs import Verb
+from fleet.rollouts.views import RolloutView
+from fleet.storage.device_tables import Device, DeviceState
+
+EVERY_S: Final = 100.0
+BASELINE_S, WARM_UP_S, SOAK_S = 7200.0, 900.0, 3600.0
+GATES: Final = {"baseline_s": BASELINE_S, "warm_up_s": WARM_UP_S, "hold_out": 0}
+Harm = Mapping[str, float]
+
+
+class Machines:
+    """Forty devices that differ as machines do: each with its own latency and rate of alarms, and noise about them."""
+
+    def __init__(self, database_url: str) -> None:
+        self.world = RolloutWorld(database_url, 40)
+        self.world.now = 1_000_200.0
+        self.rng = np.random.default_rng(7)
+        count = len(self.world.devices)
+        self.latency = dict(
+            zip(self.world.devices, 100 * np.exp(self.rng.normal(0, 0.4, count)), strict=True)
+        )
+        self.rate = dict(zip(self.world.devices, 0.02 * np.exp(self.rng.normal(0, 0.5, count)), strict=True))
+        self.dead: set[str] = set()
+
+    def begin(self, canaries: int = 6, *, past_s: float = BASELINE_S, **changes: Any) -> str:
+        """A rollout whose canary has committed the release, after a past."""
+        self.live(past_s)
+        groups = [
+            {"name": "canary", "count": canaries, "soak_s": SOAK_S},
+            {"name": "all", "percentage": 100, "soak_s": SOAK_S},
+        ]
+        rollout = self.world.started(**{"groups": groups, "gates": GATES, "limits": []} | changes)
+        self.world.install(self.canaries(rollout))
+        self.world.tick()
+        return rollout
+
+    def canaries(self, rollout: str) -> list[str]:
+        return self.world.view(rollout).groups[0].members
+
+    def live(self, seconds: float, harm: Harm | None = None) -> None:
+        """Time passes; `harm` is what the release under test does to the devices that run it."""
+        with self.world.database.read() as session:
+            on = set(session.scalars(select(Device.id).where(Device.release == "pump/2")))
+        times = np.arange(self.world.now + EVERY_S, self.world.now + seconds + 0.5, EVERY_S)
+        rows = [
+            self._message(
+                device, float(at), float(at - times[0]) / 3600, (harm or {}) if device in on else {}
+            )
+            for device in self.world.devices
+            if device not in self.dead
+            for at in times
+        ]
+        self.world.tell(rows)
+        self.world.now += seconds
+        while HealthRollUp(self.world.database, offline_after_s=120.0).roll_up():
+            pass
+
+    def _message(self, device: str, at: float, hours: float, harm: Harm) -> dict[str, Any]:
+        over = self.rng.binomial(100, min(1.0, self.rate[device] * harm.get("rate", 1.0)))
+        leaked = harm.get("leak", 0.0) * hours
+        return {
+            "device": device,
+            "received_at": at,
+            "inference_p99_us": self.latency[device]
+            * np.exp(self.rng.normal(0, 0.2))
+            * harm.get("latency", 1.0),
+            "anomaly_rate": over / 100,
+            "interval_windows": 100,
+            "interval_judged": 100,
+            "memory_pss_bytes": int(5e7 * np.exp(self.rng.normal(0, 0.002) + leaked)),
+            "drift_score": 0.1 * np.exp(self.rng.normal(0, 0.1)),
+            "sight": 0.9 * np.exp(-abs(self.rng.normal(0, 0.03))) * harm.get("sight", 1.0),
+        }
+
+    def soak(self, rollout: str, harm: Harm | None = None, looks: int = 6) -> RolloutView:
+        """Live from look to look, until something follows or `looks` were taken."""
+        self.live(WARM_UP_S, harm)
+        lived = 0.0
+        for number in range(looks):
+            until = SOAK_S / 2 ** (5 - number)
+            self.live(until - lived + (0.5 if not lived else 0.0), harm)
+            lived = until
+            self.world.tick()
+            if self.world.view(rollout).state is not RolloutState.RUNNING:
+                break
+        return self.world.view(rollout)
+
+
+@pytest.fixture
+def machines(database_url: str) -> Any:
+    machines = Machines(database_url)
+    yield machines
+    machines.world.close()
+
+
+@pytest.mark.parametrize(
+    ("harm", "metric"),
+    [
+        ({"latency": 1.3}, "latency"),
+        ({"leak": 0.15}, "memory"),
+        ({"sight": 0.2}, "sight"),
+        ({"rate": 5.0}, "anomaly rate"),
+    ],
+    ids=["slower", "leaks", "blind", "alarms"],
+)
+def test_a_harmful_release_is_stopped_at_the_canary_and_withdrawn(
+    machines: Machines, harm: Harm, metric: str
+) -> None:
+    rollout = machines.begin()
+    view = machines.soak(rollout, harm)
+    assert view.state is RolloutState.ROLLING_BACK, view.reason
+    assert metric in view.groups[0].reason
+    assert machines.world.release(2).withdrawn_at is not None
+    assert view.groups[1].state == "SCHEDULED"
+    last = view.groups[0].looks[-1]
+    assert last.finding == "STOP"
+    assert [one.number for one in view.groups[0].looks] == list(range(1, len(view.groups[0].looks) + 1))
+    stopped = [answer for answer in last.answers if answer.finding == "STOP"]
+    assert all(one.p is not None and one.level is not None and one.p <= one.level for one in stopped)
+    assert any(line.state == "LOOK_STOP" for line in view.timeline)
+
+
+def test_a_good_release_passes_and_the_looks_say_how_sure_that_is(machines: Machines) -> None:
+    rollout = machines.begin(12, gates=GATES | {"metrics": ["latency_p99", "sight", "memory"]})
+    view = machines.soak(rollout)
+    assert view.state is RolloutState.RUNNING, view.reason
+    assert [group.state for group in view.groups] == ["PASSED", "RUNNING"]
+    assert [look.finding for look in view.groups[0].looks] == ["NOT_SEEN"] * 5 + ["PASS"]
+    latency = next(a for a in view.groups[0].looks[-1].answers if a.metric == "latency_p99")
+    assert latency.low is not None
+    assert latency.high is not None
+    assert latency.low < 1 < latency.high < 1.2
+    assert (latency.canaries, latency.controls) == (12, 28)
+
+
+@pytest.mark.parametrize("fate", ["revoked", "dead"])
+@pytest.mark.parametrize("on_not_seen", ["pause", "continue"])
+def test_a_canary_that_is_gone_is_no_evidence_and_nobody_else_gets_the_release(
+    machines: Machines, fate: str, on_not_seen: str
+) -> None:
+    rollout = machines.begin(3, gates=GATES | {"on_not_seen": on_not_seen})
+    if fate == "dead":
+        machines.dead |= set(machines.canaries(rollout)[:1])
+    else:
+        with machines.world.database.write() as session:
+            gone = Device.id.in_(machines.canaries(rollout))
+            session.execute(update(Device).where(gone).values(state=DeviceState.REVOKED))
+    machines.live(WARM_UP_S)
+    machines.dead |= set(machines.canaries(rollout))
+    view = machines.soak(rollout)
+    assert view.state is RolloutState.PAUSED, view.reason
+    assert "no evidence" in view.reason or "nothing is known" in view.reason
+    assert [group.state for group in view.groups] == ["SOAKING", "SCHEDULED"]
+    others = [device for device in machines.world.devices if device not in machines.canaries(rollout)]
+    assert all(machines.world.desired(device) is None for device in others)
+    assert machines.world.release(2).withdrawn_at is None
+
+
+def test_what_is_not_seen_pauses_and_who_resumes_watches_on_for_twice_as_long(machines: Machines) -> None:
+    machines.rate = dict.fromkeys(machines.world.devices, 0.0002)
+    rollout = machines.begin(3, gates=GATES | {"metrics": ["anomaly_rate"]})
+    view = machines.soak(rollout)
+    assert view.state is RolloutState.PAUSED
+    assert "not excluded" in view.reason
+    assert machines.world.release(2).withdrawn_at is None
+    machines.world.say(rollout, Verb.RESUME)
+    machines.live(SOAK_S - 10)
+    machines.world.tick()
+    assert "the gates: a look after the soak (1) in 9 s" in machines.world.view(rollout).waiting_for
+    machines.live(10, None)
+    machines.world.tick(1)
+    looks = machines.world.view(rollout).groups[0].looks
+    assert [(one.number, one.is_last) for one in looks[-2:]] == [(6, True), (7, True)]
+    machines.world.say(rollout, Verb.RESUME)
+    machines.world.say(rollout, Verb.TRIGGER_NEXT_GROUP)
+    assert machines.world.view(rollout).groups[1].state == "RUNNING"
+
+
+def test_the_first_release_of_a_fleet_has_nothing_to_be_compared_with_and_says_so(machines: Machines) -> None:
+    with machines.world.database.write() as session:
+        session.execute(update(Device).values(release=None))
+    rollout = machines.begin(past_s=0.0)
+    view = machines.soak(rollout)
+    assert view.groups[0].state == "PASSED"
+    assert "nothing to compare with: no device ran a release before" in view.groups[0].reason
+
+
+def test_a_paused_rollout_is_not_looked_at_and_a_missed_look_is_made_up_for(machines: Machines) -> None:
+    rollout = machines.begin()
+    machines.world.say(rollout, Verb.PAUSE)
+    machines.live(WARM_UP_S + SOAK_S / 2, {"latency": 1.5})
+    machines.world.tick()
+    assert machines.world.view(rollout).groups[0].looks == []
+    machines.world.say(rollout, Verb.RESUME)
+    for _ in range(6):
+        machines.world.tick()
+    assert machines.world.view(rollout).state is RolloutState.ROLLING_BACK
+
+
+def test_a_group_that_does_not_soak_is_not_judged_and_says_so(machines: Machines) -> None:
+    rollout = machines.begin(groups=[{"count": 6}, {"percentage": 100}])
+    view = machines.world.view(rollout)
+    assert view.groups[0].state == "PASSED"
+    assert "not judged by the gates: it does not soak" in view.groups[0].reason
+
+
+def test_devices_that_never_said_anything_are_no_canaries(machines: Machines) -> None:
+    machines.world.devices, mute = machines.world.devices[:5], machines.world.devices[5:]
+    rollout = machines.begin(6)
+    assert sorted(machines.canaries(rollout)) == sorted(
+        [*machines.world.devices, *machines.canaries(rollout)[5:]]
+    )
+    assert set(machines.world.devices) <= set(machines.canaries(rollout))
+    assert len(mute) == 35
