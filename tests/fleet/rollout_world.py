@@ -216,7 +216,8 @@ class RolloutWorld:
             rows = [
                 self._event(one["device"]) | calm | {"release": runs[one["device"]]} | one for one in messages
             ]
-            session.execute(insert(HealthRecord), rows)
+            if rows:
+                session.execute(insert(HealthRecord), rows)
             for device, row in {row["device"]: row for row in rows}.items():
                 heard = {"last_health_at": row["received_at"], "agent_state": row["state"]}
                 session.execute(update(Device).where(Device.id == device).values(**heard))

@@ -17,7 +17,7 @@ from fleet.rollouts.views import RolloutView
 from fleet.storage.device_tables import Device, DeviceState
 
 EVERY_S: Final = 100.0
-BASELINE_S, WARM_UP_S, SOAK_S = 7200.0, 900.0, 3600.0
+BASELINE_S, WARM_UP_S, SOAK_S = 3600.0, 900.0, 3600.0
 GATES: Final = {"baseline_s": BASELINE_S, "warm_up_s": WARM_UP_S, "hold_out": 0}
 Harm = Mapping[str, float]
 
@@ -180,7 +180,7 @@ def test_what_is_not_seen_pauses_and_who_resumes_watches_on_for_twice_as_long(ma
     machines.world.say(rollout, Verb.RESUME)
     machines.live(SOAK_S - 10)
     machines.world.tick()
-    assert "the gates: a look after the soak (1) in 9 s" in machines.world.view(rollout).waiting_for
+    assert "the gates: a look after the soak (1) in 10 s" in machines.world.view(rollout).waiting_for
     machines.live(10, None)
     machines.world.tick(1)
     looks = machines.world.view(rollout).groups[0].looks
