@@ -8,6 +8,7 @@ a stratum nothing but a hash decides.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -33,21 +34,20 @@ def number_strata(hardware: Sequence[str], site: Sequence[str]) -> NDArray[np.in
         True
     """
     fine = list(zip(hardware, site, strict=True))
-    of_fine = Counter(fine)
+    sizes = Counter(fine)
     left: Counter[str] = Counter()
-    for (kind, _), count in of_fine.items():
+    for (kind, _), count in sizes.items():
         if count < LEAST_DEVICES:
             left[kind] += count
-    names: list[tuple[str, ...]] = []
-    for key in fine:
-        if of_fine[key] >= LEAST_DEVICES:
-            names.append(("site", *key))
-        elif left[key[0]] >= LEAST_DEVICES:
-            names.append(("hardware", key[0]))
+    names: dict[tuple[str, str], tuple[str, ...]] = {}
+    for (kind, place), count in sizes.items():
+        if count >= LEAST_DEVICES:
+            names[kind, place] = ("site", kind, place)
         else:
-            names.append(("all",))
-    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-    return np.array([numbers[name] for name in names], dtype=np.int64)
+            names[kind, place] = ("hardware", kind) if left[kind] >= LEAST_DEVICES else ("all",)
+    numbers = {name: number for number, name in enumerate(sorted(set(names.values())))}
+    of_place = {key: numbers[name] for key, name in names.items()}
+    return np.array([of_place[key] for key in fine], dtype=np.int64)
 
 
 def draw_order(lot: str, devices: Sequence[str], stratum: Sequence[int]) -> list[int]:
@@ -64,16 +64,17 @@ def draw_order(lot: str, devices: Sequence[str], stratum: Sequence[int]) -> list
         >>> sorted(row // 4 for row in order[:4])
         [0, 0, 1, 1]
     """
-    drawn: dict[int, list[tuple[bytes, str, int]]] = {}
-    for row, (device, code) in enumerate(zip(devices, stratum, strict=True)):
-        drawn.setdefault(int(code), []).append((_hash(lot, device), device, row))
-    placed: list[tuple[float, bytes, int]] = []
-    for code, members in drawn.items():
-        members.sort()
+    marks = [_hash(lot, device) for device in devices]
+    order = sorted(range(len(devices)), key=lambda row: (stratum[row], marks[row], devices[row]))
+    place = np.empty(len(devices))
+    start = 0
+    for code, members in itertools.groupby(order, key=stratum.__getitem__):
+        rows = list(members)
         # where in the first step a stratum begins is drawn too: small ones would never, or always, give the first canary
         begin = int.from_bytes(_hash(lot, f"\n{code}")[:8], "big") / 2**64
-        placed += [((at + begin) / len(members), mark, row) for at, (mark, _, row) in enumerate(members)]
-    return [row for _, _, row in sorted(placed)]
+        place[start : start + len(rows)] = (np.arange(len(rows)) + begin) / len(rows)
+        start += len(rows)
+    return [order[at] for at in np.argsort(place, kind="stable").tolist()]
 
 
 def _hash(lot: str, name: str) -> bytes:

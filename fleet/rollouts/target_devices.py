@@ -56,7 +56,9 @@ def check_releases(session: Session, plan: RolloutPlan) -> None:
 def find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Targets:
     """The enrolled devices of the family that the query selects, in groups; those on the release already apart."""
     rows = session.execute(
-        select(Device.id, Device.release, Device.last_seen, Device.last_health_at).where(
+        select(
+            Device.id, Device.release, Device.last_seen, Device.last_health_at, Device.hardware, Device.site
+        ).where(
             Device.family == plan.family,
             Device.state == DeviceState.ENROLLED,
             device_filter(plan.target_query),
@@ -73,5 +75,6 @@ def find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Target
             f"nothing to do: all {len(current)} targeted devices run {plan.release} already"
         )
     unheard = {DeviceId(row.id) for row in rows if row.last_seen is None and row.last_health_at is None}
-    groups = assign_groups(rollout_id, wanted, plan.groups, unheard=unheard)
+    places = {DeviceId(row.id): (row.hardware, row.site) for row in rows}
+    groups = assign_groups(rollout_id, wanted, plan.groups, unheard=unheard, places=places)
     return Targets(groups=tuple(groups), current=current)

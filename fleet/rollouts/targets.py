@@ -1,16 +1,17 @@
 """Which device is in which group.
 
-Pure and reproducible: the order is that of SHA-256 over rollout and device, so every rollout draws another
-canary, and asking twice gives the same answer.
+Pure and reproducible: the order is that of SHA-256 over rollout and device, within hardware and site (`fleet.gates.strata`), so every
+rollout draws another canary, and asking twice gives the same answer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
+from fleet.gates.strata import draw_order, number_strata
 from fleet.rollouts.plans import GroupPlan
 from protocol.names import DeviceId
 
@@ -25,6 +26,7 @@ def assign_groups(
     groups: Sequence[GroupPlan],
     *,
     unheard: Collection[DeviceId] = frozenset(),
+    places: Mapping[DeviceId, tuple[str, str]] | None = None,
 ) -> list[tuple[DeviceId, ...]]:
     """Split `devices` into one tuple per group of a plan.
 
@@ -36,6 +38,7 @@ def assign_groups(
         devices: in any order, doubles count once.
         groups: the plan's; the last reaches all.
         unheard: devices that never said anything. They come last: a canary of them would show nothing.
+        places: hardware and site of devices; each group has its share of every one. None: of no device is it known.
 
     Examples:
         >>> devices = [DeviceId(f"press-{n}") for n in range(4)]
@@ -45,9 +48,16 @@ def assign_groups(
         >>> assign_groups("ro-1", devices, groups)[0] == assign_groups("ro-2", devices, groups)[0]
         False
     """
-    ordered = sorted(
-        set(devices), key=lambda device: (device in unheard, rank_device(rollout_id, device), device)
-    )
+    known = places or {}
+    ordered: list[DeviceId] = []
+    for members in (set(devices).difference(unheard), set(devices).intersection(unheard)):
+        names = sorted(members)
+        hardware, site = (
+            zip(*(known.get(name, ("", "")) for name in names), strict=True) if names else ((), ())
+        )
+        ordered += [
+            names[row] for row in draw_order(rollout_id, names, number_strata(hardware, site).tolist())
+        ]
     drawn: list[tuple[DeviceId, ...]] = []
     start = 0
     for group in groups:

@@ -15,6 +15,9 @@ from fleet.gates.arms import Arms
 from fleet.gates.plan import GatePlan, Metric
 from fleet.gates.power import PowerLine, power
 from fleet.gates.strata import LEAST_DEVICES, draw_order, number_strata
+from fleet.rollouts.plans import GroupPlan
+from fleet.rollouts.targets import assign_groups
+from protocol.names import DeviceId
 
 PLAN = GatePlan()
 
@@ -119,3 +122,16 @@ def test_every_device_is_as_likely_the_first_canary_of_some_rollout() -> None:
     first = Counter(draw_order(f"ro-{n}", devices, stratum)[0] for n in range(2000))
     assert min(first[row] for row in range(20)) > 60  # 100 each in the mean
     assert max(first.values()) < 150
+
+
+def test_the_canary_of_a_rollout_has_its_share_of_every_hardware_and_site() -> None:
+    places = {DeviceId(f"press-{n}"): ("rpi4" if n % 2 else "rpi5", f"site-{n // 40}") for n in range(120)}
+    groups = [GroupPlan(percentage=10), GroupPlan(percentage=100)]
+    for rollout in ("ro-1", "ro-2"):
+        canary, rest = assign_groups(rollout, places, groups, places=places)
+        assert sorted(Counter(places[device] for device in canary).values()) == [2] * 6
+        assert sorted((*canary, *rest)) == sorted(places)
+    assert (
+        assign_groups("ro-1", reversed(places), groups, places=places)[0]
+        == assign_groups("ro-1", places, groups, places=places)[0]
+    )
