@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, CursorResult, Table, delete, false, null, select, update
+from sqlalchemy import ColumnElement, CursorResult, String, Table, cast, delete, false, null, select, update
 from sqlalchemy.orm import Session
 
 from fleet import audit
@@ -31,7 +31,13 @@ from fleet.storage.boot_tables import Boot, EventRange
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
 from fleet.storage.device_tables import Desired, Device, DeviceChange, DeviceState
 from fleet.storage.release_tables import Release
-from fleet.storage.rollout_tables import DesiredCounter, RolloutExecution, RolloutGroup, RolloutTransition
+from fleet.storage.rollout_tables import (
+    DesiredCounter,
+    RolloutExecution,
+    RolloutGroup,
+    RolloutLook,
+    RolloutTransition,
+)
 from fleet.storage.schema import METADATA
 
 __all__ = ["ERASED", "erase_device"]
@@ -81,7 +87,7 @@ _LETS_IN: Final = _KEEPS_OUT | {
 }
 """Columns of a device that stay: what it is by its claim, as far as that is needed to let it in, or to keep it out."""
 
-_TOLD: Final = (RolloutTransition.reason, RolloutGroup.reason, Release.withdrawn_reason)
+_TOLD: Final = (RolloutTransition.reason, RolloutGroup.reason, RolloutLook.answer, Release.withdrawn_reason)
 """Sentences of the fleet that may name a device and tell a figure of it."""
 
 
@@ -144,13 +150,28 @@ def _unname(session: Session, column: Any, device_id: str) -> int:
     named = re.compile(rf"(?<![\w.-]){re.escape(device_id)}(?![\w-])")
     table = column.class_
     key = table.__table__.primary_key.columns
-    found = session.execute(select(*key, column).where(column.contains(device_id, autoescape=True)))
+    found = session.execute(
+        select(*key, column).where(cast(column, String).contains(device_id, autoescape=True))
+    )
     count = 0
-    for *identity, text in found.all():
-        if named.search(text):
+    for *identity, told in found.all():
+        if (left := _without(named, told)) != told:
             where = [part == value for part, value in zip(key, identity, strict=True)]
-            count += _run(session, update(table).where(*where).values({column: ERASED}))
+            count += _run(session, update(table).where(*where).values({column: left}))
     return count
+
+
+def _without(named: re.Pattern[str], told: Any) -> Any:
+    """A text, or texts inside lists and objects, with `ERASED` in the place of those that name the device."""
+    match told:
+        case str():
+            return ERASED if named.search(told) else told
+        case dict():
+            return {key: _without(named, value) for key, value in told.items()}
+        case list():
+            return [_without(named, value) for value in told]
+        case _:
+            return told
 
 
 def _empty(device: Device, kept: frozenset[str]) -> None:

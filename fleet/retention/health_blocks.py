@@ -6,7 +6,7 @@
                      read without the write lock                                            one short transaction
 
 Invariants: a message counts in one block, however often the service is killed, and whoever else rolls up as well: the sums and
-`done_to` are one transaction, which gives up where `done_to` has moved meanwhile. Ids are in the order of commits, because
+`done_to` are one transaction, which gives up where `done_to` has moved meanwhile, or a message was erased. Ids are in the order of commits, because
 writers are serialised, so nothing appears behind `done_to`. A message counts in the block of its arrival: late ones in a later
 block, and where our clock steps, in the block that it said.
 """
@@ -94,7 +94,10 @@ class HealthRollUp:
             return False
         blocks = sum_up(rows, self._offline_after_s)
         with self._database.write() as session:
-            if _done_to(session) != done_to:
+            # or another has rolled them up meanwhile, or some are gone: of an erased device nothing may come back
+            taken = HealthRecord.id.between((done_to or 0) + 1, rows[-1].id)
+            still = session.scalar(select(func.count()).select_from(HealthRecord).where(taken))
+            if _done_to(session) != done_to or still != len(rows):
                 return True
             _add(session, blocks, self._offline_after_s)
             session.merge(RollUp(table_name=HealthRecord.__tablename__, done_to=rows[-1].id))

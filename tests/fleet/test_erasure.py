@@ -57,7 +57,8 @@ FLEETS_OWN: Final[dict[str, frozenset[str]]] = {
     # what it was told in rollouts, and how that ended
     "rollout_executions": frozenset(
         {"rollout", "group_number", "state", "since", "attempt", "given_at", "previous", "returns"}
-        | {"returned_at", "restored_at"}
+        | {"returned_at", "restored_at", "allowed", "held_until", "failed_at", "superseded_by"}
+        | {"is_unheard", "is_awaited"}
     ),
     "rollout_timeline": frozenset(
         {"id", "rollout", "at", "subject", "group_number", "was", "state", "actor"}
@@ -246,9 +247,21 @@ def test_sentences_that_tell_a_figure_of_the_device_are_emptied_and_those_of_a_n
                     reason=told.format(device),
                 )
             )
+        looks = METADATA.tables["rollout_looks"]
+        unusual = "anomaly rate: {} alone is unusual (1 of 731 device-hours)"
+        for number, device in enumerate((ID, NEIGHBOUR)):
+            answer = {
+                "reason": unusual.format(device),
+                "answers": [{"reason": unusual.format(device), "p": 0.1}],
+            }
+            row = {"rollout": "ro-1", "group_number": 0, "number": number, "at": 0, "answer": answer}
+            session.execute(looks.insert().values(row))
         erase_device(session, ID, actor="admin:root", now=NOW)
         reasons = session.scalars(sa.select(groups.c.reason).order_by(groups.c.number)).all()
+        answers = session.scalars(sa.select(looks.c.answer).order_by(looks.c.number)).all()
     assert reasons == [ERASED, told.format(NEIGHBOUR)]
+    assert answers[0] == {"reason": ERASED, "answers": [{"reason": ERASED, "p": 0.1}]}
+    assert answers[1]["reason"] == unusual.format(NEIGHBOUR)
 
 
 def test_the_files_of_sqlite_hold_nothing_of_it_either(tmp_path: Path) -> None:

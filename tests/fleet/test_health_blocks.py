@@ -7,7 +7,7 @@ from dataclasses import astuple, replace
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from fleet.retention.health_blocks import HealthRollUp
 from fleet.rollouts.spans import Span, Sums, read_blocks, read_messages
@@ -185,6 +185,23 @@ def test_two_that_roll_up_at_once_and_one_that_is_killed_count_no_message_twice(
     monkeypatch.setattr(speakers.database, "write", write)
     roll_all(speakers.database, at_once=4)
     same(speakers.blocks("d0")[DeviceId("d0")], speakers.messages("d0")[DeviceId("d0")])
+
+
+def test_what_is_erased_while_it_is_rolled_up_does_not_come_back(
+    speakers: Speakers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speakers.say(*[(f"d{n % 2}", BEGAN + 5 + 30.0 * n) for n in range(10)])
+    write = speakers.database.write
+
+    def overtaken() -> Any:
+        monkeypatch.setattr(speakers.database, "write", write)
+        with write() as session:
+            session.execute(delete(HealthRecord).where(HealthRecord.device == "d0"))
+        return write()
+
+    monkeypatch.setattr(speakers.database, "write", overtaken)
+    roll_all(speakers.database)
+    assert speakers.blocks("d0", "d1").keys() == {"d1"}
 
 
 def test_a_message_that_says_nonsense_stops_no_roll_up(speakers: Speakers) -> None:
