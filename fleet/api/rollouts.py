@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel
 
 from fleet.api.dependencies import Services, get_services
+from fleet.gates.plan import Metric
 from fleet.rollouts.operations import carry_out_verb, check_may_say, create_rollout, standing
 from fleet.rollouts.plans import EXAMPLE_PLAN, MAXIMUM_GROUPS, RolloutPlan
 from fleet.rollouts.states import RolloutState
@@ -55,14 +56,40 @@ class PreviewGroup(BaseModel):
     devices: list[str]
 
 
+class PowerLineView(BaseModel):
+    """Of a release with so much harm (`effect`: a factor, of some metrics a difference) the gates would stop a share from `low` to `high`.
+
+    Within `minutes`, with `canaries` devices; `words` is the whole of it as a sentence.
+    """
+
+    metric: Metric
+    effect: float
+    low: float
+    high: float
+    canaries: int
+    minutes: float
+    words: str
+
+
+class PowerView(BaseModel):
+    """What the gates of a plan would see at its first group, foretold from the fleet's own past.
+
+    `words` says it in sentences, or why nothing can be said; they also name groups that the gates do not judge.
+    """
+
+    lines: list[PowerLineView]
+    words: list[str]
+
+
 class Preview(BaseModel):
-    """What a plan would reach. Create with `idempotency_key` to get exactly these groups."""
+    """What a plan would reach, and what its gates would see. Create with `idempotency_key` to get exactly these groups."""
 
     idempotency_key: str
     release: str
     devices: int
     groups: list[PreviewGroup]
     already_running: list[str]
+    power: PowerView
 
 
 def _rollout_id(caller: Caller, key: str) -> str:
@@ -76,12 +103,18 @@ def preview(
     plan: PlanBody,
     idempotency_key: IdempotencyKey = None,
 ) -> Preview:
-    """The exact devices of each group; nothing is changed.
+    """The exact devices of each group, and what the gates would see of known harm; nothing is changed.
 
     Create with the `idempotency_key` that is answered, and exactly these groups are drawn, whoever creates.
     """
     key = idempotency_key or minted_key()
-    targets = preview_rollout(services.database, plan, _rollout_id(caller, key))
+    targets, foresight = preview_rollout(
+        services.database,
+        plan,
+        _rollout_id(caller, key),
+        services.now(),
+        offline_after_s=services.settings.offline_after_s,
+    )
     return Preview(
         idempotency_key=key,
         release=plan.release,
@@ -97,6 +130,10 @@ def preview(
             for number, (group, devices) in enumerate(zip(plan.groups, targets.groups, strict=True))
         ],
         already_running=list(targets.current),
+        power=PowerView(
+            lines=[PowerLineView.model_validate(line, from_attributes=True) for line in foresight.lines],
+            words=list(foresight.words),
+        ),
     )
 
 

@@ -80,7 +80,7 @@ def preview(
     idempotency_key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The devices that a plan would reach; nothing is changed."""
+    """The devices that a plan would reach, and what its gates would see; nothing is changed."""
     body = _read_plan(plan, release, query, group)
     found = client.post("/v1/rollouts:preview", body, key=idempotency_key)
     if as_json:
@@ -91,6 +91,10 @@ def preview(
         ["group", "name", "up to", "devices"],
         ([g["number"], g["name"], _show_end(g), ", ".join(g["devices"])] for g in found["groups"]),
     )
+    if found["power"]["lines"]:
+        say("Of releases with so much harm the gates would stop, by the end of the soak:")
+    for sentence in found["power"]["words"]:
+        say(f"  {sentence}")
     say(f"exactly these groups: rollouts create … --idempotency-key {found['idempotency_key']}")
 
 

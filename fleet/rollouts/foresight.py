@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -75,10 +74,12 @@ def foresee(
         shortest = f"{BLOCK_S / 60:.0f} minutes and a baseline of {SHORT_S / 3600:.0f} h"
         return _nothing(f"what a soak below {shortest} would see cannot be foretold", *unjudged)
     everyone = [device for group in groups for device in group]
-    lot = sorted(
-        everyone, key=lambda device: hashlib.sha256(f"{rollout_id}\npast\n{device}".encode()).digest()
-    )
-    arms = _read_past(session, plan, lot[:MOST], soak_s, now, offline_after_s)
+    if not canaries:
+        return _nothing(f"group {first} has no devices: nothing is seen by it", *unjudged)
+    # the same plan under the same key foretells the same
+    lot = np.random.default_rng(list(rollout_id.encode()))
+    drawn = lot.choice(len(everyone), min(MOST, len(everyone)), replace=False)
+    arms = _read_past(session, plan, [everyone[row] for row in drawn], soak_s, now, offline_after_s)
     lines = power(
         arms,
         gates,

@@ -11,6 +11,7 @@ from fleet.device_query import device_filter
 from fleet.errors import ConflictError, UnacceptableError
 from fleet.release_lists import check_listed
 from fleet.releases import find_release
+from fleet.rollouts.foresight import Foresight, foresee
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.targets import assign_groups
 from fleet.storage.base import Database
@@ -28,8 +29,10 @@ class Targets:
     current: tuple[DeviceId, ...]
 
 
-def preview_rollout(database: Database, plan: RolloutPlan, rollout_id: str) -> Targets:
-    """The exact devices that `plan` would reach; nothing is changed.
+def preview_rollout(
+    database: Database, plan: RolloutPlan, rollout_id: str, now: float, *, offline_after_s: float
+) -> tuple[Targets, Foresight]:
+    """The exact devices that `plan` would reach at Unix second `now`, and what its gates would see; nothing is changed.
 
     Creating the plan under the same `rollout_id` reaches the same devices in the same groups, unless devices came, went
     or changed in between.
@@ -39,7 +42,9 @@ def preview_rollout(database: Database, plan: RolloutPlan, rollout_id: str) -> T
     """
     with database.read() as session:
         check_releases(session, plan)
-        return find_targets(session, plan, rollout_id)
+        targets = find_targets(session, plan, rollout_id)
+        foresight = foresee(session, plan, targets.groups, rollout_id, now, offline_after_s=offline_after_s)
+    return targets, foresight
 
 
 def check_releases(session: Session, plan: RolloutPlan) -> None:

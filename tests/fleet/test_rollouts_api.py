@@ -245,7 +245,9 @@ def run(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_command_line_creates_shows_and_steers(run: Any, tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(tomli_w.dumps(PLAN))
-    assert "pump/2 would reach 12 devices" in run("preview", str(plan))
+    previewed = run("preview", str(plan))
+    assert "pump/2 would reach 12 devices" in previewed
+    assert "the plan has no gates" in previewed
     rollout = json.loads(run("create", str(plan), "--start", "--json"))["id"]
     shown = run("show", rollout)
     assert "canary" in shown
