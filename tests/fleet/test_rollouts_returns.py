@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rollout_decisions_world import LIMITS, S, World, make_rollout, moves, started
 
+from fleet.errors import ConflictError
 from fleet.rollouts.progress import Running
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.steps import GiveBack, MoveRollout, Withdraw
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.verbs import Verb, carry_out
 from protocol.names import DeviceId
 
 
@@ -128,3 +130,158 @@ def test_a_device_that_ran_the_release_before_or_nothing_has_no_way_back() -> No
         world.say(Verb.ROLLBACK)
         world.tick()
         assert world.rollout.state is RolloutState.ROLLED_BACK
+
+
+AWAY = Running(release="pump/2", returnable="pump/2", at=0.0, is_online=False)
+
+
+def last_reason(world: World) -> str:
+    return next(c.reason for c in reversed(world.log) if isinstance(c, MoveRollout))
+
+
+def test_devices_that_are_away_hold_up_no_rollback_and_go_back_when_they_are_heard() -> None:
+    world, devices = started(4)
+    world.tick(1)
+    world.know(dict.fromkeys([DeviceId(d) for d in devices[:2]], AWAY))
+    world.say(Verb.ROLLBACK)
+    for device in devices[2:]:
+        world.report(device, S.SUCCEEDED)
+    world.tick(1)
+    assert world.rollout.state is RolloutState.ROLLED_BACK
+    assert last_reason(world) == (
+        "every device is told to go back; 2 offline: will go back when heard (d0, d1)"
+    )
+    assert {world.desired[device][0] for device in devices} == {"pump/1"}
+    assert not world.rollout.is_over
+    world.report(devices[0], S.SUCCEEDED)
+    world.tick(3600)
+    assert world.rollout.executions[DeviceId(devices[0])].restored_at == world.now
+    world.know({DeviceId(devices[1]): Running(release="pump/1", returnable="pump/1", at=world.now + 60)})
+    world.tick(100)
+    assert {e.state for e in world.rollout.executions.values()} == {S.ROLLED_BACK}
+    assert world.rollout.is_over
+
+
+def test_a_device_that_goes_away_while_it_is_waited_for_is_not_waited_for() -> None:
+    world, (first, second) = rolled_back()
+    world.report(second, S.SUCCEEDED)
+    world.tick(1)
+    world.keep(devices={**world.records.devices, DeviceId(first): AWAY})  # its farewell is lost
+    assert world.tick(8) == []
+    world.tick(1)
+    assert world.rollout.state is RolloutState.ROLLED_BACK
+
+
+def test_a_device_that_comes_back_from_a_failed_return_is_told_again_also_when_the_rollback_is_over() -> None:
+    world, (first, second) = started(2)
+    world.know({DeviceId(first): AWAY})
+    world.say(Verb.ROLLBACK)
+    world.report(second, S.SUCCEEDED)
+    world.tick(1)
+    assert world.rollout.state is RolloutState.ROLLED_BACK
+    world.report(first, S.FAILED)
+    world.tick(1)
+    assert world.rollout.executions[DeviceId(first)].returns == 2
+    world.report(first, S.SUCCEEDED)
+    world.tick(1)
+    assert world.rollout.is_over
+
+
+def completed(devices: int = 4, **changes: Any) -> tuple[World, list[str]]:
+    world, names = started(devices, **changes)
+    for device in names:
+        world.report(device, S.SUCCEEDED)
+    world.tick(1)
+    assert world.rollout.state is RolloutState.COMPLETED
+    return world, names
+
+
+def test_a_completed_rollout_is_rolled_back_to_what_ran_or_to_what_a_person_names() -> None:
+    for named in (None, "pump/0"):
+        world, devices = completed()
+        world.take(
+            carry_out(
+                world.rollout,
+                Verb.ROLLBACK,
+                actor="bob",
+                observations=world.observations,
+                now=world.now,
+                rollback_to=named,
+            )
+        )
+        assert {world.desired[device][0] for device in devices} == {named or "pump/1"}
+        for device in devices:
+            world.report(device, S.SUCCEEDED)
+        world.tick(1)
+        assert world.rollout.state is RolloutState.ROLLED_BACK
+        assert any(isinstance(c, Withdraw) for c in world.log)
+
+
+def test_a_rollback_leaves_devices_alone_that_a_later_rollout_has() -> None:
+    world, devices = completed()
+    executions = {
+        device: replace(execution, superseded_by="ro-2") if device in devices[:3] else execution
+        for device, execution in world.rollout.executions.items()
+    }
+    world.rollout = replace(world.rollout, executions=executions).counted()
+    world.say(Verb.ROLLBACK)
+    assert [c.device for c in world.log if isinstance(c, GiveBack)] == devices[3:]
+    world, devices = completed()
+    executions = {d: replace(e, superseded_by="ro-2") for d, e in world.rollout.executions.items()}
+    world.rollout = replace(world.rollout, executions=executions).counted()
+    with pytest.raises(ConflictError, match=r"later rollouts \(ro-2\) have all devices of ro-1"):
+        world.say(Verb.ROLLBACK)
+
+
+def test_nobody_goes_back_to_what_is_taken_back() -> None:
+    world, _ = completed()
+    with pytest.raises(ConflictError, match="pump/2 is what the rollout takes back"):
+        carry_out(
+            world.rollout,
+            Verb.ROLLBACK,
+            actor="b",
+            observations=world.observations,
+            now=1.0,
+            rollback_to="pump/2",
+        )
+
+
+def test_a_canary_whose_devices_were_shut_out_is_no_evidence_and_a_person_decides() -> None:
+    canary = [{"percentage": 25, "soak_s": 10}, {"percentage": 100}]
+    for reports in ([], [S.SUCCEEDED]):
+        world = World(make_rollout(4, groups=canary, timeout=LIMITS))
+        world.say(Verb.START)
+        (first,) = (e.device for e in world.rollout.executions.values() if e.is_given)
+        for status in reports:
+            world.report(first, status)
+            world.tick(1)
+        world.revoke(first)
+        world.tick(1)
+        assert world.rollout.state is RolloutState.PAUSED
+        assert last_reason(world).startswith("all 1 devices of the group were revoked")
+        assert len(world.desired) == 1
+        world.now += 1
+        world.say(Verb.RESUME)
+        world.tick(60)
+        assert world.rollout.state is RolloutState.PAUSED, "to resume alone does not make it evidence"
+        world.say(Verb.TRIGGER_NEXT_GROUP)
+        assert len(world.desired) == 4
+
+
+def test_a_canary_that_never_said_a_word_or_died_is_no_evidence() -> None:
+    canary = [{"percentage": 25, "soak_s": 10}, {"percentage": 100}]
+    world = World(make_rollout(4, groups=canary, timeout=LIMITS))
+    world.say(Verb.START)
+    world.tick(101)
+    assert world.rollout.state is RolloutState.PAUSED
+    assert last_reason(world).startswith("1 of 1 devices never said a word of it")
+    assert not any(isinstance(c, Withdraw) for c in world.log)
+    world = World(make_rollout(4, groups=canary, timeout=LIMITS))
+    world.say(Verb.START)
+    (first,) = (e.device for e in world.rollout.executions.values() if e.is_given)
+    world.report(first, S.SUCCEEDED)
+    world.tick(1)
+    world.know({DeviceId(first): AWAY})
+    world.tick(10)
+    assert world.rollout.state is RolloutState.PAUSED
+    assert "nothing was heard of the group's 1 devices since they got the release" in last_reason(world)
