@@ -18,6 +18,8 @@ from fleet.device_commands import find_device
 from fleet.errors import ConflictError, UnacceptableError
 from fleet.rollouts.desired_states import Wish, write_desired
 from fleet.rollouts.states import OCCUPYING
+from fleet.rollouts.store import let_go
+from fleet.rollouts.windows import check_zone_label
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.rollout_tables import RolloutExecution, RolloutRecord
 from protocol.labels import MAX_LABELS, Label, Labels, OneLine
@@ -98,7 +100,7 @@ def assign(session: Session, device_id: str, wanted: Assignment, *, actor: str, 
     Raises:
         NotFoundError: there is no such device.
         TopicError: the family is no name.
-        UnacceptableError: no release is of the family, or there would be too many labels.
+        UnacceptableError: no release is of the family, there would be too many labels, or the label ``time_zone`` is none.
         ConflictError: the family is to change and a rollout is under way on the device, or it is revoked.
     """
     device = find_device(session, device_id)
@@ -111,6 +113,7 @@ def assign(session: Session, device_id: str, wanted: Assignment, *, actor: str, 
             check_family(session, wanted.family)
         _check_free(session, device_id)
         device.family = wanted.family
+        let_go(session, DeviceId(device_id), f"family {wanted.family}")
         write_desired(session, {DeviceId(device_id): Wish(execution="", release=None)}, now)
     if wanted.site is not UNSET:
         device.site = wanted.site
@@ -118,6 +121,7 @@ def assign(session: Session, device_id: str, wanted: Assignment, *, actor: str, 
     labels |= wanted.labels
     if len(labels) > MAX_LABELS or "site" in labels:
         raise UnacceptableError(f"a device has at most {MAX_LABELS} labels, and its site is none of them")
+    check_zone_label(wanted.labels)
     device.labels = labels
     after = _what_it_is(device)
     if after != before:

@@ -10,7 +10,7 @@ import math
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from fleet.api.dependencies import Services, get_services
 from fleet.gates.plan import Metric
@@ -44,6 +44,12 @@ router = APIRouter(prefix="/v1", tags=["rollouts"])
 
 PlanBody = Annotated[RolloutPlan, Depends(json_body(RolloutPlan, example=EXAMPLE_PLAN))]
 RolloutId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["ro-4f1c0a7be2d95386"])]
+
+
+class Asked(Confirmation):
+    """What goes with a verb. `rollback_to`: of a rollback, the release that everybody goes back to, over what the plan says."""
+
+    rollback_to: str | None = Field(default=None, max_length=80, examples=["rotating-machine/1"])
 
 
 class PreviewGroup(BaseModel):
@@ -251,7 +257,7 @@ def carry_out(
     response: Response,
     caller: Caller = Depends(require(Role.OPERATOR, Role.PUBLISHER)),
     services: Services = Depends(get_services),
-    asked: Confirmation | None = None,
+    asked: Asked | None = None,
     if_match: IfMatch = None,
 ) -> RolloutView:
     """Approve, start, pause, resume, cancel, roll back, or do not wait for the present group.
@@ -273,6 +279,7 @@ def carry_out(
         now=services.now(),
         approved_families=services.settings.approved_families,
         if_match=if_match,
+        rollback_to=None if asked is None else asked.rollback_to,
     )
     services.wake_rollouts()
     return _view(services, rollout_id, response)

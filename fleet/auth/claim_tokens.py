@@ -13,6 +13,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError, UnacceptableError
+from fleet.rollouts.windows import check_zone_label
 from fleet.storage.access_tables import ClaimToken
 from fleet.storage.release_tables import Release
 from protocol.labels import Label, Labels
@@ -60,7 +61,7 @@ def create_claims(
 
     Raises:
         TopicError: a name is none.
-        UnacceptableError: `count` is not sensible, or a label is called ``site``.
+        UnacceptableError: `count` is not sensible, a label is called ``site``, or ``time_zone`` is none.
     """
     check_name(terms.name, "claim name")
     check_name(terms.family, "family")
@@ -70,6 +71,7 @@ def create_claims(
         raise UnacceptableError(
             f"{count} claims are asked for; valid is 1 to {MAX_AT_ONCE}, and 1 where the device is named"
         )
+    check_zone_label(terms.labels)
     if "site" in terms.labels:
         raise UnacceptableError("the site is no label of a claim; give it as the site")
     tokens = [new_secret(random_bytes, prefix=PREFIX) for _ in range(count)]

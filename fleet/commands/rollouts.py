@@ -198,8 +198,17 @@ def _add_verb(verb: Verb, help_text: str) -> None:
     rollouts.command(verb.value, help=help_text)(command)
 
 
-def _say(client: FleetClient, verb: Verb, rollout: str, if_match: str | None, *, as_json: bool) -> None:
-    view = client.post(f"/v1/rollouts/{rollout}:{verb.value}", {"confirm": rollout}, if_match=if_match)
+def _say(
+    client: FleetClient,
+    verb: Verb,
+    rollout: str,
+    if_match: str | None,
+    *,
+    as_json: bool,
+    rollback_to: str | None = None,
+) -> None:
+    body = {"confirm": rollout, "rollback_to": rollback_to}
+    view = client.post(f"/v1/rollouts/{rollout}:{verb.value}", body, if_match=if_match)
     _print_rollout(view, as_json=as_json)
 
 
@@ -211,10 +220,13 @@ def rollback(
     as_json: JsonOption = False,
     yes: YesOption = False,
     if_match: IfMatchOption = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="family/version for all, over what the plan says")
+    ] = None,
 ) -> None:
     """Give every device back what it ran, and withdraw the release."""
     ask_for_name(rollout, f"Rolling back {rollout}, which withdraws its release,", yes=yes)
-    _say(client, Verb.ROLLBACK, rollout, if_match, as_json=as_json)
+    _say(client, Verb.ROLLBACK, rollout, if_match, as_json=as_json, rollback_to=to)
 
 
 @rollouts.command("watch")

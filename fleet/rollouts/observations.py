@@ -29,6 +29,7 @@ from fleet.rollouts.plans import SuccessCriteria
 from fleet.rollouts.progress import KnownRecords, Observations, Report, Rollout, Running
 from fleet.rollouts.reports import read_reports
 from fleet.rollouts.states import RolloutState
+from fleet.rollouts.windows import TIME_ZONE
 from fleet.storage.boot_tables import Position, position_columns, with_boots
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
@@ -41,9 +42,6 @@ __all__ = ["observe"]
 
 KEPT_REPORTS: Final = 20
 """Newest health messages of a device that are averaged: a few seconds of a demo, ten minutes at one in 30 s."""
-
-TIME_ZONE: Final = "time_zone"
-"""The label, assigned by a person, whose value is a device's time zone."""
 
 OFFLINE_AFTER_S: Final = 120.0
 """Silence after which a device counts as offline to the gates."""

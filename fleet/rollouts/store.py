@@ -34,7 +34,14 @@ from fleet.storage.rollout_tables import (
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId, split_release_id
 
-__all__ = ["find_rollout", "insert_rollout", "occupied_devices", "watched_rollouts", "write_decision"]
+__all__ = [
+    "find_rollout",
+    "insert_rollout",
+    "let_go",
+    "occupied_devices",
+    "watched_rollouts",
+    "write_decision",
+]
 
 
 def insert_rollout(
@@ -296,6 +303,15 @@ def _withdraw(session: Session, command: Withdraw, now: float) -> None:
     record = find_release(session, *split_release_id(command.release))
     record.withdrawn_at = now
     record.withdrawn_reason = command.reason
+
+
+def let_go(session: Session, device: DeviceId, keeper: str) -> None:
+    """No rollout has anything to say of `device` any more: `keeper` (at most 64 characters) says who or what has it now."""
+    theirs = RolloutExecution.device == device
+    rollouts = select(RolloutExecution.rollout).where(theirs)
+    raised = {"version": RolloutRecord.version + 1}
+    session.execute(update(RolloutRecord).where(RolloutRecord.id.in_(rollouts)).values(raised))
+    session.execute(update(RolloutExecution).where(theirs).values(superseded_by=keeper[:64]))
 
 
 def _supersede(session: Session, rollout_id: str, devices: set[DeviceId], now: float) -> None:

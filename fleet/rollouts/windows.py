@@ -12,14 +12,19 @@ Fields: minute, hour, day of month, month, day of week (0 and 7 are Sunday; ``ja
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
-__all__ = ["Cron", "check_time_zone", "opens_at"]
+from fleet.errors import UnacceptableError
+
+__all__ = ["TIME_ZONE", "Cron", "check_time_zone", "check_zone_label", "opens_at"]
+
+TIME_ZONE: Final = "time_zone"
+"""The label, assigned by a person, whose value is a device's time zone."""
 
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -148,6 +153,15 @@ def check_time_zone(name: str) -> None:
     near = [by_case[found] for found in difflib.get_close_matches(name.lower(), by_case, n=3, cutoff=0.5)]
     meant = f"; did you mean {' or '.join(near)}?" if near else "; e.g. Europe/Berlin"
     raise ValueError(f"there is no time zone {name[:64]!r}{meant}")
+
+
+def check_zone_label(labels: Mapping[str, str]) -> None:
+    """Raise UnacceptableError where the label `TIME_ZONE` that a person gives a device is no time zone."""
+    if (name := labels.get(TIME_ZONE)) is not None:
+        try:
+            check_time_zone(name)
+        except ValueError as error:
+            raise UnacceptableError(f"label {TIME_ZONE}: {error}") from None
 
 
 def opens_at(crons: list[tuple[Cron, float]], zone: ZoneInfo, now: float) -> float:

@@ -42,7 +42,7 @@ def quiet() -> Any:
     """What the engine logs of thousands of decisions is of no use here."""
     before = structlog.get_config()
     structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(60), cache_logger_on_first_use=False
+        wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=False
     )
     yield
     structlog.configure(**before)
