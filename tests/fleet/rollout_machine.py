@@ -125,7 +125,10 @@ class AnyFleet(RuleBasedStateMachine):
     def device(self, pick: int) -> str:
         return sorted(self.actors)[pick % len(self.actors)]
 
-    @rule(pick=st.integers(0, 9), status=st.sampled_from([S.SUCCEEDED, S.SUCCEEDED, *S]))
+    @rule(
+        pick=st.integers(0, 9),
+        status=st.sampled_from([S.SUCCEEDED, S.SUCCEEDED, S.IN_PROGRESS, S.IN_PROGRESS, *S]),
+    )
     def device_obeys(self, pick: int, status: InstallStatus) -> None:
         name = self.device(pick)
         actor, wanted = self.actors[name], self.world.desired(name)
@@ -210,7 +213,7 @@ class AnyFleet(RuleBasedStateMachine):
 
     @rule(
         pick=st.integers(0, 3),
-        verb=st.sampled_from([v for v in Verb if v is not Verb.APPROVE]),
+        verb=st.sampled_from([Verb.ROLLBACK, Verb.CANCEL, *(v for v in Verb if v is not Verb.APPROVE)]),
         named=st.booleans(),
     )
     def person_says(self, pick: int, verb: Verb, named: bool) -> None:
