@@ -133,7 +133,7 @@ def preview(
                 count=group.count,
                 devices=sorted(devices),
             )
-            for number, (group, devices) in enumerate(zip(plan.groups, targets.groups, strict=True))
+            for number, (group, devices) in enumerate(zip(plan.drawn_groups, targets.groups, strict=True))
         ],
         already_running=list(targets.current),
         power=PowerView(
@@ -223,7 +223,7 @@ def show(
 @router.get("/rollouts/{rollout_id}/groups/{number}/executions", dependencies=[Depends(require(Role.VIEWER))])
 def executions(
     rollout_id: RolloutId,
-    number: Annotated[int, Path(ge=0, lt=MAXIMUM_GROUPS)],
+    number: Annotated[int, Path(ge=0, le=MAXIMUM_GROUPS)],
     after: After = None,
     limit: Limit = 100,
     services: Services = Depends(get_services),

@@ -56,15 +56,15 @@ def foresee(
         offline_after_s: silence after which a device counts as offline, seconds.
     """
     gates = plan.gates
-    if gates is None or not gates.metrics:
+    if gates is None or not plan.is_gated:
         return _nothing(
             "the plan has no gates: nothing compares the devices with those that do not have the release"
         )
     judged = [number for number, group in enumerate(plan.groups) if group.soak_s]
     unjudged = tuple(
         f"group {number} ({len(groups[number])} devices) does not soak: the gates do not judge it"
-        for number in range(len(plan.groups))
-        if number not in judged
+        for number, group in enumerate(plan.groups)
+        if not group.soak_s
     )
     if not judged:
         return _nothing(*unjudged)

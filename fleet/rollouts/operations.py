@@ -170,7 +170,7 @@ def _draft_rollout(plan: RolloutPlan, rollout_id: str, targets: Targets, now: fl
         since=now,
         groups=tuple(
             Group(number=number, name=group.name or f"group-{number}", soak_s=group.soak_s, since=now)
-            for number, group in enumerate(plan.groups)
+            for number, group in enumerate(plan.drawn_groups)
         ),
         executions={
             device: Execution(device=device, group=number, since=now)

@@ -23,6 +23,7 @@ from protocol.names import FamilyName, split_release_id
 __all__ = [
     "DEFAULT_GROUPS",
     "EXAMPLE_PLAN",
+    "HELD_OUT",
     "MAXIMUM_GROUPS",
     "AbortAction",
     "AbortRule",
@@ -96,6 +97,10 @@ DEFAULT_GROUPS: Final = (
     GroupPlan(percentage=100, soak_s=3600),
 )
 """An hour each: what harmless releases need to be seen as such (docs/gates.md)."""
+
+
+HELD_OUT: Final = GroupPlan(name="held out", percentage=100)
+"""Controls of the last group; they get the release when it has soaked, and are watched no further."""
 
 
 class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -188,6 +193,26 @@ class RolloutPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             )
         if _family(self.rollback_to) != family:
             raise ValueError(f"rollback_to {self.rollback_to!r} is not of family {family!r}")
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether gates compare the devices of groups that soak with those that do not have the release."""
+        return self.gates is not None and bool(self.gates.metrics)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether some of the last group wait until the rest of it has soaked: without them it had nothing to be compared with."""
+        return (
+            self.gates is not None
+            and self.is_gated
+            and self.gates.hold_out > 0
+            and self.groups[-1].soak_s > 0
+        )
+
+    @property
+    def drawn_groups(self) -> tuple[GroupPlan, ...]:
+        """The groups in which devices get the release: those that were asked for, and who is held out of the last one."""
+        return (*self.groups, HELD_OUT) if self.holds_out else self.groups
 
     @property
     def family(self) -> FamilyName:

@@ -13,7 +13,7 @@ from fleet.release_lists import check_listed
 from fleet.releases import find_release
 from fleet.rollouts.foresight import Foresight, foresee
 from fleet.rollouts.plans import RolloutPlan
-from fleet.rollouts.targets import assign_groups
+from fleet.rollouts.targets import assign_groups, hold_out
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.names import DeviceId, split_release_id
@@ -23,7 +23,7 @@ __all__ = ["Targets", "check_releases", "find_targets", "preview_rollout"]
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """The devices a plan means: those that get the release, by group, and those that run it already, sorted."""
+    """The devices a plan means: those that get the release, by group (`plan.drawn_groups`), and those that run it already, sorted."""
 
     groups: tuple[tuple[DeviceId, ...], ...]
     current: tuple[DeviceId, ...]
@@ -82,4 +82,6 @@ def find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Target
     unheard = {DeviceId(row.id) for row in rows if row.last_seen is None and row.last_health_at is None}
     places = {DeviceId(row.id): (row.hardware, row.site) for row in rows}
     groups = assign_groups(rollout_id, wanted, plan.groups, unheard=unheard, places=places)
+    if plan.holds_out and plan.gates is not None:
+        groups[-1:] = hold_out(groups[-1], plan.gates.hold_out, len(wanted), unheard=unheard)
     return Targets(groups=tuple(groups), current=current)

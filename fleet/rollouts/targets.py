@@ -15,9 +15,12 @@ from fleet.gates.strata import draw_order, number_strata
 from fleet.rollouts.plans import GroupPlan
 from protocol.names import DeviceId
 
-__all__ = ["assign_groups", "group_of_joiner", "rank_device"]
+__all__ = ["assign_groups", "group_of_joiner", "hold_out", "rank_device"]
 
 _RANKS: Final = 2**64
+
+HELD_OUT_SHARE: Final = 0.05
+"""Of a large fleet so many are held out: the last group has most devices, and sees little without a share of controls."""
 
 
 def assign_groups(
@@ -65,6 +68,27 @@ def assign_groups(
         drawn.append(tuple(ordered[start:end]))
         start = end
     return drawn
+
+
+def hold_out(
+    last: Sequence[DeviceId], most: int, devices: int, *, unheard: Collection[DeviceId] = frozenset()
+) -> tuple[tuple[DeviceId, ...], tuple[DeviceId, ...]]:
+    """The last group of a draw, and who of it is left without the release until it has soaked: its controls.
+
+    Args:
+        last: in the order of the draw.
+        most: so many, or five percent of all, whichever is more; at most half of the group.
+        devices: of all groups.
+        unheard: devices that never said anything: no controls.
+
+    Example:
+        >>> hold_out([DeviceId(f"press-{n}") for n in range(4)], 20, 4)
+        (('press-0', 'press-1'), ('press-2', 'press-3'))
+    """
+    heard = [device for device in last if device not in unheard]
+    count = min(max(most, math.ceil(devices * HELD_OUT_SHARE)), len(heard) // 2)
+    held = set(heard[len(heard) - count :])
+    return tuple(d for d in last if d not in held), tuple(d for d in last if d in held)
 
 
 def _end(group: GroupPlan, devices: int) -> int:

@@ -254,7 +254,7 @@ def view_rollout(session: Session, rollout_id: str, now: float) -> RolloutView:
     looks = _read_looks(session, rollout_id)
     groups = [
         _view_group(group, plan, rollout.of_group(group.number), looks.get(group.number, []))
-        for group, plan in zip(rollout.groups, rollout.plan.groups, strict=True)
+        for group, plan in zip(rollout.groups, rollout.plan.drawn_groups, strict=True)
     ]
     timeline = latest_lines(session, rollout_id)
     summary = _summarise(record, dict(Counter(str(e.state) for e in rollout.executions.values())))

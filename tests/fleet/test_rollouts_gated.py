@@ -139,3 +139,36 @@ def test_devices_that_never_said_anything_are_no_canaries(machines: Machines) ->
     )
     assert set(machines.world.devices) <= set(machines.canaries(rollout))
     assert len(mute) == 35
+
+
+def test_of_the_last_group_some_wait_until_the_rest_has_soaked_and_are_its_controls(
+    machines: Machines,
+) -> None:
+    rollout = machines.begin(
+        gates=GATES | {"hold_out": 10, "metrics": ["latency_p99"], "on_not_seen": "continue"}
+    )
+    groups = machines.world.view(rollout).groups
+    assert [(group.name, group.devices) for group in groups] == [("canary", 6), ("all", 24), ("held out", 10)]
+    machines.soak(rollout)
+    machines.world.install(groups[1].members)
+    machines.world.tick()
+    view = machines.soak(rollout, {"latency": 1.0})
+    (last,) = [answer for answer in view.groups[1].looks[-1].answers]
+    assert (last.canaries, last.controls) == (30, 10)
+    assert [group.state for group in view.groups] == ["PASSED", "PASSED", "RUNNING"]
+    machines.world.install(groups[2].members)
+    machines.world.tick()
+    assert machines.world.view(rollout).state is RolloutState.COMPLETED
+
+
+def test_harm_that_begins_late_is_stopped_in_the_last_group_by_those_held_out(machines: Machines) -> None:
+    rollout = machines.begin(
+        gates=GATES | {"hold_out": 10, "metrics": ["latency_p99"], "on_not_seen": "continue"}
+    )
+    machines.soak(rollout)
+    machines.world.install(machines.world.view(rollout).groups[1].members)
+    machines.world.tick()
+    view = machines.soak(rollout, {"latency": 1.3})
+    assert view.state is RolloutState.ROLLING_BACK
+    held = view.groups[2].members
+    assert all(machines.world.desired(device) is None for device in held)
