@@ -153,7 +153,7 @@ def test_of_the_last_group_some_wait_until_the_rest_has_soaked_and_are_its_contr
     machines.world.install(groups[1].members)
     machines.world.tick()
     view = machines.soak(rollout, {"latency": 1.0})
-    (last,) = [answer for answer in view.groups[1].looks[-1].answers]
+    (last,) = view.groups[1].looks[-1].answers
     assert (last.canaries, last.controls) == (30, 10)
     assert [group.state for group in view.groups] == ["PASSED", "PASSED", "RUNNING"]
     machines.world.install(groups[2].members)

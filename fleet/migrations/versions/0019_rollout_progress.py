@@ -35,11 +35,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table('rollout_executions') as table:
-        for name in ('superseded_by', 'failed_at', 'held_until', 'is_awaited', 'is_unheard', 'allowed'):
-            table.drop_column(name)
-    with op.batch_alter_table('rollout_groups') as table:
-        table.drop_column('is_cleared')
-    with op.batch_alter_table('rollouts') as table:
-        table.drop_column('rollback_to')
-        table.drop_column('version')
+    # column by column: SQLite would rebuild tables to which others refer
+    for name in ('superseded_by', 'failed_at', 'held_until', 'is_awaited', 'is_unheard', 'allowed'):
+        op.drop_column('rollout_executions', name)
+    op.drop_column('rollout_groups', 'is_cleared')
+    for name in ('rollback_to', 'version'):
+        op.drop_column('rollouts', name)
