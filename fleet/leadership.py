@@ -172,6 +172,9 @@ class PostgresqlLeadership(Leadership):
         instance: how this process is called in logs.
         installation: names the data_dir, which replicas share.
         hear: told each word on `CHANNEL`, in the loop; must not raise.
+
+    Attributes:
+        is_connected: whether it hears the others now.
     """
 
     def __init__(
@@ -182,7 +185,7 @@ class PostgresqlLeadership(Leadership):
         self._instance, self._installation, self._hear = instance, installation, hear
         self._term: int | None = None
         self._lease_ends: asyncio.TimerHandle | None = None
-        self._is_away = False
+        self._is_away = self.is_connected = False
 
     async def run(self) -> None:
         """See `Leadership`. Says once when the database goes away, and once when it is back."""
@@ -194,6 +197,7 @@ class PostgresqlLeadership(Leadership):
                 try:
                     await self._campaign(connection)
                 finally:
+                    self.is_connected = False
                     self._resign()
                     await connection.close()
             except (psycopg.Error, OSError, TimeoutError) as error:
@@ -208,7 +212,7 @@ class PostgresqlLeadership(Leadership):
             for silence in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
                 await connection.execute(f"SET {silence} = '{LEASE_S:g}s'")
             await connection.execute(f"LISTEN {CHANNEL}")
-        self._is_away = False
+        self._is_away, self.is_connected = False, True
         while True:
             asked_at = asyncio.get_running_loop().time()
             if self._term is None:

@@ -295,7 +295,8 @@ class StoredTokens:
         with self._write() as rows:
             for name, at in uses.items():
                 if (record := rows.find(name)) is not None:
-                    rows.put(replace(record, last_used_at=at))
+                    # another replica may have seen a later use
+                    rows.put(replace(record, last_used_at=max(at, record.last_used_at or at)))
 
 
 def _when(at: float | None) -> str:

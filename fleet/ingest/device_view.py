@@ -8,7 +8,7 @@ stream it was said. So whatever the order of arrival, the view is the same in th
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.orm.attributes import flag_modified
 
@@ -19,6 +19,10 @@ from protocol.messages.kinds import DriftState
 from protocol.messages.payloads import Birth, Death, DriftReport, Health, InstallReport
 
 __all__ = ["Thing", "lose", "observe", "set_drift"]
+
+
+BEHIND_S: Final = 60.0
+"""How far one replica may be behind another. What was heard later than that was heard by a clock of ours that was ahead."""
 
 
 class Thing(StrEnum):
@@ -32,9 +36,13 @@ class Thing(StrEnum):
     FAREWELL = "farewell"
 
 
-def lose(device: Device, boot_id: str) -> None:
-    """Believe a last will: the boot we believe in is gone, as far as the broker knows."""
-    if device.boot_id in {boot_id, None}:
+def lose(device: Device, boot_id: str, received_at: float) -> None:
+    """Believe a last will: the boot we believe in is gone, as far as the broker knows.
+
+    Not where the boot was heard after the will had come (Unix seconds): another replica may be behind with storing it.
+    """
+    is_behind = device.last_seen is not None and received_at < device.last_seen <= received_at + BEHIND_S
+    if device.boot_id in {boot_id, None} and not is_behind:
         device.online = False
 
 

@@ -234,7 +234,7 @@ class EventStore:
         boot = batch.boots.known.get(key)
         # a last will is one fixed message per boot but may be true many times: it changes the view, and is not a record
         if event.sequence == 0:
-            lose(device, event.boot_id)
+            lose(device, event.boot_id, arrival.received_at)
             if boot is not None and not arrival.retained:
                 batch.watch.lose(device, boot, arrival.received_at)
             return

@@ -116,7 +116,7 @@ def server() -> Iterator[PostgresqlServer]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("victim", ["leader", "follower", "database"])
+@pytest.mark.parametrize("victim", ["leader", "follower", "database", "stopped leader"])
 def test_whoever_is_killed_during_ingest_rollout_and_rollback_nothing_is_lost_or_doubled_and_it_goes_on(
     tmp_path: Path, server: PostgresqlServer, victim: str
 ) -> None:
@@ -137,6 +137,13 @@ def test_whoever_is_killed_during_ingest_rollout_and_rollback_nothing_is_lost_or
                 chatter(5)
                 server.start()
                 return follower
+            if victim == "stopped leader":
+                assert leader.child is not None
+                leader.child.send_signal(signal.SIGSTOP)
+                chatter(5)
+                world.tend_until(lambda: follower.leads, "the other one to lead")
+                leader.child.send_signal(signal.SIGCONT)
+                return follower
             killed, other = (leader, follower) if victim == "leader" else (follower, leader)
             killed.kill()
             chatter(5)
@@ -147,7 +154,7 @@ def test_whoever_is_killed_during_ingest_rollout_and_rollback_nothing_is_lost_or
         chatter(40)
         world.tend_until(lambda: world.workers[0].client.acked, "the first acknowledgement")
         world.at(fleet, strike())
-        world.tend_until(lambda: world.a.leads or world.b.leads, "somebody to lead")
+        world.tend_until(lambda: world.a.leads != world.b.leads, "one of them to lead")
 
         # the last group soaks for as long as this takes: a rollout that is under way goes back
         rollout = start_rollout(fleet, soak_s=3600)
