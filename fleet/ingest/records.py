@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.orm import Session
 
@@ -61,7 +62,9 @@ def make_row(accepted: Accepted, fields: dict[str, Any]) -> dict[str, Any]:
         case Kind.ANOMALY:
             return identity | fields | {"window": accepted.window, "episode": fields["episode"] or None}
         case Kind.HEALTH:
-            return identity | {name: fields[name] for name in _HEALTH_COLUMNS} | {"payload": fields}
+            # as it travelled: with every default in it, it would be two thirds of what a fleet's database takes
+            told = msgspec.to_builtins(event.data)
+            return identity | {name: fields[name] for name in _HEALTH_COLUMNS} | {"payload": told}
         case _:
             return identity | fields
 

@@ -114,7 +114,7 @@ class DriftRecord(Received, Base):
 
 
 class HealthRecord(Received, Base):
-    """A health message: the figures that rollouts judge as columns, the whole payload beside them.
+    """A health message: the figures that rollouts judge as columns, the payload as it travelled beside them.
 
     `state` and `interval_judged` are None where they were not told: before revision 0003, or by an older agent.
     `interval_s`, `memory_pss_bytes` and `sight` are None in messages from before revision 0016, `sight` also where a device had none.
