@@ -230,6 +230,11 @@ class Observer:
                     (g["name"], g["state"], g["counts"].get("SUCCEEDED", 0), sum(g["counts"].values()))
                     for g in full.get("groups", [])
                 ],
+                looks=[
+                    (g["name"], look["finding"], look["reason"])
+                    for g in full.get("groups", [])
+                    for look in g["looks"]
+                ],
                 timeline=timeline,
                 reason=reasons[-1] if reasons else "",
             )

@@ -13,19 +13,29 @@ from simulations.scenario import Scenario
 FIRST_EPOCHS: Final = 60
 """Central epochs of version 1: more of them fit the reference machines closer and every other machine worse."""
 
-BASELINE_S: Final = 10.0
-"""A story lasts a minute: no gate can see much in it, so what is not seen does not stop it; its limit does."""
+GATES: Final[dict[str, object]] = {
+    "metrics": ["anomaly_rate", "sight", "restarts"],
+    "baseline_s": 10.0,
+    "warm_up_s": 0.0,
+    "on_not_seen": "continue",
+    "hold_out": 0,
+}
+"""A story lasts a minute: gates say how little a dozen devices can show in it, and only its limit stops anything."""
+
+LEAST_MESSAGES: Final = 4.5
+"""Health messages that fit into a soak: of a device that has said nothing yet nothing is known, and that pauses a rollout."""
 
 __all__ = ["first_release_spec", "rollout_body", "rollout_groups"]
 
 
 def rollout_groups(scenario: Scenario) -> list[dict[str, object]]:
-    """Canary, quarter, all, with the scenario's soak time."""
+    """Canary, quarter, all, with the scenario's soak time, or as long as it takes to hear each device a few times."""
     settings = scenario.rollout
+    soak_s = max(settings.soak_s, LEAST_MESSAGES * scenario.health_every_s)
     return [
-        {"name": "canary", "percentage": 100 * settings.canary_pct, "soak_s": settings.soak_s},
-        {"name": "quarter", "percentage": 100 * settings.quarter_pct, "soak_s": settings.soak_s},
-        {"name": "all", "percentage": 100, "soak_s": settings.soak_s},
+        {"name": "canary", "percentage": 100 * settings.canary_pct, "soak_s": soak_s},
+        {"name": "quarter", "percentage": 100 * settings.quarter_pct, "soak_s": soak_s},
+        {"name": "all", "percentage": 100, "soak_s": soak_s},
     ]
 
 
@@ -37,7 +47,7 @@ def rollout_body(scenario: Scenario, groups: list[dict[str, object]]) -> dict[st
         "groups": groups,
         "success": {"threshold_pct": 95},
         "limits": [{"metric": "anomaly_rate", "op": "<=", "value": limit}],
-        "gates": {"baseline_s": BASELINE_S, "warm_up_s": 0, "on_not_seen": "continue", "hold_out": 0},
+        "gates": GATES,
         "abort": [{"failure_type": "FAILED", "min_executed": 1, "threshold_pct": 50, "action": "rollback"}],
     }
 

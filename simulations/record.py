@@ -133,6 +133,7 @@ class RolloutSeen:
         began_s, ended_s: seconds of the story.
         recovered_s: when every device was back on the version before, as the story saw it.
         groups: (name, state, devices done, devices) in their order.
+        looks: (group, finding, reason) of each look of the gates, in their order.
         timeline: every change of state, oldest first.
         reason: the newest the fleet gave.
     """
@@ -144,6 +145,7 @@ class RolloutSeen:
     ended_s: float | None = None
     recovered_s: float | None = None
     groups: list[tuple[str, str, int, int]] = field(default_factory=list)
+    looks: list[tuple[str, str, str]] = field(default_factory=list)
     timeline: list[dict[str, object]] = field(default_factory=list)
     reason: str = ""
 

@@ -54,7 +54,13 @@ def write_json(path: Path, record: Record, figures: Figures) -> None:
             for t in record.trainings.values()
         ],
         "rollouts": [
-            {"id": r.rollout, "release": r.release, "state": r.state, "timeline": r.timeline}
+            {
+                "id": r.rollout,
+                "release": r.release,
+                "state": r.state,
+                "looks": r.looks,
+                "timeline": r.timeline,
+            }
             for r in record.rollouts.values()
         ],
     }
@@ -193,7 +199,17 @@ def _plot_rollouts(record: Record) -> str:
     axis.invert_yaxis()
     axis.set_xlim(0, record.now_s * 1.3)
     axis.set_xlabel("s")
-    return _svg(plot)
+    return _svg(plot) + _list_looks(record)
+
+
+def _list_looks(record: Record) -> str:
+    """What the gates saw, in their own words."""
+    said = [
+        f"<li>{html.escape(f'{rollout.release}, {group}: {finding} {reason}')}</li>"
+        for rollout in record.rollouts.values()
+        for group, finding, reason in rollout.looks
+    ]
+    return f"<p>What the gates saw:</p><ul>{''.join(said)}</ul>" if said else ""
 
 
 def _group_bars(rollout: RolloutSeen, record: Record) -> list[tuple[str, float, float, bool]]:

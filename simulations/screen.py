@@ -205,6 +205,9 @@ def _draw_rollout(record: Record) -> RenderableType:
             Text(f"{done}/{total} {state.lower()}"),
         )
         lines.append(row)
+    if newest.looks:
+        group, finding, reason = newest.looks[-1]
+        lines.append(Text(f"gates, {group}: {finding} {reason}", "dim", no_wrap=True, overflow="ellipsis"))
     if newest.reason:
         lines.append(Text(newest.reason, "red", no_wrap=True, overflow="ellipsis"))
     return Panel(Group(*lines), title="rollout", border_style="cyan", height=8)
