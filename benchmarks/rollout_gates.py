@@ -1,19 +1,21 @@
 """How often do the gates of a rollout stop a good release, miss a bad one, pass a harmful one? One JSON object a figure.
 
-    python benchmarks/rollout_gates.py [cells] [passes] [whole] [situations] [--rollouts 500] [--jobs 2]
+    python benchmarks/rollout_gates.py [cells] [passes] [whole] [situations] [recordings] [--rollouts 500] [--jobs 2]
                                        [--tables FILE] [--plot docs/images/rollout-gates.svg]
 
 Releases whose harm is known, in three worlds that are made up (`gates_lab.worlds`), judged through the entry points of `fleet.gates`:
 all metrics at once, all looks, the plan's own level, four hours of every device's past, an hour of soak, 200 devices without the
 release. `cells`: false stops and detections, beside the gates of 4dec79f and a gate on install success alone, and the power that a preview
 states, against what then happens. `passes`: releases exactly as bad as is called harmful. `whole`: three groups one after the other.
-`situations`: what a good release meets in the field. The exit code says whether every bound holds, and the last line how many do.
+`situations`: what a good release meets in the field. `recordings`, only if asked for: recordings that the agent's own judge scored, from
+FEDGE_DATA (default ../shared/data). The exit code says whether every bound holds, and the last line how many do.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,6 +44,7 @@ SIZES: Final = ((1, 2), (5, 20, 100))
 """Canaries; those of one or two need a longer past to be compared with."""
 
 PARTS: Final = ("cells", "passes", "whole", "situations")
+ON_DEMAND: Final = ("recordings",)
 FLEETS: Final = 5
 """Whose past a preview is asked about, for each cell."""
 
@@ -73,6 +76,12 @@ def run(work: Work) -> list[Trial]:
             )
         case "whole":
             return list(play_whole(WORLDS[name], [GOOD, EDGE], rollouts=rollouts, seed=seed))
+        case "recordings":
+            # only here: the detectors of a benchmark take a second to import
+            from gates_lab.replayed import play_recordings
+
+            folder = Path(os.environ.get("FEDGE_DATA", "../shared/data"))
+            return list(play_recordings(folder, sizes, rollouts=rollouts, seed=seed))
         case _:
             situation = SITUATIONS[name]
             releases = [GOOD, *(RELEASES[bad] for bad in situation.releases)]
@@ -108,6 +117,9 @@ def plan_work(part: str, rollouts: int) -> Iterator[Work]:
             case "whole":
                 for world in WORLDS:
                     yield part, world, (), count, begin
+            case "recordings":
+                if not begin:  # judging them takes a minute: once
+                    yield part, "", (5, 20), rollouts, begin
             case _:
                 for situation in SITUATIONS.values():
                     yield part, situation.name, situation.sizes, count, begin
@@ -142,15 +154,17 @@ def tables_of(part: str, trials: Sequence[Trial], lines: Sequence[Line]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="|".join(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="|".join((*PARTS, *ON_DEMAND)))
     parser.add_argument("--rollouts", type=int, default=500, help="of each cell")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--tables", type=Path, help="where to write the tables, Markdown")
     parser.add_argument("--plot", type=Path, help="where to draw the cells, .svg or .png")
     options = parser.parse_args()
     parts = options.parts or PARTS
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if unknown := set(parts) - {*PARTS, *ON_DEMAND}:
+        parser.error(
+            f"no part is called {', '.join(sorted(unknown))}; there are {', '.join((*PARTS, *ON_DEMAND))}"
+        )
     started, judged, tables = time.monotonic(), list[Line](), list[str]()
     with ProcessPoolExecutor(options.jobs) as pool:
         for part in parts:

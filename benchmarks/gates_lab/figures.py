@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gates_lab.play import INSTALL, OURS, Trial
 from gates_lab.previews import Stated
-from gates_lab.releases import BAD, EDGE, GOOD
+from gates_lab.releases import BAD, EDGE, GOOD, HARMFUL
 from gates_lab.rivals import RATIO_GATES
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "table_of",
 ]
 
+HARMLESS: Final = {GOOD.name, EDGE.name, "the same detector", "the same in float"}
 FALSE_STOPS: Final = 0.05
 FALSE_PASSES: Final = 0.07
 STATED_CONTAINS: Final = 0.90
@@ -66,7 +67,7 @@ def judge_cells(trials: Iterable[Trial], *, unpromised: Collection[str] = ()) ->
         share = tally.stops / tally.rollouts
         if trial.method != OURS:
             yield Line(name=f"{name}, stopped", value=share)
-        elif trial.release in {GOOD.name, EDGE.name}:
+        elif trial.release in HARMLESS:
             yield Line(
                 name=f"{name}, false stops",
                 value=share,
@@ -85,11 +86,14 @@ def judge_cells(trials: Iterable[Trial], *, unpromised: Collection[str] = ()) ->
 
 
 def judge_passes(trials: Iterable[Trial]) -> Iterator[Line]:
-    """Releases that are exactly as bad as the pass margin calls harmful, and passed."""
+    """Releases that are exactly as bad as the pass margin calls harmful, and passed; and what the metric that shows it said by itself."""
+    asked = {release.name: release.asked for release in HARMFUL}
     for trial in trials:
         name = f"{trial.method}: {trial.world}, {trial.canaries} canaries, {trial.release}, false passes"
         bound = FALSE_PASSES if trial.method == OURS else None
         yield Line(name=name, value=trial.tally.passed / trial.tally.rollouts, bound=bound)
+        excluded = trial.tally.excluded.get(str(asked[trial.release]), 0)
+        yield Line(name=f"{name} of the metric alone", value=excluded / trial.tally.rollouts, bound=bound)
 
 
 def judge_power(trials: Iterable[Trial], stated: Sequence[Stated]) -> Iterator[Line]:

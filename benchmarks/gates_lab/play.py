@@ -68,7 +68,8 @@ class Setting:
 class Tally:
     """What became of the rollouts of a cell.
 
-    `stopped` (and paused, as one that cannot be told from a release) counts by look, from 1; `by` names the metrics that did it.
+    `stopped` (and paused, as one that cannot be told from a release) counts by look, from 1; `by` names the metrics that did it,
+    `excluded` those that excluded harm at the end of a soak.
     """
 
     rollouts: int = 0
@@ -76,6 +77,7 @@ class Tally:
     paused: int = 0
     passed: int = 0
     by: dict[str, int] = field(default_factory=dict)
+    excluded: dict[str, int] = field(default_factory=dict)
 
     @property
     def stops(self) -> int:
@@ -86,6 +88,9 @@ class Tally:
         """One more rollout: the look that decided it, and which one that was."""
         self.rollouts += 1
         self.passed += last.finding is Finding.PASS
+        for answer in last.answers:
+            if answer.finding is Finding.PASS:
+                self.excluded[answer.metric] = self.excluded.get(answer.metric, 0) + 1
         if last.finding in {Finding.STOP, Finding.PAUSE}:
             self.stopped[at] = self.stopped.get(at, 0) + 1
             self.paused += last.finding is Finding.PAUSE
@@ -106,7 +111,11 @@ class Tally:
         self.rollouts += other.rollouts
         self.paused += other.paused
         self.passed += other.passed
-        for mine, theirs in ((self.stopped, other.stopped), (self.by, other.by)):
+        for mine, theirs in (
+            (self.stopped, other.stopped),
+            (self.by, other.by),
+            (self.excluded, other.excluded),
+        ):
             for key, count in theirs.items():
                 mine[key] = mine.get(key, 0) + count  # type: ignore[index, call-overload] # both dicts, one loop
 

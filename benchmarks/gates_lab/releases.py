@@ -40,7 +40,7 @@ class Release:
     leak_per_hour: float = 0.0  # of log PSS
     sight: float = 1.0
     crashes_per_hour: float = 0.0  # after which a device is silent for good
-    asked: Metric | None = None  # the metric of whose power a preview speaks of just this harm
+    asked: Metric | None = None  # the metric that shows it
     false_alarms: float = 0.0  # share of the alarms a person called real that are now called false
 
 
@@ -65,13 +65,13 @@ BAD: Final = (
 )
 
 HARMFUL: Final = (
-    Release(name="latency x 1.2", latency=1.2),
-    Release(name="anomaly rate x 2", rate=2.0),
-    Release(name="anomaly rate halved", rate=0.5),
-    Release(name="unjudged x 2", unjudged=2.0),
-    Release(name="leak of 5 % an hour", leak_per_hour=0.05),
-    Release(name="drift score x 1.5", drift=1.5),
-    Release(name="sight -.10", sight=1 - 0.1 / 0.9),
+    Release(name="latency x 1.2", latency=1.2, asked=Metric.LATENCY_P99),
+    Release(name="anomaly rate x 2", rate=2.0, asked=Metric.ANOMALY_RATE),
+    Release(name="anomaly rate halved", rate=0.5, asked=Metric.ANOMALY_LOSS),
+    Release(name="unjudged x 2", unjudged=2.0, asked=Metric.UNJUDGED),
+    Release(name="leak of 5 % an hour", leak_per_hour=0.05, asked=Metric.MEMORY),
+    Release(name="drift score x 1.5", drift=1.5, asked=Metric.DRIFT_SCORE),
+    Release(name="sight -.10", sight=1 - 0.1 / 0.9, asked=Metric.SIGHT),
 )
 """Exactly as bad as the pass margins call harmful: whoever passes one passes falsely."""
 
