@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -26,6 +26,7 @@ from fleet.errors import ConflictError, NotFoundError, UnacceptableError
 from fleet.ingest.report_seals import check_sealed_by
 from fleet.storage.command_tables import CommandRecord
 from fleet.storage.device_tables import Device, DeviceState
+from fleet.views.commands import CommandsGiven, CommandView
 from protocol.limits import MAX_INTEGER
 from protocol.messages.commands import CommandResult
 from protocol.messages.envelope import CLOUD_EVENT, decode
@@ -83,69 +84,6 @@ class CommandAskedByQuery(CommandAsked):
     )
     query: SelectedBy
     dry_run: bool = False
-
-
-class CommandView(BaseModel):
-    """A command and what became of it; times are Unix seconds.
-
-    `status`: WAITING and IN_PROGRESS are outstanding; DONE, FAILED, REFUSED (`code` says why in a word), EXPIRED and
-    INTERRUPTED (the agent was stopped in the middle and does not begin it twice) are final, and so are CANCELED and
-    SUPERSEDED. `report_bytes` is the size of what it fetched.
-    """
-
-    model_config = ConfigDict(
-        from_attributes=True,
-        json_schema_extra={
-            "example": {
-                "device": "press-7",
-                "number": 92000001,
-                "action": "diagnose",
-                "arguments": {},
-                "status": "DONE",
-                "code": "",
-                "reason": "18211 bytes",
-                "asked_by": "operator:eve",
-                "asked_at": 1767225600.0,
-                "expires_at": 1767830400.0,
-                "changed_at": 1767225601.5,
-                "report_bytes": 18211,
-            }
-        },
-    )
-    device: str
-    number: int
-    action: str
-    arguments: dict[str, Any]
-    status: CommandStatus
-    code: str
-    reason: str
-    asked_by: str
-    asked_at: float
-    expires_at: float
-    changed_at: float
-    report_bytes: int | None
-
-
-class CommandsGiven(BaseModel):
-    """Who got the command (with `dry_run`: would get it), and who was left out and why.
-
-    `commands` is device → number of the command there, 0 with `dry_run`.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "action": "recommission",
-                "dry_run": False,
-                "commands": {"press-1": 92000001},
-                "held_back": {"press-7": "command 91999990 (recommission) is IN_PROGRESS, and has not ended"},
-            }
-        }
-    )
-    action: str
-    dry_run: bool
-    commands: dict[str, int]
-    held_back: dict[str, str]
 
 
 @router.post("/devices/{device_id}/commands", status_code=201)

@@ -11,12 +11,19 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import undefer
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import RowId, RowView, newest_first, read_page
+from fleet.api.paging import RowId, newest_first, read_page
 from fleet.errors import BadRequestError, NotFoundError
 from fleet.ingest.judging import RefusalReason
 from fleet.ingest.replay import drop, replay, select_letters, which
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device
+from fleet.views.operations import (
+    DeadLetterSummary,
+    DeadLetterView,
+    DeadLetterWithPayload,
+    DropView,
+    ReplayView,
+)
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
 from service.paging import MAXIMUM_ROW_ID, After, Limit, Page
@@ -31,51 +38,6 @@ AT_ONCE: Final = 500
 
 OfDevice = Annotated[str | None, Query(max_length=64)]
 ForReason = Annotated[RefusalReason | None, Query(description="why it was not taken")]
-
-
-class DeadLetterView(RowView):
-    """A message on `topic` of `device` that could not be taken, for `reason`: `message` says it in words.
-
-    It came `times` times, first and last at these Unix seconds. `boot_id` and `sequence` are what it says of itself, null
-    where not even that can be read: then the device cannot be told that it may forget it. Of `size_bytes` beyond what any
-    message may have only the beginning is kept.
-    """
-
-    device: str
-    topic: str
-    boot_id: str | None
-    sequence: int | None
-    reason: str
-    message: str
-    size_bytes: int
-    times: int
-    first_received: float
-    last_received: float
-
-
-class DeadLetterWithPayload(DeadLetterView):
-    """A dead letter with what was sent, base64."""
-
-    payload: str
-
-
-class DeadLetterSummary(BaseModel):
-    """How many letters wait, by reason and by device, and how many older ones made room since each device enrolled."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "letters": 3,
-                "reasons": {"version": 2, "malformed": 1},
-                "devices": {"press-7": 3},
-                "dropped": 0,
-            }
-        }
-    )
-    letters: int
-    reasons: dict[str, int]
-    devices: dict[str, int]
-    dropped: int
 
 
 class Chosen(BaseModel):
@@ -99,21 +61,6 @@ class ChosenForGood(Chosen):
 
     model_config = ConfigDict(json_schema_extra={"example": {"device": "press-7", "confirm": "press-7"}})
     confirm: str | None = Field(default=None, max_length=64)
-
-
-class ReplayView(BaseModel):
-    """Ids: the messages of `stored` are on disk now, and their letters gone; `refused` stay. `more` have to be asked for."""
-
-    stored: list[int]
-    refused: list[int]
-    more: bool
-
-
-class DropView(BaseModel):
-    """Ids of the letters that are gone. `more` have to be asked for."""
-
-    dropped: list[int]
-    more: bool
 
 
 @router.get("/dead-letters")

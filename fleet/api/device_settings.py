@@ -16,6 +16,7 @@ from fleet.device_query import device_filter
 from fleet.device_settings import check_settings, settings_state, write_settings
 from fleet.storage.command_tables import DeviceCommands
 from fleet.storage.device_tables import Device
+from fleet.views.devices import SettingsGiven, SettingsView
 from protocol.messages.kinds import Kind
 from service.access import require
 from service.etags import IfMatch, check_version, versioned_tag
@@ -49,50 +50,6 @@ class SettingsAskedByQuery(SettingsAsked):
     )
     query: SelectedBy
     dry_run: bool = False
-
-
-class SettingInForceView(BaseModel):
-    """A setting as it is on a device: its value, who said so (`default`, `file`, `fleet`), why a wish was refused."""
-
-    value: float | None
-    source: str
-    refused: str
-
-
-class SettingsView(BaseModel):
-    """What the fleet wants of a device's settings, and what the device last said is in force.
-
-    `is_obeyed`: it has heard of what is wanted (null: nothing ever was); what it refused says so. Of `in_force` what is
-    simply the default is left out.
-    """
-
-    model_config = ConfigDict(
-        from_attributes=True,
-        json_schema_extra={
-            "example": {
-                "device": "press-7",
-                "wanted": {"health.every_s": 60.0},
-                "set_by": "operator:eve",
-                "set_at": 1767225600.0,
-                "is_obeyed": True,
-                "in_force": {"health.every_s": {"value": 60.0, "source": "fleet", "refused": ""}},
-            }
-        },
-    )
-    device: str
-    wanted: dict[str, float]
-    set_by: str | None
-    set_at: float | None
-    is_obeyed: bool | None
-    in_force: dict[str, SettingInForceView]
-
-
-class SettingsGiven(BaseModel):
-    """Whose settings change (with `dry_run`: would), and for whom they are so already."""
-
-    dry_run: bool
-    devices: list[str]
-    unchanged: list[str]
 
 
 @router.get("/devices/{device_id}/settings", dependencies=[Depends(require(Role.VIEWER))])

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Response
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -24,6 +23,7 @@ from fleet.releases import approved_among
 from fleet.storage.boot_tables import LATEST_FIRST, Boot, EventRange, IdentityConflict
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
 from fleet.storage.device_tables import Desired, Device
+from fleet.views.devices import BootView, DeviceView
 from protocol.messages.envelope import CLOUD_EVENT
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
@@ -31,138 +31,38 @@ from service.etags import is_known
 from service.paging import After, Limit, Page, cut_page, decode_cursor
 from service.roles import Caller, Role
 
-__all__ = ["DeviceView", "router"]
+__all__ = ["find_view", "router"]
 
 router = APIRouter(prefix="/v1", tags=["devices"])
 
 _OF_A_BOOT: Final = ("boot_id", "hardware", "agent_version", "first_received", "last_received", "given_up")
 
 
-class DeviceView(BaseModel):
-    """A device as the fleet sees it; times are Unix seconds.
+def _view(
+    device: Device,
+    desired: Desired | None,
+    word: DeviceCommands | None,
+    conflict: IdentityConflict | None,
+    outstanding: int | None,
+) -> DeviceView:
+    """The view of a row, with what the device was told."""
+    told: dict[str, Any] = {
+        "desired_release": desired.release if desired else None,
+        "desired_counter": desired.counter if desired else None,
+        "commands_counter": word.counter if word else None,
+        "outstanding_commands": outstanding or 0,
+        "identity_conflict": (conflict and conflict.message) or None,
+    }
+    own = {name: getattr(device, name) for name in DeviceView.model_fields if name not in told}
+    return DeviceView(**own, **told)
 
-    `state` is whether the fleet lets it in, `agent_state` what its agent last said it does: `blind` judges nothing.
-    `last_health` is the device's latest health message; a field is null there if its agent is too old to know it. Of
-    windows: `unjudged_windows` got no score, `missing` sensors deliver nothing usable, `clipped_share` of the values lie
-    at the end of the scale, `sight` is the share of small disturbances that would alarm, `set_aside_windows` wait for
-    somebody to call them normal. Of false alarms: `promised_per_1000` windows at most (null: nothing is promised), against
-    `realised_alarms` in `realised_windows` with the exact 95 % interval `realised_low_per_1000` to `realised_high_per_1000`. `problems` are sentences for people.
-    `commands_counter` is that of the fleet's last word to it (commands and settings; it has heard it when `last_health.obeyed` is as
-    great), `outstanding_commands` how many commands have not ended.
-    `family`, `site` and `labels` are what it is by its claim or by a person's word; `reported_family`, `reported_labels` and
-    `hardware` what it says of itself. `state` is `waiting` until a person approves it. `claim` let it in, None for one from before
-    claims had ids. Its certificate ends at `certificate_ends_at`.
-    `identity_conflict` says, while it is so, that two devices use this identity, and which boots they are in. `limited_messages`
-    came faster than a device may send (the last at `limited_at`), and were not taken.
-    """
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "id": "press-7",
-                "hardware": "rpi4",
-                "family": "rotating-machine",
-                "site": "hall-1",
-                "labels": {"line": "3"},
-                "reported_family": "rotating-machine",
-                "reported_labels": {"machine": "press"},
-                "claim": "09af31b2c477",
-                "state": "enrolled",
-                "online": True,
-                "public_key": "-----BEGIN PUBLIC KEY-----…",
-                "fingerprint": "3f…",
-                "agent_version": "0.1.0",
-                "release": "rotating-machine/2",
-                "desired_release": "rotating-machine/2",
-                "desired_counter": 2,
-                "commands_counter": 92000001,
-                "outstanding_commands": 0,
-                "agent_state": "watching",
-                "last_health": {
-                    "state": "watching",
-                    "windows": 5120,
-                    "unjudged_windows": 3,
-                    "missing": ["temperature"],
-                    "sight": 0.83,
-                    "promised_per_1000": 1.0,
-                    "realised_alarms": 4,
-                    "realised_windows": 5117,
-                    "realised_low_per_1000": 0.21,
-                    "realised_high_per_1000": 2.0,
-                    "problems": ["sensor temperature delivers nothing; the rest is watched"],
-                },
-                "last_health_at": 1767225600.0,
-                "drifted": False,
-                "drift_since": None,
-                "drift_score": 0.3,
-                "boot_id": "5f0c2f9a41d04b7e",
-                "identity_conflict": None,
-                "limited_at": None,
-                "limited_messages": 0,
-                "last_seen": 1767225600.0,
-                "enrolled_at": 1767000000.0,
-                "certificate_ends_at": 1769592000.0,
-            }
-        }
-    )
-    id: str
-    hardware: str
-    family: str
-    site: str
-    labels: dict[str, str]
-    reported_family: str | None
-    reported_labels: dict[str, str]
-    claim: str | None
-    state: str
-    online: bool
-    public_key: str
-    fingerprint: str
-    agent_version: str | None
-    release: str | None
-    desired_release: str | None
-    desired_counter: int | None
-    commands_counter: int | None
-    outstanding_commands: int
-    agent_state: str | None
-    last_health: dict[str, Any] | None
-    last_health_at: float | None
-    drifted: bool
-    drift_since: float | None
-    drift_score: float | None
-    boot_id: str | None
-    identity_conflict: str | None
-    limited_at: float | None
-    limited_messages: int
-    last_seen: float | None
-    enrolled_at: float
-    certificate_ends_at: float | None
-
-    @classmethod
-    def of(
-        cls,
-        device: Device,
-        desired: Desired | None,
-        word: DeviceCommands | None,
-        conflict: IdentityConflict | None,
-        outstanding: int | None,
-    ) -> DeviceView:
-        """The view of a row, with what the device was told."""
-        told: dict[str, Any] = {
-            "desired_release": desired.release if desired else None,
-            "desired_counter": desired.counter if desired else None,
-            "commands_counter": word.counter if word else None,
-            "outstanding_commands": outstanding or 0,
-            "identity_conflict": (conflict and conflict.message) or None,
-        }
-        return cls(**{name: getattr(device, name) for name in cls.model_fields if name not in told}, **told)
-
-    @classmethod
-    def find(cls, session: Session, device_id: str) -> DeviceView:
-        """The view of a device; raises NotFoundError."""
-        row = session.execute(_VIEWS.where(Device.id == device_id)).tuples().first()
-        if row is None:
-            raise NotFoundError(f"there is no device {device_id[:80]!r}")
-        return cls.of(*row)
+def find_view(session: Session, device_id: str) -> DeviceView:
+    """The view of a device; raises NotFoundError."""
+    row = session.execute(_VIEWS.where(Device.id == device_id)).tuples().first()
+    if row is None:
+        raise NotFoundError(f"there is no device {device_id[:80]!r}")
+    return _view(*row)
 
 
 _VIEWS = (
@@ -180,25 +80,6 @@ _VIEWS = (
     .outerjoin(DeviceCommands, DeviceCommands.device == Device.id)
     .outerjoin(IdentityConflict, IdentityConflict.device == Device.id)
 )
-
-
-class BootView(BaseModel):
-    """One start of a device and what is stored of it: sequences `first` to `last`, less the `missing` ones.
-
-    `number` is which of the device's starts it is, null where its agent does not count them. `given_up` of the missing ones
-    lie so far back in so many gaps that the fleet counts them only. The last boot of the list is the present one.
-    """
-
-    boot_id: str
-    number: int | None
-    hardware: str | None
-    agent_version: str | None
-    first_received: float
-    last_received: float
-    first: int
-    last: int
-    missing: int
-    given_up: int
 
 
 @router.get("/devices")
@@ -224,7 +105,7 @@ def list_devices(
     if after:
         rows = rows.where(Device.id > decode_cursor(after))
     with services.database.read() as session:
-        views = [DeviceView.of(*row) for row in session.execute(rows).tuples()]
+        views = [_view(*row) for row in session.execute(rows).tuples()]
     return cut_page(views, limit, key=lambda view: view.id)
 
 
@@ -236,7 +117,7 @@ def show_device(
 ) -> DeviceView:
     """One device; 404 where it never enrolled. A revoked one is still shown."""
     with services.database.read() as session:
-        return DeviceView.find(session, device_id)
+        return find_view(session, device_id)
 
 
 @router.get("/devices/{device_id}/boots")
@@ -294,7 +175,7 @@ async def revoke_device(
     def shut_out() -> DeviceView:
         with services.database.write() as session:
             revoke(session, device_id, actor=caller.actor, now=services.now())
-            return DeviceView.find(session, device_id)
+            return find_view(session, device_id)
 
     view = await asyncio.to_thread(shut_out)
     await services.door.shut_out(device_id)

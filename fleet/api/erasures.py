@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict
 
 from fleet.api.dependencies import Services, get_services
 from fleet.erasure import erase_device
 from fleet.storage.device_tables import Device, DeviceState
+from fleet.views.devices import Erasure
 from protocol.messages.kinds import Kind
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
@@ -18,23 +18,6 @@ from service.roles import Caller, Role
 __all__ = ["Erasure", "router"]
 
 router = APIRouter(prefix="/v1", tags=["devices"])
-
-
-class Erasure(BaseModel):
-    """What was removed: rows by table (or emptied, where the fleet's own record stays), and whether the device goes on."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "device": "press-1",
-                "state": "enrolled",
-                "rows": {"anomalies": 3, "health_reports": 2880},
-            }
-        }
-    )
-    device: str
-    state: DeviceState
-    rows: dict[str, int]
 
 
 @router.post("/devices/{device_id}:erase")

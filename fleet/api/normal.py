@@ -8,9 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
-from fleet.acceptance import Accepted, Wanted, accept_normal, accept_normal_of
+from fleet.acceptance import Wanted, accept_normal, accept_normal_of
 from fleet.api.dependencies import Services, get_services
 from fleet.device_query import device_filter
+from fleet.views.commands import AcceptanceView
 from service.access import require
 from service.idempotency import IdempotencyKey, request_digest
 from service.roles import Caller, Role
@@ -51,35 +52,6 @@ class NormalAcceptedByQuery(NormalAccepted):
     query: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(min_length=1)
 
 
-class AcceptanceView(BaseModel):
-    """Who is told (with `dry_run`: would be), and how many windows they last said are set aside.
-
-    `held_back` is device → an anomaly of it that was judged a true alarm.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "until_s": 1767225600.0,
-                "dry_run": True,
-                "devices": ["press-1", "press-7"],
-                "set_aside_windows": 214,
-                "held_back": {"press-3": 4711},
-            }
-        }
-    )
-    until_s: float
-    dry_run: bool
-    devices: list[str]
-    set_aside_windows: int
-    held_back: dict[str, int]
-
-    @classmethod
-    def of(cls, accepted: Accepted, wanted: NormalAccepted) -> AcceptanceView:
-        """The view of what came of a request."""
-        return cls(dry_run=wanted.dry_run, **asdict(accepted))
-
-
 @router.post("/devices/{device_id}/normal")
 def accept_one(
     device_id: str,
@@ -102,7 +74,7 @@ def accept_one(
         actor=caller.actor,
         now=services.now(),
     )
-    return AcceptanceView.of(accepted, asked)
+    return AcceptanceView(dry_run=asked.dry_run, **asdict(accepted))
 
 
 @router.post("/devices:accept-normal")
@@ -124,4 +96,4 @@ def accept_many(
         actor=caller.actor,
         now=services.now(),
     )
-    return AcceptanceView.of(accepted, asked)
+    return AcceptanceView(dry_run=asked.dry_run, **asdict(accepted))

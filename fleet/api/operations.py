@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, ConfigDict
 
 from fleet.api.dependencies import Services, get_services
-from fleet.api.paging import RowView, equals, newest_first, read_page
+from fleet.api.paging import equals, newest_first, read_page
 from fleet.audit import read_head
 from fleet.storage.access_tables import AuditEntry
+from fleet.views.operations import AuditView, HeadView, HealthView
 from service.access import require
 from service.paging import After, Limit, Page
 from service.roles import Caller, Role
@@ -18,51 +18,6 @@ from service.roles import Caller, Role
 __all__ = ["router"]
 
 router = APIRouter(tags=["operations"])
-
-
-class HealthView(BaseModel):
-    """`status` is ok while the database answers, else away; a broker that is away does not make the API unwell.
-
-    `is_storing` is false while the database takes nothing (full, read-only, locked): devices keep their events until it does.
-    `leads`: of several replicas the one that runs rollouts and housekeeping. `database` says what is wrong, null while nothing is.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "status": "ok",
-                "broker_connected": True,
-                "is_storing": True,
-                "leads": True,
-                "database": None,
-            }
-        }
-    )
-    status: Literal["ok", "away"]
-    broker_connected: bool
-    is_storing: bool
-    leads: bool
-    database: str | None
-
-
-class AuditView(RowView):
-    """A line of the audit log; `previous` is the `sha256` of the line before it (`fleet.audit_chain`)."""
-
-    at: float
-    actor: str
-    action: str
-    subject: str
-    detail: dict[str, Any]
-    previous: str
-    sha256: str
-
-
-class HeadView(BaseModel):
-    """Where the audit log ends: its last line's id and digest. Kept elsewhere, it shows later whether an end was cut off."""
-
-    model_config = ConfigDict(json_schema_extra={"example": {"id": 412, "sha256": "9f" * 32}})
-    id: int
-    sha256: str
 
 
 @router.get("/healthz", responses={503: {"model": HealthView, "description": "the database does not answer"}})

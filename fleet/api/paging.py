@@ -6,27 +6,20 @@ from collections.abc import Collection
 from typing import Annotated, TypeVar
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, Select, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.event_tables import Anomaly, DriftRecord
+from fleet.views.observations import RowView
 from service.paging import MAXIMUM_ROW_ID, Page, cut_page, decode_row_cursor
 
-__all__ = ["RowId", "RowView", "equals", "newest_first", "read_page", "within"]
+__all__ = ["RowId", "equals", "newest_first", "read_page", "within"]
 
 Row = TypeVar("Row", AuditEntry, Anomaly, DeadLetter, DriftRecord)
 View = TypeVar("View", bound="RowView")
 RowId = Annotated[int, Path(ge=1, le=MAXIMUM_ROW_ID)]
-
-
-class RowView(BaseModel):
-    """A row that is listed by its number, as the API shows it."""
-
-    model_config = ConfigDict(from_attributes=True)
-    id: int
 
 
 def equals(column: InstrumentedAttribute[str], value: str | None) -> ColumnElement[bool]:

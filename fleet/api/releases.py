@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from sqlalchemy import select, tuple_
-from sqlalchemy.orm import Session
 
 from fleet.api.dependencies import Services, get_services, require_device_or
 from fleet.api.paging import equals, within
 from fleet.releases import bundle_path, count_devices, find_release
 from fleet.rollouts.operations import withdraw_release
 from fleet.storage.release_tables import Release
+from fleet.views.releases import ReleaseView
 from protocol.names import split_release_id
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
@@ -26,81 +26,24 @@ from service.paging import After, Limit, Page, cut_page, decode_cursor
 from service.problems import Problem
 from service.roles import Caller, Role
 
-__all__ = ["ReleaseView", "byte_range", "router"]
+__all__ = ["byte_range", "router"]
 
 router = APIRouter(prefix="/v1", tags=["releases"])
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-class ReleaseView(BaseModel):
-    """A release's record. `manifest.provenance` says which training run made it and what it was judged by.
-
-    `approved_by` is the person who first approved a rollout of it, None where nobody did or only a publisher's token.
-    `listed_at` is when the signed repository began to list it, None where it does not: no device takes it then.
-    `desired_devices` is how many devices shall run it now. Of those that are not withdrawn, the one with the most (of
-    equals the newest) is what training builds upon and is judged against.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "id": "rotating-machine/2",
-                "family": "rotating-machine",
-                "version": 2,
-                "sha256": "9a…",
-                "size_bytes": 98304,
-                "signed_by": "77…",
-                "bundle_path": "/v1/releases/rotating-machine/2/bundle",
-                "published_by": "publisher:aggregator",
-                "published_at": 1767225600.0,
-                "desired_devices": 12,
-                "approved_at": 1767229200.0,
-                "approved_by": "operator:alice",
-                "listed_at": 1767225601.0,
-                "withdrawn_at": None,
-                "withdrawn_reason": None,
-                "manifest": {"format": 1, "family": "rotating-machine", "version": 2},
-                "provenance": {"training_run": "run-1", "rounds": 5, "participants": 12},
-            }
-        }
-    )
-    id: str
-    family: str
-    version: int
-    sha256: str
-    size_bytes: int
-    signed_by: str
-    bundle_path: str
-    published_by: str
-    published_at: float
-    desired_devices: int
-    approved_at: float | None
-    approved_by: str | None
-    listed_at: float | None
-    withdrawn_at: float | None
-    withdrawn_reason: str | None
-    manifest: dict[str, Any]
-    provenance: dict[str, Any]
-
-    @classmethod
-    def of(cls, release: Release, devices: Mapping[str, int]) -> ReleaseView:
-        """The view of a row; `devices` is what `count_devices` says."""
-        name = f"{release.family}/{release.version}"
-        derived = {
-            "id": name,
-            "bundle_path": bundle_path(release.family, release.version),
-            "provenance": release.manifest["provenance"],
-            "desired_devices": devices.get(name, 0),
-        }
-        return cls(
-            **{name: getattr(release, name) for name in cls.model_fields if name not in derived}, **derived
-        )
-
-    @classmethod
-    def find(cls, session: Session, family: str, version: int) -> ReleaseView:
-        """The view of a release; raises NotFoundError."""
-        return cls.of(find_release(session, family, version), count_devices(session, [family]))
+def _view(release: Release, devices: Mapping[str, int]) -> ReleaseView:
+    """The view of a row; `devices` is what `count_devices` says."""
+    name = f"{release.family}/{release.version}"
+    derived = {
+        "id": name,
+        "bundle_path": bundle_path(release.family, release.version),
+        "provenance": release.manifest["provenance"],
+        "desired_devices": devices.get(name, 0),
+    }
+    own = {name: getattr(release, name) for name in ReleaseView.model_fields if name not in derived}
+    return ReleaseView(**own, **derived)
 
 
 class Withdrawal(Confirmation):
@@ -150,7 +93,7 @@ async def publish_release(
 
 def _show(services: Services, family: str, version: int) -> ReleaseView:
     with services.database.read() as session:
-        return ReleaseView.find(session, family, version)
+        return _view(find_release(session, family, version), count_devices(session, [family]))
 
 
 @router.get("/releases")
@@ -170,7 +113,7 @@ def list_releases(
     with services.database.read() as session:
         found = session.scalars(rows).all()
         devices = count_devices(session, {release.family for release in found})
-        views = [ReleaseView.of(release, devices) for release in found]
+        views = [_view(release, devices) for release in found]
     return cut_page(views, limit, key=lambda view: view.id)
 
 

@@ -12,6 +12,7 @@ from fleet.api.paging import RowId
 from fleet.errors import NotFoundError
 from fleet.storage.verdict_tables import Verdict, VerdictRecord
 from fleet.verdicts import ReleasePrecision, give_verdict, precision_of_family
+from fleet.views.observations import PrecisionSummary, PrecisionView, VerdictView
 from models.drift.labels import PrecisionSettings
 from service.access import require
 from service.roles import Caller, Role
@@ -32,67 +33,6 @@ class VerdictGiven(BaseModel):
     )
     verdict: Verdict
     note: str = Field(default="", max_length=500)
-
-
-class VerdictView(BaseModel):
-    """The present verdict on an anomaly; `author` is the operator token's name, times are Unix seconds."""
-
-    model_config = ConfigDict(from_attributes=True)
-    anomaly: int
-    family: str
-    release: str
-    verdict: Verdict
-    note: str
-    author: str
-    given_at: float
-    first_given_at: float
-
-
-class PrecisionView(BaseModel):
-    """What the verdicts say about one release.
-
-    `precision` is over all verdicts; `baseline` over its first 30 and `recent` over its last 30, null before there are as
-    many. `drifted_since` (Unix s) is null while precision holds, else when it began to fall.
-    """
-
-    release: str
-    judged: int
-    true_alarms: int
-    false_alarms: int
-    precision: float | None
-    baseline: float | None
-    recent: float | None
-    drifted_since: float | None
-
-
-class PrecisionSummary(BaseModel):
-    """How precise a family's alarms are, per release, the one judged last first; `drifted` is that one's."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "family": "rotating-machine",
-                "drifted": True,
-                "drifted_since": 1767225600.0,
-                "releases": [
-                    {
-                        "release": "rotating-machine/2",
-                        "judged": 84,
-                        "true_alarms": 55,
-                        "false_alarms": 29,
-                        "precision": 0.655,
-                        "baseline": 0.867,
-                        "recent": 0.433,
-                        "drifted_since": 1767225600.0,
-                    }
-                ],
-            }
-        }
-    )
-    family: str
-    drifted: bool
-    drifted_since: float | None
-    releases: list[PrecisionView]
 
 
 @router.put("/anomalies/{anomaly_id}/verdict")
