@@ -44,10 +44,12 @@ def ask(client: TestClient, operation: Any, callers: Mapping[str, str | None], *
     def send(case: Any, caller: str) -> None:
         request = case.as_transport_kwargs(base_url="http://testserver")
         headers = {
-            name: value for name, value in request.pop("headers").items() if name.lower() != "authorization"
+            name: value.encode("latin-1")  # as a socket would carry it: a header may hold any byte
+            for name, value in request.pop("headers").items()
+            if name.lower() != "authorization"
         }
         if callers[caller] is not None:
-            headers["Authorization"] = f"Bearer {callers[caller]}"
+            headers["Authorization"] = f"Bearer {callers[caller]}".encode()
         request.pop("cookies", None)
         answer = client.request(**request, headers=headers)
         known = {str(answer.status_code), f"{answer.status_code // 100}XX"} & documented

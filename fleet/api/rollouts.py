@@ -10,10 +10,9 @@ import math
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from fleet.api.dependencies import Services, get_services
-from fleet.gates.plan import Metric
 from fleet.rollouts.operations import carry_out_verb, check_may_say, create_rollout, standing
 from fleet.rollouts.plans import EXAMPLE_PLAN, MAXIMUM_GROUPS, RolloutPlan
 from fleet.rollouts.states import RolloutState
@@ -30,6 +29,7 @@ from fleet.rollouts.views import (
     view_rollout,
     view_timeline,
 )
+from fleet.views.previews import PowerLineView, PowerView, Preview, PreviewGroup
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
 from service.etags import IfMatch, versioned_tag
@@ -50,52 +50,6 @@ class Asked(Confirmation):
     """What goes with a verb. `rollback_to`: of a rollback, the release that everybody goes back to, over what the plan says."""
 
     rollback_to: str | None = Field(default=None, max_length=80, examples=["rotating-machine/1"])
-
-
-class PreviewGroup(BaseModel):
-    """A group as it would be drawn."""
-
-    number: int
-    name: str
-    percentage: float | None
-    count: int | None
-    devices: list[str]
-
-
-class PowerLineView(BaseModel):
-    """Of a release with so much harm (`effect`: a factor, of some metrics a difference) the gates would stop a share from `low` to `high`.
-
-    Within `minutes`, with `canaries` devices; `words` is the whole of it as a sentence.
-    """
-
-    metric: Metric
-    effect: float
-    low: float
-    high: float
-    canaries: int
-    minutes: float
-    words: str
-
-
-class PowerView(BaseModel):
-    """What the gates of a plan would see at its first group, foretold from the fleet's own past.
-
-    `words` says it in sentences, or why nothing can be said; they also name groups that the gates do not judge.
-    """
-
-    lines: list[PowerLineView]
-    words: list[str]
-
-
-class Preview(BaseModel):
-    """What a plan would reach, and what its gates would see. Create with `idempotency_key` to get exactly these groups."""
-
-    idempotency_key: str
-    release: str
-    devices: int
-    groups: list[PreviewGroup]
-    already_running: list[str]
-    power: PowerView
 
 
 def _rollout_id(caller: Caller, key: str) -> str:

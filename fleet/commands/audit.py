@@ -20,6 +20,7 @@ from fleet.client.client import FleetClient
 from fleet.commands.connection import JsonOption, LimitOption, asks_fleet
 from fleet.commands.on_server import reading
 from fleet.commands.printing import print_rows, show_time
+from fleet.views.operations import AuditView, HeadView
 from runtime.durable_files import write_durably
 from service.errors import ClientError
 
@@ -44,17 +45,17 @@ def audit_list(
     limit: LimitOption = 100,
 ) -> None:
     """Lines, the newest first."""
-    rows = list(client.pages("/v1/audit", {"subject": subject, "action": action}, limit))
+    rows = list(client.listing(AuditView, "/v1/audit", {"subject": subject, "action": action}, limit))
     print_rows(
         rows,
         f"{len(rows)} lines",
         {
-            "line": lambda r: r["id"],
-            "time": lambda r: show_time(r["at"]),
-            "who": lambda r: r["actor"],
-            "did": lambda r: r["action"],
-            "to": lambda r: r["subject"],
-            "more": lambda r: canonical(r["detail"]),
+            "line": lambda r: r.id,
+            "time": lambda r: show_time(r.at),
+            "who": lambda r: r.actor,
+            "did": lambda r: r.action,
+            "to": lambda r: r.subject,
+            "more": lambda r: canonical(r.detail),
         },
         as_json=as_json,
     )
@@ -66,8 +67,8 @@ def audit_head(
     client: FleetClient,
 ) -> None:
     """The last line's number and digest. Keep it where the fleet cannot write: `verify --head` compares it later."""
-    found = client.get("/v1/audit/head")
-    print(Head(id=found["id"], sha256=found["sha256"]))
+    found = client.show(HeadView, "/v1/audit/head")
+    print(Head(id=found.id, sha256=found.sha256))
 
 
 @audit.command("verify")

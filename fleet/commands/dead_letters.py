@@ -10,6 +10,7 @@ import typer
 from fleet.client.client import FleetClient
 from fleet.commands.connection import JsonOption, LimitOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, say, show_time
+from fleet.views.operations import DeadLetterSummary, DeadLetterView, DeadLetterWithPayload
 from service.confirmation import YesOption, ask_for_name
 from service.errors import ClientError
 
@@ -35,23 +36,25 @@ def dead_letters_list(
     limit: LimitOption = 100,
 ) -> None:
     """Dead letters, newest first."""
-    rows = list(client.pages("/v1/dead-letters", {"device": device, "reason": reason}, limit))
-    summary = client.get("/v1/dead-letters/summary")
+    rows = list(
+        client.listing(DeadLetterView, "/v1/dead-letters", {"device": device, "reason": reason}, limit)
+    )
+    summary = client.show(DeadLetterSummary, "/v1/dead-letters/summary")
     print_rows(
         rows,
-        f"{len(rows)} of {summary['letters']} dead letters; {summary['dropped']} older ones made room",
+        f"{len(rows)} of {summary.letters} dead letters; {summary.dropped} older ones made room",
         {
-            "id": lambda r: r["id"],
-            "device": lambda r: r["device"],
-            "kind": lambda r: r["topic"].rpartition("/")[2],
-            "boot": lambda r: r["boot_id"],
-            "sequence": lambda r: r["sequence"],
-            "times": lambda r: r["times"],
-            "first": lambda r: show_time(r["first_received"]),
-            "last": lambda r: show_time(r["last_received"]),
-            "bytes": lambda r: r["size_bytes"],
-            "reason": lambda r: r["reason"],
-            "why": lambda r: r["message"],
+            "id": lambda r: r.id,
+            "device": lambda r: r.device,
+            "kind": lambda r: r.topic.rpartition("/")[2],
+            "boot": lambda r: r.boot_id,
+            "sequence": lambda r: r.sequence,
+            "times": lambda r: r.times,
+            "first": lambda r: show_time(r.first_received),
+            "last": lambda r: show_time(r.last_received),
+            "bytes": lambda r: r.size_bytes,
+            "reason": lambda r: r.reason,
+            "why": lambda r: r.message,
         },
         as_json=as_json,
     )
@@ -64,8 +67,11 @@ def dead_letters_show(
     letter: Annotated[int, typer.Argument(min=1)],
 ) -> None:
     """One letter as JSON, with what was sent as text where it is one (`text`)."""
-    found = client.get(f"/v1/dead-letters/{letter}")
-    print_json(found | {"text": base64.b64decode(found["payload"]).decode("utf-8", "backslashreplace")})
+    found = client.show(DeadLetterWithPayload, f"/v1/dead-letters/{letter}")
+    print_json(
+        found.model_dump(mode="json")
+        | {"text": base64.b64decode(found.payload).decode("utf-8", "backslashreplace")}
+    )
 
 
 @dead_letters.command("replay")

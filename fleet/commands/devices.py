@@ -10,6 +10,8 @@ from fleet.client.client import FleetClient
 from fleet.commands.claims import LabelsOption, UnreleasedOption, key_values
 from fleet.commands.connection import JsonOption, KeyOption, LimitOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, say, show_number, show_time
+from fleet.views.commands import AcceptanceView
+from fleet.views.devices import DeviceView, Erasure
 from service.client import new_key
 from service.confirmation import YesOption, ask_for_name
 from service.errors import ClientError
@@ -30,35 +32,33 @@ def devices_list(
     limit: LimitOption = 1000,
 ) -> None:
     """The devices a query selects."""
-    rows = list(client.pages("/v1/devices", {"query": query}, limit))
+    rows = list(client.listing(DeviceView, "/v1/devices", {"query": query}, limit))
     print_rows(
         rows,
         f"{len(rows)} devices",
         {
-            "device": lambda r: r["id"],
-            "hardware": lambda r: r["hardware"],
-            "family": lambda r: r["family"],
-            "site": lambda r: r["site"],
-            "labels": lambda r: " ".join(f"{key}={value}" for key, value in r["labels"].items()),
-            "state": lambda r: (
-                ("online" if r["online"] else "offline") if r["state"] == "enrolled" else r["state"]
-            ),
-            "does": lambda r: r["agent_state"],
-            "release": lambda r: r["release"],
-            "desired": lambda r: r["desired_release"],
-            "drift": lambda r: "DRIFTED" if r["drifted"] else show_number(r["drift_score"]),
+            "device": lambda r: r.id,
+            "hardware": lambda r: r.hardware,
+            "family": lambda r: r.family,
+            "site": lambda r: r.site,
+            "labels": lambda r: " ".join(f"{key}={value}" for key, value in r.labels.items()),
+            "state": lambda r: ("online" if r.online else "offline") if r.state == "enrolled" else r.state,
+            "does": lambda r: r.agent_state,
+            "release": lambda r: r.release,
+            "desired": lambda r: r.desired_release,
+            "drift": lambda r: "DRIFTED" if r.drifted else show_number(r.drift_score),
             "sight": lambda r: show_number(_told(r, "sight")),
             "alarms in 1000": _kept,
             "unjudged": lambda r: _told(r, "unjudged_windows"),
             "set aside": lambda r: _told(r, "set_aside_windows"),
-            "last seen": lambda r: show_time(r["last_seen"]),
+            "last seen": lambda r: show_time(r.last_seen),
             "problem": lambda r: next(iter(_problems(r)), None),
         },
         as_json=as_json,
     )
 
 
-def _kept(device: dict[str, Any]) -> str | None:
+def _kept(device: DeviceView) -> str | None:
     """Alarms in 1000 windows since a promise was made, with their interval, and how many were promised at most; None: nothing was."""
     promised, windows = _told(device, "promised_per_1000"), _told(device, "realised_windows")
     if promised is None:
@@ -71,26 +71,26 @@ def _kept(device: dict[str, Any]) -> str | None:
     return f"{rate:.2g} ({low:.2g}–{high:.2g}) of {promised:.3g}{provisional}"
 
 
-def _problems(device: dict[str, Any]) -> list[str]:
+def _problems(device: DeviceView) -> list[str]:
     """Sentences for people, the gravest first."""
-    said, family = device["reported_family"], device["family"]
+    said, family = device.reported_family, device.family
     return [
-        *filter(None, [device["identity_conflict"]]),
+        *filter(None, [device.identity_conflict]),
         *([f"says that it is of family {said}, and is of {family}"] if said not in {None, family} else []),
         *(_told(device, "problems") or ()),
     ]
 
 
-def _told(device: dict[str, Any], name: str) -> Any:
+def _told(device: DeviceView, name: str) -> Any:
     """A figure of the last health; None where it was not told."""
-    return (device["last_health"] or {}).get(name)
+    return (device.last_health or {}).get(name)
 
 
 @devices.command("show")
 @asks_fleet
 def devices_show(client: FleetClient, device: str) -> None:
     """Everything about one device, as JSON."""
-    print_json(client.get(f"/v1/devices/{device}"))
+    print_json(client.show(DeviceView, f"/v1/devices/{device}"))
 
 
 @devices.command("revoke")
@@ -102,7 +102,7 @@ def devices_revoke(
 ) -> None:
     """Shut a device out for good."""
     ask_for_name(device, f"Shutting out device {device}", yes=yes)
-    print_json(client.post(f"/v1/devices/{device}:revoke", {"confirm": device}))
+    print_json(client.ask(DeviceView, f"/v1/devices/{device}:revoke", {"confirm": device}))
 
 
 @devices.command("approve")
@@ -115,17 +115,17 @@ def devices_approve(
     ] = None,
 ) -> None:
     """Let a device in that waits. Compare its key's fingerprint with the one that the device shows."""
-    seen = client.get(f"/v1/devices/{device}")
+    seen = client.show(DeviceView, f"/v1/devices/{device}")
     print(
-        f"{device}: family {seen['family']}, site {seen['site'] or '–'}, says it is {seen['hardware']}\n"
-        f"key {seen['fingerprint']}"
+        f"{device}: family {seen.family}, site {seen.site or '–'}, says it is {seen.hardware}\n"
+        f"key {seen.fingerprint}"
     )
     if fingerprint is None:
         if not typer.confirm("Does the device show the same key?"):
             raise ClientError("nobody was approved")
-        fingerprint = seen["fingerprint"]
-    answer = client.post(f"/v1/devices/{device}:approve", {"fingerprint": fingerprint})
-    print(f"{device} is {answer['state']}: it gets its certificate when it asks next")
+        fingerprint = seen.fingerprint
+    answer = client.ask(DeviceView, f"/v1/devices/{device}:approve", {"fingerprint": fingerprint})
+    print(f"{device} is {answer.state}: it gets its certificate when it asks next")
 
 
 @devices.command("refuse")
@@ -137,8 +137,8 @@ def devices_refuse(
 ) -> None:
     """Keep a device out that waits, for good."""
     ask_for_name(device, f"Refusing device {device}", yes=yes)
-    answer = client.post(f"/v1/devices/{device}:refuse", {"confirm": device})
-    print(f"{device} is {answer['state']}; its key does not get in under any name")
+    answer = client.ask(DeviceView, f"/v1/devices/{device}:refuse", {"confirm": device})
+    print(f"{device} is {answer.state}; its key does not get in under any name")
 
 
 @devices.command("assign")
@@ -158,9 +158,9 @@ def devices_assign(
     wanted |= {"is_unreleased": unreleased}
     wanted |= {} if family is None else {"family": family}
     wanted |= {} if site is None else {"site": site}
-    seen = client.post(f"/v1/devices/{device}:assign", wanted)
-    labels = " ".join(f"{name}={value}" for name, value in seen["labels"].items())
-    print(f"{device}: family {seen['family']}, site {seen['site'] or '–'}, labels {labels or '–'}")
+    seen = client.ask(DeviceView, f"/v1/devices/{device}:assign", wanted)
+    labels = " ".join(f"{name}={value}" for name, value in seen.labels.items())
+    print(f"{device}: family {seen.family}, site {seen.site or '–'}, labels {labels or '–'}")
 
 
 @devices.command("erase")
@@ -172,18 +172,18 @@ def devices_erase(
     yes: YesOption = False,
 ) -> None:
     """Remove everything a device ever sent, for good; the audit log keeps who did it, when, and how many rows."""
-    state = client.get(f"/v1/devices/{device}")["state"]
+    state = client.show(DeviceView, f"/v1/devices/{device}").state
     goes_on = (
         "It is enrolled, so what it sends from now on is stored (revoke it first if nothing more shall come)."
         if state == "enrolled"
         else "It is revoked: only what keeps it out stays."
     )
     ask_for_name(device, f"{goes_on} Erasing everything that {device} ever sent", yes=yes)
-    done = client.post(f"/v1/devices/{device}:erase", {"confirm": device})
+    done = client.ask(Erasure, f"/v1/devices/{device}:erase", {"confirm": device})
     if as_json:
         print_json(done)
         return
-    found = ", ".join(f"{count} of {table}" for table, count in done["rows"].items()) or "nothing was there"
+    found = ", ".join(f"{count} of {table}" for table, count in done.rows.items()) or "nothing was there"
     say(f"erased: {device} ({found}). {goes_on}")
 
 
@@ -212,16 +212,16 @@ def devices_accept_normal(
     key = idempotency_key or new_key()
     asked = {"until_s": until, "include_true_alarms": include_true_alarms, "dry_run": dry_run}
     if query is None:
-        done = client.post(f"/v1/devices/{device}/normal", asked, key=key)
+        done = client.ask(AcceptanceView, f"/v1/devices/{device}/normal", asked, key=key)
     else:
-        done = client.post("/v1/devices:accept-normal", asked | {"query": query}, key=key)
+        done = client.ask(AcceptanceView, "/v1/devices:accept-normal", asked | {"query": query}, key=key)
     if as_json:
         print_json(done)
         return
     would = "would be told" if dry_run else "are told"
     say(
-        f"{len(done['devices'])} devices {would} that what they set aside until {show_time(done['until_s'])} is normal:"
-        f" {done['set_aside_windows']} windows by their last word"
+        f"{len(done.devices)} devices {would} that what they set aside until {show_time(done.until_s)} is normal:"
+        f" {done.set_aside_windows} windows by their last word"
     )
-    for name, anomaly in done["held_back"].items():
+    for name, anomaly in done.held_back.items():
         say(f"held back: {name}, whose anomaly {anomaly} was judged a true alarm")

@@ -12,6 +12,8 @@ from rich.console import Console
 from fleet.client.client import FleetClient
 from fleet.commands.connection import JsonOption, KeyOption, LimitOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, print_table, say, show_number, show_time
+from fleet.views.commands import CommandsGiven, CommandView
+from fleet.views.devices import SettingsGiven, SettingsView
 from protocol.messages.kinds import CommandAction, CommandStatus
 from service.client import new_key
 from service.errors import ClientError
@@ -47,15 +49,17 @@ def command_devices(
     asked: dict[str, Any] = {"action": action.value, "afresh": afresh}
     key = idempotency_key or new_key()
     if device is not None:
-        view = client.post(f"/v1/devices/{device}/commands", asked, key=key)
+        view = client.ask(CommandView, f"/v1/devices/{device}/commands", asked, key=key)
         _print_commands([view], f"{device} is told as soon as it can be", as_json=as_json)
         return
-    given = client.post("/v1/devices:command", asked | {"query": query, "dry_run": dry_run}, key=key)
+    given = client.ask(
+        CommandsGiven, "/v1/devices:command", asked | {"query": query, "dry_run": dry_run}, key=key
+    )
     if as_json:
         print_json(given)
         return
-    say(f"{len(given['commands'])} devices {'would be' if dry_run else 'are'} told: {action.value}")
-    for name, reason in given["held_back"].items():
+    say(f"{len(given.commands)} devices {'would be' if dry_run else 'are'} told: {action.value}")
+    for name, reason in given.held_back.items():
         say(f"held back: {name}: {reason}")
 
 
@@ -67,7 +71,7 @@ def list_commands(
     limit: LimitOption = 20,
 ) -> None:
     """What a device was told to do and what became of it, newest first."""
-    rows = list(client.pages(f"/v1/devices/{device}/commands", {}, limit))
+    rows = list(client.listing(CommandView, f"/v1/devices/{device}/commands", {}, limit))
     _print_commands(rows, f"{len(rows)} commands of {device}", as_json=as_json)
 
 
@@ -79,7 +83,7 @@ def cancel_command(
     as_json: JsonOption = False,
 ) -> None:
     """Take a command back that the device has not begun."""
-    view = client.post(f"/v1/devices/{device}/commands/{number}:cancel")
+    view = client.ask(CommandView, f"/v1/devices/{device}/commands/{number}:cancel")
     _print_commands([view], f"command {number} of {device} is taken back", as_json=as_json)
 
 
@@ -104,17 +108,17 @@ def device_settings(
     body = {"settings": dict(map(_read_setting, set_ or ()))}
     if query is None:
         path = f"/v1/devices/{device}/settings"
-        rows = [client.put(path, body) if is_change else client.get(path)]
+        rows = [client.set(SettingsView, path, body) if is_change else client.show(SettingsView, path)]
     elif is_change:
-        done = client.put("/v1/devices:settings", body | {"query": query, "dry_run": dry_run})
+        done = client.set(SettingsGiven, "/v1/devices:settings", body | {"query": query, "dry_run": dry_run})
         if as_json:
             print_json(done)
             return
         would = "would be" if dry_run else "are"
-        say(f"{len(done['devices'])} devices {would} set; {len(done['unchanged'])} are so already")
+        say(f"{len(done.devices)} devices {would} set; {len(done.unchanged)} are so already")
         return
     else:
-        rows = list(client.pages("/v1/devices:settings", {"query": query}, 1000))
+        rows = list(client.listing(SettingsView, "/v1/devices:settings", {"query": query}, 1000))
     if as_json:
         print_json(rows if query is not None else rows[0])
         return
@@ -136,36 +140,36 @@ def diagnose_device(
     wait: Annotated[float, typer.Option("--wait", min=1, help="Seconds to wait for the device")] = 300.0,
 ) -> None:
     """Fetch a bundle of log, state, settings, disk and memory from a device into a file (gzip-compressed JSON)."""
-    asked = client.post(f"/v1/devices/{device}/commands", {"action": "diagnose"}, key=new_key())
-    path = f"/v1/devices/{device}/commands/{asked['number']}"
+    asked = client.ask(CommandView, f"/v1/devices/{device}/commands", {"action": "diagnose"}, key=new_key())
+    path = f"/v1/devices/{device}/commands/{asked.number}"
     view = _wait(client, path, device, wait)
-    if view["report_bytes"] is None:
+    if view.report_bytes is None:
         raise ClientError(
-            f"command {view['number']} of {device} ended {view['status']} without a bundle: {view['reason']}"
+            f"command {view.number} of {device} ended {view.status} without a bundle: {view.reason}"
         )
     content = client.download(f"{path}/report")
-    file = output or Path(f"{device}-{view['number']}.json.gz")
+    file = output or Path(f"{device}-{view.number}.json.gz")
     try:
         file.write_bytes(content)
     except OSError as error:
         raise ClientError(f"cannot write {file}: {error.strerror}") from None
-    say(f"{file}: {view['reason']} (read it with: gzip -dc {file})")
+    say(f"{file}: {view.reason} (read it with: gzip -dc {file})")
 
 
-def _wait(client: FleetClient, path: str, device: str, wait_s: float) -> dict[str, Any]:
+def _wait(client: FleetClient, path: str, device: str, wait_s: float) -> CommandView:
     deadline = time.monotonic() + wait_s
     with Console(stderr=True).status(f"waiting for {device}") as shown:
         while True:
-            view: dict[str, Any] = client.get(path)
-            if CommandStatus(view["status"]).is_final:
+            view = client.show(CommandView, path)
+            if CommandStatus(view.status).is_final:
                 return view
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise ClientError(
                     f"{device} has not answered within {wait_s:g} s; it will when it can, and"
-                    f" `fedge-fleet devices commands {device}` shows it (command {view['number']})"
+                    f" `fedge-fleet devices commands {device}` shows it (command {view.number})"
                 )
-            shown.update(f"waiting for {device} ({view['status']}), {left_s:.0f} s at most")
+            shown.update(f"waiting for {device} ({view.status}), {left_s:.0f} s at most")
             time.sleep(POLL_S)
 
 
@@ -184,39 +188,39 @@ def _read_setting(text: str) -> tuple[str, float]:
         raise ClientError(f"--set {text!r} is not name=number, e.g. health.every_s=60") from None
 
 
-def _setting_lines(row: dict[str, Any]) -> list[list[object]]:
-    names = sorted({*row["wanted"], *row["in_force"]})
-    heard = {True: "yes", False: "not yet", None: None}[row["is_obeyed"]]
-    lines = []
+def _setting_lines(row: SettingsView) -> list[list[object]]:
+    names = sorted({*row.wanted, *row.in_force})
+    heard = {True: "yes", False: "not yet", None: None}[row.is_obeyed]
+    lines: list[list[object]] = []
     for name in names:
-        told = row["in_force"].get(name) or {}
+        told = row.in_force.get(name)
         lines.append(
             [
-                row["device"],
+                row.device,
                 name,
-                show_number(row["wanted"].get(name)),
-                show_number(told.get("value")),
-                told.get("source"),
-                told.get("refused") or None,
+                show_number(row.wanted.get(name)),
+                show_number(told.value if told else None),
+                told.source if told else None,
+                (told.refused if told else None) or None,
                 heard,
             ]
         )
-    return lines or [[row["device"], None, None, None, "all as its agent.toml says", None, heard]]
+    return lines or [[row.device, None, None, None, "all as its agent.toml says", None, heard]]
 
 
-def _print_commands(rows: list[dict[str, Any]], title: str, *, as_json: bool) -> None:
+def _print_commands(rows: list[CommandView], title: str, *, as_json: bool) -> None:
     print_rows(
         rows,
         title,
         {
-            "number": lambda r: r["number"],
-            "command": lambda r: r["action"],
-            "status": lambda r: r["status"],
-            "why": lambda r: " ".join(part for part in (r["code"], r["reason"]) if part) or None,
-            "by": lambda r: r["asked_by"],
-            "asked": lambda r: show_time(r["asked_at"]),
-            "changed": lambda r: show_time(r["changed_at"]),
-            "fetched": lambda r: r["report_bytes"],
+            "number": lambda r: r.number,
+            "command": lambda r: r.action,
+            "status": lambda r: r.status,
+            "why": lambda r: " ".join(part for part in (r.code, r.reason) if part) or None,
+            "by": lambda r: r.asked_by,
+            "asked": lambda r: show_time(r.asked_at),
+            "changed": lambda r: show_time(r.changed_at),
+            "fetched": lambda r: r.report_bytes,
         },
         as_json=as_json,
     )

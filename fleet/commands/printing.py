@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,7 +19,8 @@ from runtime.printable import printable, printable_json
 
 __all__ = ["Columns", "print_json", "print_rows", "print_table", "say", "show_number", "show_time"]
 
-Columns = Mapping[str, Callable[[dict[str, Any]], object]]
+Row = TypeVar("Row")
+Columns = Mapping[str, Callable[[Row], object]]
 """Heading → what of a row stands under it; None is shown as a dash."""
 
 
@@ -28,14 +30,20 @@ def say(sentence: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON."""
-    print(printable_json(json.dumps(value, indent=2, ensure_ascii=False)))
+    """Print a value, or what the fleet answered, as indented JSON."""
+    print(printable_json(json.dumps(value, indent=2, ensure_ascii=False, default=_plain)))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    raise TypeError(f"{value!r} is no JSON")
 
 
 def print_rows(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
     title: str,
-    columns: Columns,
+    columns: Columns[Row],
     *,
     as_json: bool,
 ) -> None:

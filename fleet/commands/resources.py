@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fleet.client.client import FleetClient
 from fleet.commands.connection import JsonOption, LimitOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, say, show_number, show_time
+from fleet.views.observations import AnomalyView, DriftSummary, DriftView
+from fleet.views.releases import ReleaseView
 from protocol.names import split_release_id
 from service.confirmation import YesOption, ask_for_name
 from service.errors import ClientError
@@ -31,23 +33,23 @@ def releases_list(
     limit: LimitOption = 1000,
 ) -> None:
     """Every release."""
-    rows = list(client.pages("/v1/releases", {"family": family}, limit))
+    rows = list(client.listing(ReleaseView, "/v1/releases", {"family": family}, limit))
     print_rows(
         rows,
         f"{len(rows)} releases",
         {
-            "release": lambda r: r["id"],
-            "bytes": lambda r: r["size_bytes"],
-            "sha256": lambda r: r["sha256"][:12],
-            "by": lambda r: r["published_by"],
-            "published": lambda r: show_time(r["published_at"]),
-            "trigger": lambda r: r["provenance"]["trigger"],
-            "rounds": lambda r: r["provenance"]["rounds"],
-            "learnt from": lambda r: r["provenance"]["participants"],
-            "runs on": lambda r: r["desired_devices"],
-            "listed": lambda r: "yes" if r["listed_at"] else "NO",
-            "approved": lambda r: r["approved_by"],
-            "withdrawn": lambda r: r["withdrawn_reason"],
+            "release": lambda r: r.id,
+            "bytes": lambda r: r.size_bytes,
+            "sha256": lambda r: r.sha256[:12],
+            "by": lambda r: r.published_by,
+            "published": lambda r: show_time(r.published_at),
+            "trigger": lambda r: r.provenance["trigger"],
+            "rounds": lambda r: r.provenance["rounds"],
+            "learnt from": lambda r: r.provenance["participants"],
+            "runs on": lambda r: r.desired_devices,
+            "listed": lambda r: "yes" if r.listed_at else "NO",
+            "approved": lambda r: r.approved_by,
+            "withdrawn": lambda r: r.withdrawn_reason,
         },
         as_json=as_json,
     )
@@ -61,7 +63,7 @@ def releases_show(
 ) -> None:
     """One release's record with manifest and provenance, as JSON."""
     family, version = split_release_id(release)
-    print_json(client.get(f"/v1/releases/{family}/{version}"))
+    print_json(client.show(ReleaseView, f"/v1/releases/{family}/{version}"))
 
 
 @releases.command("withdraw")
@@ -77,13 +79,13 @@ def releases_withdraw(
     family, version = split_release_id(release)
     ask_for_name(release, f"Withdrawing release {release}", yes=yes)
     asked = {"reason": reason, "confirm": release}
-    record = client.post(f"/v1/releases/{family}/{version}:withdraw", asked)
+    record = client.ask(ReleaseView, f"/v1/releases/{family}/{version}:withdraw", asked)
     if as_json:
         print_json(record)
         return
-    say(f"withdrawn: {record['id']} ({record['withdrawn_reason']})")
-    if record["desired_devices"]:
-        say(f"{record['desired_devices']} devices shall still run it: roll another release out to them")
+    say(f"withdrawn: {record.id} ({record.withdrawn_reason})")
+    if record.desired_devices:
+        say(f"{record.desired_devices} devices shall still run it: roll another release out to them")
 
 
 @asks_fleet
@@ -99,23 +101,21 @@ def anomalies(
 ) -> None:
     """Anomalies, newest first."""
     query = {"device": device, "since": since, "open": None if is_open is None else str(is_open).lower()}
-    rows = list(client.pages("/v1/anomalies", query, limit))
+    rows = list(client.listing(AnomalyView, "/v1/anomalies", query, limit))
     print_rows(
         rows,
         f"{len(rows)} anomalies",
         {
-            "id": lambda r: r["id"],
-            "received": lambda r: show_time(r["received_at"]),
-            "device": lambda r: r["device"],
-            "release": lambda r: r["release"],
-            "score": lambda r: show_number(r["score"]),
-            "threshold": lambda r: show_number(r["threshold"]),
+            "id": lambda r: r.id,
+            "received": lambda r: show_time(r.received_at),
+            "device": lambda r: r.device,
+            "release": lambda r: r.release,
+            "score": lambda r: show_number(r.score),
+            "threshold": lambda r: show_number(r.threshold),
             "lasted": _show_end,
-            "peak": lambda r: r["end"] and show_number(r["end"]["peak_score"]),
-            "contributors": lambda r: " ".join(r["contributors"]),
-            "window": lambda r: (
-                "withheld by its owner" if r["window_withheld"] else _show_shape(r["window_shape"])
-            ),
+            "peak": lambda r: r.end and show_number(r.end.peak_score),
+            "contributors": lambda r: " ".join(r.contributors),
+            "window": lambda r: "withheld by its owner" if r.window_withheld else _show_shape(r.window_shape),
         },
         as_json=as_json,
     )
@@ -125,11 +125,11 @@ def _show_shape(shape: list[int]) -> str | None:
     return " x ".join(map(str, shape)) or None
 
 
-def _show_end(anomaly: dict[str, Any]) -> str | None:
+def _show_end(anomaly: AnomalyView) -> str | None:
     """How long it lasted; ``open`` while it does; None from an agent that never tells."""
-    if (end := anomaly["end"]) is None:
-        return None if anomaly["episode"] is None else "open"
-    return f"{end['lasted_s']:.3g} s, {end['windows']} windows ({end['reason']})"
+    if (end := anomaly.end) is None:
+        return None if anomaly.episode is None else "open"
+    return f"{end.lasted_s:.3g} s, {end.windows} windows ({end.reason})"
 
 
 @asks_fleet
@@ -147,20 +147,20 @@ def drift(
     if summary:
         if family is None:
             raise ClientError("--summary needs --family")
-        print_json(client.get("/v1/drift/summary", {"family": family}))
+        print_json(client.show(DriftSummary, "/v1/drift/summary", {"family": family}))
         return
-    rows = list(client.pages("/v1/drift", {"family": family, "since": since}, limit))
+    rows = list(client.listing(DriftView, "/v1/drift", {"family": family, "since": since}, limit))
     print_rows(
         rows,
         f"{len(rows)} drift reports",
         {
-            "received": lambda r: show_time(r["received_at"]),
-            "device": lambda r: r["device"],
-            "release": lambda r: r["release"],
-            "state": lambda r: r["state"],
-            "score": lambda r: show_number(r["drift_score"]),
-            "severity": lambda r: show_number(r["severity"]),
-            "detectors": lambda r: " ".join(f"{f['detector']}:{f['sensor']}" for f in r["findings"][:4]),
+            "received": lambda r: show_time(r.received_at),
+            "device": lambda r: r.device,
+            "release": lambda r: r.release,
+            "state": lambda r: r.state,
+            "score": lambda r: show_number(r.drift_score),
+            "severity": lambda r: show_number(r.severity),
+            "detectors": lambda r: " ".join(f"{f['detector']}:{f['sensor']}" for f in r.findings[:4]),
         },
         as_json=as_json,
     )

@@ -15,6 +15,15 @@ from fleet.commands.printing import print_json, print_rows, print_table, say, sh
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
+from fleet.rollouts.views import (
+    ExecutionView,
+    GroupView,
+    RolloutSummary,
+    RolloutView,
+    ShadowView,
+    TimelineLine,
+)
+from fleet.views.previews import Preview, PreviewGroup
 from runtime.printable import printable_json
 from runtime.settings import read_settings
 from service.client import new_key
@@ -66,7 +75,7 @@ def create(
     """Create a rollout from a plan file, or of --release with --group. With the key of a preview: with exactly its groups."""
     body = _read_plan(plan, release, query, group)
     path = f"/v1/rollouts{'?start=true' if start else ''}"
-    _print_rollout(client.post(path, body, key=idempotency_key or new_key()), as_json=as_json)
+    _print_rollout(client.ask(RolloutView, path, body, key=idempotency_key or new_key()), as_json=as_json)
 
 
 @rollouts.command("preview")
@@ -82,20 +91,20 @@ def preview(
 ) -> None:
     """The devices that a plan would reach, and what its gates would see; nothing is changed."""
     body = _read_plan(plan, release, query, group)
-    found = client.post("/v1/rollouts:preview", body, key=idempotency_key)
+    found = client.ask(Preview, "/v1/rollouts:preview", body, key=idempotency_key)
     if as_json:
         print_json(found)
         return
     print_table(
-        f"{found['release']} would reach {found['devices']} devices; {len(found['already_running'])} run it already",
+        f"{found.release} would reach {found.devices} devices; {len(found.already_running)} run it already",
         ["group", "name", "up to", "devices"],
-        ([g["number"], g["name"], _show_end(g), ", ".join(g["devices"])] for g in found["groups"]),
+        ([g.number, g.name, _show_end(g), ", ".join(g.devices)] for g in found.groups),
     )
-    if found["power"]["lines"]:
+    if found.power.lines:
         say("Of releases with so much harm the gates would stop, by the end of the soak:")
-    for sentence in found["power"]["words"]:
+    for sentence in found.power.words:
         say(f"  {sentence}")
-    say(f"exactly these groups: rollouts create … --idempotency-key {found['idempotency_key']}")
+    say(f"exactly these groups: rollouts create … --idempotency-key {found.idempotency_key}")
 
 
 @rollouts.command("list")
@@ -107,18 +116,18 @@ def index(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most items")] = 50,
 ) -> None:
     """Rollouts, newest first."""
-    rows = list(client.pages("/v1/rollouts", {"state": state}, limit))
+    rows = list(client.listing(RolloutSummary, "/v1/rollouts", {"state": state}, limit))
     print_rows(
         rows,
         f"{len(rows)} rollouts",
         {
-            "rollout": lambda r: r["id"],
-            "name": lambda r: r["name"],
-            "release": lambda r: r["release"],
-            "state": lambda r: r["state"],
-            "since": lambda r: show_time(r["since"]),
-            "devices": lambda r: _show_counts(r["counts"]),
-            "created by": lambda r: r["created_by"],
+            "rollout": lambda r: r.id,
+            "name": lambda r: r.name,
+            "release": lambda r: r.release,
+            "state": lambda r: r.state,
+            "since": lambda r: show_time(r.since),
+            "devices": lambda r: _show_counts(r.counts),
+            "created by": lambda r: r.created_by,
         },
         as_json=as_json,
     )
@@ -132,7 +141,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """One rollout: its groups and what happened to it."""
-    view = client.get(f"/v1/rollouts/{rollout}")
+    view = client.show(RolloutView, f"/v1/rollouts/{rollout}")
     _print_rollout(view, as_json=as_json)
 
 
@@ -144,18 +153,18 @@ def shadows(
     as_json: JsonOption = False,
 ) -> None:
     """What came of the release beside the one before it, on the same live windows of each device, the refused first."""
-    groups = client.get(f"/v1/rollouts/{rollout}")["groups"]
+    groups = client.show(RolloutView, f"/v1/rollouts/{rollout}").groups
     found = [
-        execution
+        (execution.device, execution.shadow)
         for group in groups
-        for execution in client.pages(
-            f"/v1/rollouts/{rollout}/groups/{group['number']}/executions", {}, MOST_DEVICES
+        for execution in client.listing(
+            ExecutionView, f"/v1/rollouts/{rollout}/groups/{group.number}/executions", {}, MOST_DEVICES
         )
-        if execution["shadow"] is not None
+        if execution.shadow is not None
     ]
-    found.sort(key=lambda one: (one["shadow"]["outcome"] != "refused", one["device"]))
+    found.sort(key=lambda one: (one[1].outcome != "refused", one[0]))
     if as_json:
-        print_json([{"device": one["device"], **one["shadow"]} for one in found])
+        print_json([{"device": device, **shadow.model_dump(mode="json")} for device, shadow in found])
         return
     print_table(
         f"Beside the release before, on {len(found)} devices",
@@ -169,19 +178,19 @@ def shadows(
             "µs before/now",
             "why",
         ],
-        ([one["device"], *_shadow_cells(one["shadow"])] for one in found),
+        ([device, *_shadow_cells(shadow)] for device, shadow in found),
     )
 
 
-def _shadow_cells(shadow: dict[str, Any]) -> list[Any]:
+def _shadow_cells(shadow: ShadowView) -> list[object]:
     return [
-        shadow["outcome"],
-        shadow["windows"],
-        f"{shadow['champion_over']}/{shadow['candidate_over']}",
-        f"{shadow['extra_share_low']:.0%} to {shadow['extra_share_high']:.0%}",
-        f"{shadow['champion_seen']}/{shadow['candidate_seen']} of {shadow['probes']}",
-        f"{shadow['champion_latency_us']:.0f}/{shadow['candidate_latency_us']:.0f}",
-        shadow["note"],
+        shadow.outcome,
+        shadow.windows,
+        f"{shadow.champion_over}/{shadow.candidate_over}",
+        f"{shadow.extra_share_low:.0%} to {shadow.extra_share_high:.0%}",
+        f"{shadow.champion_seen}/{shadow.candidate_seen} of {shadow.probes}",
+        f"{shadow.champion_latency_us:.0f}/{shadow.candidate_latency_us:.0f}",
+        shadow.note,
     ]
 
 
@@ -208,7 +217,7 @@ def _say(
     rollback_to: str | None = None,
 ) -> None:
     body = {"confirm": rollout, "rollback_to": rollback_to}
-    view = client.post(f"/v1/rollouts/{rollout}:{verb.value}", body, if_match=if_match)
+    view = client.ask(RolloutView, f"/v1/rollouts/{rollout}:{verb.value}", body, if_match=if_match)
     _print_rollout(view, as_json=as_json)
 
 
@@ -233,11 +242,12 @@ def rollback(
 @asks_fleet
 def watch(client: FleetClient, rollout: RolloutArgument, as_json: JsonOption = False) -> None:
     """Print what happens to a rollout until it is over; status 1 where it did not complete."""
+    state = ""
     for change in client.events("rollout", rollout):
         if change.kind is ChangeKind.SKIPPED:  # from here on nothing is missed: where does it stand?
-            view = client.get(f"/v1/rollouts/{rollout}")
-            state = view["state"]
-            line = [show_time(view["since"]), "rollout", state, view["waiting_for"] or view["reason"]]
+            view = client.show(RolloutView, f"/v1/rollouts/{rollout}")
+            state = str(view.state)
+            line = [show_time(view.since), "rollout", state, view.waiting_for or view.reason]
         else:
             what = change.what if change.group is None else f"group {change.group}"
             state = change.state if change.what == "rollout" else state
@@ -291,64 +301,61 @@ def _read_group(text: str) -> dict[str, float]:
         ) from None
 
 
-def _show_end(group: dict[str, Any]) -> str:
-    return f"{group['count']} devices" if group["percentage"] is None else f"{group['percentage']:g} %"
+def _show_end(group: GroupView | PreviewGroup) -> str:
+    return f"{group.count} devices" if group.percentage is None else f"{group.percentage:g} %"
 
 
-def _print_rollout(view: dict[str, Any], *, as_json: bool) -> None:
+def _print_rollout(view: RolloutView, *, as_json: bool) -> None:
     if as_json:
         print_json(view)
         return
     print_table(
-        f"{view['id']}  {view['release']}  {view['state']}",
+        f"{view.id}  {view.release}  {view.state}",
         ["group", "name", "up to", "state", "since", "devices", "reason"],
         (
             [
-                g["number"],
-                g["name"],
+                g.number,
+                g.name,
                 _show_end(g),
-                g["state"],
-                show_time(g["since"]),
-                _show_counts(g["counts"]),
-                g["reason"],
+                g.state,
+                show_time(g.since),
+                _show_counts(g.counts),
+                g.reason,
             ]
-            for g in view["groups"]
+            for g in view.groups
         ),
     )
-    if failures := _failures(view["timeline"]):
+    if failures := _failures(view.timeline):
         print_table(
             f"Why devices failed (the last {len(failures)})",
             ["time", "device", "group", "state", "reason"],
-            (
-                [show_time(line["at"]), line["device"], line["group"], line["state"], line["reason"]]
-                for line in failures
-            ),
+            ([show_time(line.at), line.device, line.group, line.state, line.reason] for line in failures),
         )
     print_table(
         "Timeline (all of each device: --json)",
         ["time", "what", "from", "to", "by", "reason"],
         (
             [
-                show_time(line["at"]),
-                line["subject"] if line["group"] is None else f"group {line['group']}",
-                line["was"],
-                line["state"],
-                line["actor"],
-                line["reason"],
+                show_time(line.at),
+                line.subject if line.group is None else f"group {line.group}",
+                line.was,
+                line.state,
+                line.actor,
+                line.reason,
             ]
-            for line in view["timeline"]
-            if line["subject"] != "device"
+            for line in view.timeline
+            if line.subject != "device"
         ),
     )
-    if view["waiting_for"]:
-        say(f"It waits for: {view['waiting_for']}")
-    if view["verbs"]:
-        say(f"It obeys: {', '.join(view['verbs'])}")
+    if view.waiting_for:
+        say(f"It waits for: {view.waiting_for}")
+    if view.verbs:
+        say(f"It obeys: {', '.join(view.verbs)}")
 
 
-def _failures(timeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _failures(timeline: list[TimelineLine]) -> list[TimelineLine]:
     """The latest lines of devices that did not take the release, oldest first: what a person mends first."""
-    return [line for line in timeline if line["subject"] == "device" and line["state"] in UNSUCCESSFUL][
+    return [line for line in timeline if line.subject == "device" and line.state in UNSUCCESSFUL][
         -FAILURES_SHOWN:
     ]
 

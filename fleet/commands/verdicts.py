@@ -10,6 +10,7 @@ from fleet.client.client import FleetClient
 from fleet.commands.connection import JsonOption, asks_fleet
 from fleet.commands.printing import print_json, print_table, say, show_number, show_time
 from fleet.storage.verdict_tables import Verdict
+from fleet.views.observations import AnomalyView, PrecisionSummary, VerdictView
 
 __all__ = ["judge", "precision"]
 
@@ -23,14 +24,16 @@ def judge(
     note: Annotated[str, typer.Option("--note", help="why, for people")] = "",
 ) -> None:
     """Say whether an anomaly was a true alarm; again to correct it."""
-    record = client.put(f"/v1/anomalies/{anomaly}/verdict", {"verdict": verdict.value, "note": note})
+    record = client.set(
+        VerdictView, f"/v1/anomalies/{anomaly}/verdict", {"verdict": verdict.value, "note": note}
+    )
     if as_json:
         print_json(record)
         return
-    say(f"anomaly {record['anomaly']} of {record['release']}: {record['verdict']}")
+    say(f"anomaly {record.anomaly} of {record.release}: {record.verdict}")
     if verdict is Verdict.FALSE_ALARM:
         # a verdict is about one alarm, an acceptance about all that a device set aside: nobody is taken by surprise
-        device = client.get(f"/v1/anomalies/{anomaly}")["device"]
+        device = client.show(AnomalyView, f"/v1/anomalies/{anomaly}").device
         say(f"its windows stay apart until somebody accepts them: fedge-fleet devices accept-normal {device}")
 
 
@@ -41,22 +44,22 @@ def precision(
     as_json: JsonOption = False,
 ) -> None:
     """How many of a family's judged alarms were true, per release, and whether that has become worse."""
-    summary = client.get("/v1/precision/summary", {"family": family})
+    summary = client.show(PrecisionSummary, "/v1/precision/summary", {"family": family})
     if as_json:
         print_json(summary)
         return
     print_table(
-        f"{family}: precision {'has drifted' if summary['drifted'] else 'holds'}",
+        f"{family}: precision {'has drifted' if summary.drifted else 'holds'}",
         ["release", "judged", "precision", "baseline", "recent", "drifted since"],
         (
             [
-                r["release"],
-                str(r["judged"]),
-                show_number(r["precision"]),
-                show_number(r["baseline"]),
-                show_number(r["recent"]),
-                show_time(r["drifted_since"]),
+                r.release,
+                str(r.judged),
+                show_number(r.precision),
+                show_number(r.baseline),
+                show_number(r.recent),
+                show_time(r.drifted_since),
             ]
-            for r in summary["releases"]
+            for r in summary.releases
         ),
     )
