@@ -36,6 +36,7 @@ from fleet.storage.rollout_tables import (
     RolloutExecution,
     RolloutGroup,
     RolloutLook,
+    RolloutRecord,
     RolloutTransition,
 )
 from fleet.storage.schema import METADATA
@@ -121,6 +122,10 @@ def erase_device(session: Session, device_id: str, *, actor: str, now: float) ->
         rows[table.name] = _run(session, delete(table).where(mine, stays.all_but))
         if stays.emptied:
             rows[table.name] += _run(session, update(table).where(mine).values(**stays.emptied))
+    rollouts = select(RolloutExecution.rollout).where(RolloutExecution.device == device_id)
+    # who holds a rollout in memory reads it anew: what the device reported is gone
+    raised = update(RolloutRecord).where(RolloutRecord.id.in_(rollouts))
+    _run(session, raised.values(version=RolloutRecord.version + 1))
     said_by = (AuditEntry.actor == f"device:{device_id}") | (
         (AuditEntry.actor == "fleet") & (AuditEntry.subject == device_id)
     )

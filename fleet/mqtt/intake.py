@@ -45,7 +45,8 @@ DEVICES_REMEMBERED: Final = 20_000
 TELL_LIMITED_S: Final = 60.0
 """How often it is written down which devices send too fast."""
 
-_MOVES_ROLLOUTS: Final = frozenset({Kind.BIRTH, Kind.DEATH, Kind.HEALTH, Kind.REPORT})
+_MOVES_ROLLOUTS: Final = frozenset({Kind.REPORT})
+"""Health, of which there is most, is looked at in a rollout's own time."""
 _log = structlog.get_logger()
 
 

@@ -11,9 +11,9 @@ Invariants (held fast by property tests):
 
 * At most one group is RUNNING or SOAKING, and no device of a later one has the release.
 * A device is given the release only while the rollout is RUNNING, or COMPLETED for who joins a dynamic one or is retried.
-* When a rollback begins, every device that was given the release is given back in the same decision, under a new
-  counter, whatever it has reported so far: it may commit a moment later.
-* Deciding twice on the same observations at the same time changes nothing the second time.
+* When a rollback begins, every device that was given the release is given back, under a new counter, whatever it has
+  reported so far: it may commit a moment later. Some hundred in one decision, and the next at once (`Rollout.is_unsent`).
+* Deciding twice on the same observations at the same time changes nothing the second time, but for these.
 * What a decision costs follows from the news. It walks over all executions only where all are concerned: a group starts,
   a soak ends, a rollback, a cancel.
 """
@@ -29,7 +29,7 @@ from fleet.rollouts.executions import Execution, Mark, deadline
 from fleet.rollouts.giving import give_slice, next_slice_at, shut_out, take_in
 from fleet.rollouts.plans import AbortAction, AbortRule
 from fleet.rollouts.progress import NOBODY, Group, Observations, Rollout, Running
-from fleet.rollouts.returning import begin_cancel, begin_rollback, next_check_at, settle
+from fleet.rollouts.returning import begin_cancel, begin_rollback, next_check_at, send_back, settle
 from fleet.rollouts.states import GroupState, RolloutState, may_follow
 from fleet.rollouts.steps import Decision, Look, MoveExecution, MoveGroup, MoveRollout
 from protocol.messages.kinds import InstallStatus
@@ -75,6 +75,8 @@ def go_on(decision: Decision, observations: Observations) -> None:
         for device in sorted(observations.revoked):
             if device in decision.rollout.executions:
                 shut_out(decision, device)
+    if decision.was_unsent:
+        send_back(decision, observations)
     take_in(decision, observations)
     if decision.rollout.state is RolloutState.RUNNING:
         _time_out(decision, observations)
@@ -329,7 +331,9 @@ def _judge_gates(decision: Decision, group: Group, look: LookAnswer | None) -> J
 
 
 def _due_at(rollout: Rollout, now: float) -> float | None:
-    """When something may follow by time alone, after Unix second `now`; None: never."""
+    """When something may follow by time alone, after Unix second `now`, or at once; None: never."""
+    if rollout.is_unsent:
+        return now
     times: list[float | None] = [next_slice_at(rollout, now), next_check_at(rollout, now)]
     if rollout.state is RolloutState.RUNNING:
         overdue, group = first(rollout.index.deadlines), rollout.present_group

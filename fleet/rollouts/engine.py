@@ -1,9 +1,11 @@
-"""Keeps every unfinished rollout moving: asks for a decision whenever something may have changed, and stores it.
+"""Keeps every unfinished rollout moving: asks for a decision whenever something is new or due, and stores it.
 
 One task of the service's event loop; the work itself runs on a worker thread, because it reads and writes the
-database. A decision is first taken on a read-only snapshot; only when there is something to do is it taken again inside
-the writing transaction, so an idle engine never blocks the ingest. The engine holds no state of its own: killed at any
-point it continues from the database, and it announces every desired state at its start.
+database. Rollouts under way are held in memory, and a look costs what is new: reports, health where it may matter, who was shut
+out (`fleet.rollouts.news`), and what is due by `Rollout.index.due_at`. A decision is taken without the write lock, and stored
+only if the rollout has the version under which it was read: somebody else's word makes it be read anew. Nothing is in
+memory alone: killed at any point, an engine, this one or another process's, continues from the database, and it announces
+every desired state at its start.
 """
 
 from __future__ import annotations
@@ -17,34 +19,36 @@ from typing import Final
 import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from fleet.desired import DesiredPublisher
 from fleet.errors import FleetError
 from fleet.rollouts.decisions import decide
+from fleet.rollouts.memory import Memory
+from fleet.rollouts.news import News
 from fleet.rollouts.observations import observe
-from fleet.rollouts.steps import Command, Decision, MoveGroup, MoveRollout
-from fleet.rollouts.store import find_rollout, watched_rollouts, write_decision
+from fleet.rollouts.steps import Command, MoveGroup, MoveRollout
+from fleet.rollouts.store import is_unchanged, write_decision
 from fleet.storage.base import Database
+from fleet.storage.device_tables import Desired
 from fleet.storage.outages import DatabaseAwayError
 from fleet.storage.rollout_tables import DesiredCounter
 
 __all__ = ["RolloutEngine"]
 
 TICK_S: Final = 0.25
-"""Longest wait for what no event announces: the end of a soak, a timeout."""
+"""Longest wait for what no event announces: another process's word, a device that was shut out, health where it matters."""
 
-REST: Final = 4.0
-"""Rest after a round, in rounds: a fleet whose round takes long gets at most a fifth of one core for rollouts."""
+REST: Final = 1.0
+"""Rest after a round, in rounds: events come in crowds and are gathered, and half of a core is left to everybody else."""
 
 _log = structlog.get_logger(__name__)
 
 
 class RolloutEngine:
-    """Moves rollouts on, one round after the other, for as long as the service lives.
+    """Moves rollouts on, one round after the other, for as long as the service lives, or leads.
 
     Args:
-        database: the fleet's; the engine keeps nothing of its own.
+        database: the fleet's.
         publisher: told which devices have a new desired state, after the commit.
         now: Unix seconds.
         tick_s: longest pause between rounds, seconds: for what no event announces.
@@ -64,6 +68,7 @@ class RolloutEngine:
         self._tick_s = tick_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
+        self._memory = Memory()
 
     def wake(self) -> None:
         """Something a rollout may wait for has happened: look soon. From any thread; before `run` without effect."""
@@ -73,75 +78,91 @@ class RolloutEngine:
     async def run(self) -> None:
         """Run until canceled. An error in one rollout is logged and neither stops the others nor the engine."""
         self._loop = asyncio.get_running_loop()
+        self._memory = Memory()  # another process may have led since
         await asyncio.to_thread(self.announce_all)
         while True:
             self._woken.clear()
             began = self._loop.time()
             await asyncio.to_thread(self.advance_all)
-            took_s = self._loop.time() - began
-            # events come in crowds: the rest after a round gathers them
-            await asyncio.sleep(min(took_s * REST, 5.0))
+            await asyncio.sleep(min((self._loop.time() - began) * REST, 5.0))
             # not wait_for: in Python 3.11 it swallows a cancellation that comes together with the wake-up
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._tick_s):
+                async with asyncio.timeout(self._memory.wait_s(self._now(), self._tick_s)):
                     await self._woken.wait()
 
     def announce_all(self) -> None:
         """Announce every device that ever had a desired state: what was stored before a crash may never have been sent.
 
-        Also those whose desired state was taken away since: their retained message must go.
+        Also those whose desired state was taken away since: their retained message must go. The latest first.
         """
+        latest_first = (
+            select(DesiredCounter.device)
+            .outerjoin(Desired, Desired.device == DesiredCounter.device)
+            .order_by(Desired.set_at.desc(), DesiredCounter.device)
+        )
         try:
             with self._database.read() as session:
-                devices = list(session.scalars(select(DesiredCounter.device)))
-        except DatabaseAwayError:
-            return  # it has been told, as below
-        except SQLAlchemyError:
+                devices = list(session.scalars(latest_first))
+        except (SQLAlchemyError, DatabaseAwayError):
             _log.exception("desired_states_not_announced")
             return
         self._publisher.announce(devices)
 
     def advance_all(self) -> int:
-        """One round over all unfinished rollouts; how many of them changed."""
+        """One round over all rollouts with news; how many of them changed."""
+        memory = (
+            self._memory
+        )  # a round that outlives its leadership must not touch what the next one remembers
         try:
             with self._database.read() as session:
-                rollouts = watched_rollouts(session)
-        except DatabaseAwayError:
-            return 0
-        except SQLAlchemyError:
+                news = memory.look(session)
+        except (SQLAlchemyError, DatabaseAwayError):
             _log.exception("rollouts_not_read")
+            self._memory = Memory()  # what was read and not acted upon is read again
             return 0
-        return sum(self._advance_safely(rollout_id) for rollout_id in rollouts)
+        # the latest first: of several dynamic rollouts it has a device that matches them all
+        return sum(self._advance_safely(memory, rollout, news) for rollout in news.versions)
 
-    def _advance_safely(self, rollout_id: str) -> bool:
-        try:
-            return self.advance(rollout_id)
-        except DatabaseAwayError:
+    def _advance_safely(self, memory: Memory, rollout_id: str, news: News) -> bool:
+        now = self._now()
+        if memory.is_put_off(rollout_id, now):
             return False
+        try:
+            return self.advance(memory, rollout_id, news)
         except (FleetError, SQLAlchemyError):
             _log.exception("rollout_not_advanced", rollout=rollout_id)
+            memory.put_off(rollout_id, now)
             return False
 
-    def advance(self, rollout_id: str) -> bool:
-        """Decide on one rollout, store what follows and announce it; whether anything changed.
-
-        Most rounds find nothing: those only read, and never wait for a writer.
-        """
+    def advance(self, memory: Memory, rollout_id: str, news: News) -> bool:
+        """Decide on one rollout if it has news, store what follows and announce it; whether anything changed."""
+        now = self._now()
+        held = memory.held(rollout_id, news)
+        own = held and memory.own_news(held, news, now)
+        if own is None and (held or memory.is_at_rest(rollout_id, news, now)):
+            if held:
+                memory.let_go(held, now)
+            return False
         with self._database.read() as session:
-            if not self._decide(session, rollout_id).steps:
-                return False
-        with self._database.write() as session:
-            decision = self._decide(session, rollout_id)
-            devices = write_decision(session, decision)
-        self._publisher.announce(devices)
+            if held and own:
+                observations = memory.observe(session, held, own, now)
+            else:
+                held = memory.load(session, rollout_id, now)
+                observations = observe(session, held.rollout, now)
+            decision = decide(held.rollout, observations, now)
+        if decision.steps:
+            with self._database.write() as session:
+                if not is_unchanged(session, rollout_id, held.version):
+                    memory.drop(rollout_id)  # somebody else wrote it: the next look reads it anew
+                    return True
+                devices = write_decision(session, decision)
+            held.version += 1
+            self._publisher.announce(devices)
+        held.rollout = decision.rollout
         for command in decision.commands:
             _log_milestone(rollout_id, command)
+        memory.let_go(held, now)
         return bool(decision.steps)
-
-    def _decide(self, session: Session, rollout_id: str) -> Decision:
-        rollout, _ = find_rollout(session, rollout_id)
-        now = self._now()
-        return decide(rollout, observe(session, rollout, now), now)
 
 
 def _log_milestone(rollout_id: str, command: Command) -> None:

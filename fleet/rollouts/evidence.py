@@ -19,7 +19,7 @@ from fleet.rollouts.states import GroupState, RolloutState
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
-__all__ = ["explain", "has_limits", "is_overdue", "judge_shown"]
+__all__ = ["explain", "has_limits", "is_judged_by_limits", "is_overdue", "judge_shown"]
 
 _WAITING_FOR_A_PERSON: Final = {
     RolloutState.WAITING_FOR_APPROVAL: "somebody other than its creator to approve it",
@@ -32,6 +32,13 @@ _WAITING_FOR_A_PERSON: Final = {
 def has_limits(plan: RolloutPlan) -> bool:
     """Whether figures of devices decide anything under `plan`."""
     return bool(plan.limits)
+
+
+def is_judged_by_limits(rollout: Rollout) -> bool:
+    """Whether the present group soaks under limits: what it waits for is said of its devices."""
+    group = rollout.present_group
+    is_soaking = group is not None and group.state is GroupState.SOAKING
+    return rollout.state is RolloutState.RUNNING and is_soaking and has_limits(rollout.plan)
 
 
 def judge_shown(
@@ -75,7 +82,8 @@ def explain(  # noqa: PLR0911 - one return for each kind
         return f"{counts.reason}{_queue_in_words(rollout)}"
     treated = [e for e in rollout.of_group(group.number) if e.state is InstallStatus.SUCCEEDED]
     overdue = is_overdue(rollout, group, now)
-    limits = judge_shown(rollout.plan, treated, observations.records.figures(), is_overdue=overdue)
+    shown = observations.records.figures() if has_limits(rollout.plan) else {}
+    limits = judge_shown(rollout.plan, treated, shown, is_overdue=overdue)
     left_s = rollout.soaked_at(group) - now
     soaking = f"{left_s:.0f} s more of its soak; " if left_s > 0 else ""
     return f"{soaking}{limits.reason}{_gates_in_words(rollout, now)}"

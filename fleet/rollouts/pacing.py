@@ -28,6 +28,9 @@ __all__ = [
 SLICE_S: Final = 1.0
 """A group is told in slices, at most one a second: each is one transaction."""
 
+SLICE_MOST: Final = 1000
+"""Devices in one slice: events wait a quarter of a second for such a transaction, and sixty thousand a minute is enough."""
+
 Seconds = Annotated[float, Meta(ge=0, le=30 * 86400)]
 
 
@@ -132,7 +135,8 @@ def slice_now(rate: Rate, gifts: Sequence[Gift], succeeded: int, now: float) -> 
     spacing_s = max(SLICE_S, 60 / per_minute)
     lately = sum(gift.devices for gift in gifts if gift.at + spacing_s > now)
     told = sum(gift.devices for gift in gifts)
-    return max(0, min(per_minute - told, math.ceil(per_minute * spacing_s / 60) - lately))
+    at_once = min(SLICE_MOST, math.ceil(per_minute * spacing_s / 60))
+    return max(0, min(per_minute - told, at_once - lately))
 
 
 def next_gift_at(rate: Rate, gifts: Sequence[Gift], succeeded: int, now: float) -> float:

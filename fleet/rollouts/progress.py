@@ -146,7 +146,10 @@ class Observations:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """A plan and how far it has come. `rollback_to` is the release that a person named when they rolled it back."""
+    """A plan and how far it has come. `rollback_to` is the release that a person named when they rolled it back.
+
+    `is_unsent`: it goes back or was canceled, and some of its devices are still to be told so.
+    """
 
     id: str
     plan: RolloutPlan
@@ -155,6 +158,7 @@ class Rollout:
     groups: tuple[Group, ...]
     executions: Mapping[DeviceId, Execution]
     rollback_to: str | None = None
+    is_unsent: bool = False
     index: Index = field(default_factory=Index)
 
     def counted(self) -> Rollout:
@@ -221,7 +225,7 @@ class Rollout:
     @property
     def is_over(self) -> bool:
         """Whether nothing can follow any more, but by a person's word."""
-        if self.state in OCCUPYING:
+        if self.state in OCCUPYING or self.is_unsent:
             return False
         match self.state:
             case RolloutState.COMPLETED:

@@ -24,7 +24,15 @@ from fleet.rollouts.steps import (
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
-__all__ = ["MAXIMUM_RETURNS", "SETTLE_S", "begin_cancel", "begin_rollback", "next_check_at", "settle"]
+__all__ = [
+    "MAXIMUM_RETURNS",
+    "SETTLE_S",
+    "begin_cancel",
+    "begin_rollback",
+    "next_check_at",
+    "send_back",
+    "settle",
+]
 
 SETTLE_S: Final = 5.0
 """Health this long after a device was given back shows what it runs for good: the message has reached it by then."""
@@ -35,13 +43,16 @@ MAXIMUM_RETURNS: Final = 3
 _FIRST_CHECK_S: Final = 10.0
 """Who is awaited is looked at this long after a rollback began, and at twice that, and so on: nobody waits on one lost farewell."""
 
+AT_ONCE: Final = 500
+"""Devices that one decision tells to go back, or takes out: events wait a tenth of a second for such a transaction."""
+
 _OFFLINE = "offline: it goes back when it hears of it"
 
 
 def begin_rollback(
     decision: Decision, observations: Observations, reason: str, *, actor: str, rollback_to: str | None = None
 ) -> None:
-    """Give back every device that was given the release, and withdraw the release.
+    """Give back every device that was given the release (see `send_back`), and withdraw the release.
 
     Whatever a device has reported so far: it may commit a moment later. Devices that never got the release are canceled,
     those that a later rollout has are left alone. `reason` stands in the timeline and in the release's record; `actor` is a
@@ -51,21 +62,7 @@ def begin_rollback(
         MoveRollout(state=RolloutState.ROLLING_BACK, reason=reason, actor=actor, rollback_to=rollback_to)
     )
     decision.do(Withdraw(release=decision.rollout.plan.release, reason=reason))
-    given = []
-    for execution in decision.rollout.executions.values():
-        if execution.superseded_by is not None or execution.returned_at is not None:
-            continue
-        if execution.is_given:
-            given.append(execution)
-        elif execution.state in OPEN:
-            decision.do(
-                MoveExecution(
-                    device=execution.device,
-                    state=InstallStatus.CANCELED,
-                    reason="never given the release: the rollout went back",
-                )
-            )
-    _give_back(decision, observations, given)
+    send_back(decision, observations)
 
 
 def begin_cancel(decision: Decision, observations: Observations, reason: str, *, actor: str) -> None:
@@ -74,19 +71,29 @@ def begin_cancel(decision: Decision, observations: Observations, reason: str, *,
     The release is not withdrawn: canceling says nothing about it.
     """
     decision.do(MoveRollout(state=RolloutState.CANCELED, reason=reason, actor=actor))
-    given = []
-    for execution in decision.rollout.executions.values():
-        if execution.superseded_by is not None:
-            continue
-        if execution.is_given and execution.state is not InstallStatus.SUCCEEDED:
-            given.append(execution)
-        if execution.state in OPEN:
-            decision.do(
-                MoveExecution(
-                    device=execution.device, state=InstallStatus.CANCELED, reason="the rollout was canceled"
-                )
-            )
-    _give_back(decision, observations, given)
+    send_back(decision, observations)
+
+
+def send_back(decision: Decision, observations: Observations) -> None:
+    """Tell devices of a rollout that goes back or was canceled, `AT_ONCE` of them: the rest by the decisions after this one.
+
+    Who is still to be told follows from what is stored, so nobody is left out where the engine dies in between.
+    """
+    is_canceled = decision.rollout.state is RolloutState.CANCELED
+    concerned = [e for e in decision.rollout.executions.values() if _is_unsent(e, is_canceled=is_canceled)]
+    decision.leave_unsent(len(concerned) > AT_ONCE)
+    never = "the rollout was canceled" if is_canceled else "never given the release: the rollout went back"
+    for execution in concerned[:AT_ONCE]:
+        if execution.state in OPEN and (is_canceled or not execution.is_given):
+            decision.do(MoveExecution(device=execution.device, state=InstallStatus.CANCELED, reason=never))
+    _give_back(decision, observations, [e for e in concerned[:AT_ONCE] if e.is_given])
+
+
+def _is_unsent(execution: Execution, *, is_canceled: bool) -> bool:
+    if execution.superseded_by is not None or execution.returned_at is not None:
+        return False
+    stays = is_canceled and execution.state is InstallStatus.SUCCEEDED
+    return execution.state in OPEN or (execution.is_given and not stays)
 
 
 def _give_back(decision: Decision, observations: Observations, executions: Iterable[Execution]) -> None:
@@ -165,6 +172,8 @@ def _is_back(decision: Decision, execution: Execution, report: Report | None, kn
 def _end(decision: Decision) -> None:
     """ROLLED_BACK where nobody is waited for, naming those that are not back."""
     index = decision.rollout.index
+    if decision.rollout.is_unsent:
+        return
     if index.awaited and decision.now - decision.rollout.since < decision.rollout.plan.timeout.rollback_s:
         return
     away = (

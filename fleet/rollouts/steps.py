@@ -244,6 +244,7 @@ class Decision:
     Attributes:
         rollout: as it is after all steps so far.
         now: Unix seconds, one moment for all of them.
+        was_unsent: whether devices were still to be told that the rollout goes back when the decision began.
         steps: each command with the state that it ended, in the order in which they apply.
     """
 
@@ -251,6 +252,7 @@ class Decision:
         self._executions: dict[DeviceId, Execution] | None = None  # a copy is made when the first one changes
         self.rollout = replace(rollout, index=rollout.index.copy())
         self.now = now
+        self.was_unsent = rollout.is_unsent
         self.steps: list[Step] = []
 
     @property
@@ -303,6 +305,10 @@ class Decision:
     def _queue(self, executions: list[Execution]) -> None:
         index = self.rollout.index
         index.queue = add(index.queue, self.rollout.queue_entries(executions))
+
+    def leave_unsent(self, is_unsent: bool) -> None:  # noqa: FBT001 - the only argument
+        """Note whether devices are still to be told that the rollout goes back."""
+        self.rollout = replace(self.rollout, is_unsent=is_unsent)
 
     def take_overdue(self) -> list[Execution]:
         """The executions to look after now; who is not overdue yet is scheduled anew by the caller."""

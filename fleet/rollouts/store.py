@@ -6,8 +6,8 @@ there or neither. Publishing comes after, and is repeated at every start.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import asdict
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
 from fleet.releases import find_release
+from fleet.rollouts import tallies
 from fleet.rollouts.desired_states import Wish, write_desired
 from fleet.rollouts.executions import Execution, Figures, Group, Index
 from fleet.rollouts.pacing import Gift
@@ -36,9 +37,12 @@ from protocol.names import DeviceId, split_release_id
 
 __all__ = [
     "find_rollout",
+    "find_tallied",
     "insert_rollout",
+    "is_unchanged",
     "let_go",
     "occupied_devices",
+    "tallies_of",
     "watched_rollouts",
     "write_decision",
 ]
@@ -61,6 +65,7 @@ def insert_rollout(
             created_by=created_by,
             author=author,
             needs_approval=needs_approval,
+            tallies=tallies.pack(rollout.index),
         )
     )
     session.flush()
@@ -89,16 +94,39 @@ def find_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRec
 
     Three queries, however many devices it has.
     """
+    rollout, record = _read_rollout(session, rollout_id)
+    executions = session.scalars(
+        select(RolloutExecution)
+        .where(RolloutExecution.rollout == rollout_id)
+        .order_by(RolloutExecution.group, RolloutExecution.device)
+    )
+    whole = replace(
+        rollout,
+        executions={DeviceId(row.device): _read_execution(row) for row in executions},
+        index=Index(gifts=_read_gifts(session, rollout_id)),
+    )
+    return whole.counted(), record
+
+
+def find_tallied(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRecord]:
+    """The same without its executions, for who only shows it: the tallies are in its index. Raises NotFoundError."""
+    rollout, record = _read_rollout(session, rollout_id)
+    return replace(rollout, index=tallies_of(session, record)), record
+
+
+def tallies_of(session: Session, record: RolloutRecord) -> Index:
+    """How many devices of a rollout stand where."""
+    if record.tallies is not None:
+        return tallies.unpack(record.tallies)
+    return tallies.count_stored(session, msgspec.convert(record.plan, RolloutPlan), record.id)
+
+
+def _read_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRecord]:
     record = session.get(RolloutRecord, rollout_id)
     if record is None:
         raise NotFoundError(f"there is no rollout {rollout_id[:80]!r}; list them with GET /v1/rollouts")
     groups = session.scalars(
         select(RolloutGroup).where(RolloutGroup.rollout == rollout_id).order_by(RolloutGroup.number)
-    )
-    executions = session.scalars(
-        select(RolloutExecution)
-        .where(RolloutExecution.rollout == rollout_id)
-        .order_by(RolloutExecution.group, RolloutExecution.device)
     )
     rollout = Rollout(
         id=record.id,
@@ -106,11 +134,11 @@ def find_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRec
         state=RolloutState(record.state),
         since=record.since,
         groups=tuple(_read_group(row) for row in groups),
-        executions={DeviceId(row.device): _read_execution(row) for row in executions},
+        executions={},
         rollback_to=record.rollback_to,
-        index=Index(gifts=_read_gifts(session, rollout_id)),
+        is_unsent=record.is_unsent,
     )
-    return rollout.counted(), record
+    return rollout, record
 
 
 def _read_gifts(session: Session, rollout_id: str) -> tuple[Gift, ...]:
@@ -185,10 +213,16 @@ def watched_rollouts(session: Session) -> list[str]:
     is_dynamic = (RolloutRecord.state == RolloutState.COMPLETED) & RolloutRecord.plan["dynamic"].as_boolean()
     watched = (
         RolloutRecord.state.in_(list(OCCUPYING))
+        | RolloutRecord.is_unsent
         | is_dynamic
         | select(RolloutExecution.rollout).where(mine, waits | goes_back).exists()
     )
     return list(session.scalars(select(RolloutRecord.id).where(watched).order_by(RolloutRecord.created_at)))
+
+
+def is_unchanged(session: Session, rollout_id: str, version: int) -> bool:
+    """Whether nobody has written a rollout since it had `version`; in the transaction that is to write it next."""
+    return session.scalar(select(RolloutRecord.version).where(RolloutRecord.id == rollout_id)) == version
 
 
 def occupied_devices(session: Session, rollout_id: str) -> dict[DeviceId, str]:
@@ -280,7 +314,9 @@ def _write_rollout(session: Session, rollout: Rollout, groups: Collection[int]) 
             state=rollout.state,
             since=rollout.since,
             rollback_to=rollout.rollback_to,
+            is_unsent=rollout.is_unsent,
             version=RolloutRecord.version + 1,
+            tallies=tallies.pack(rollout.index),
         )
     )
     for number in sorted(groups):
@@ -308,10 +344,8 @@ def _withdraw(session: Session, command: Withdraw, now: float) -> None:
 def let_go(session: Session, device: DeviceId, keeper: str) -> None:
     """No rollout has anything to say of `device` any more: `keeper` (at most 64 characters) says who or what has it now."""
     theirs = RolloutExecution.device == device
-    rollouts = select(RolloutExecution.rollout).where(theirs)
-    raised = {"version": RolloutRecord.version + 1}
-    session.execute(update(RolloutRecord).where(RolloutRecord.id.in_(rollouts)).values(raised))
     session.execute(update(RolloutExecution).where(theirs).values(superseded_by=keeper[:64]))
+    _count_anew(session, session.scalars(select(RolloutExecution.rollout).where(theirs)).all())
 
 
 def _supersede(session: Session, rollout_id: str, devices: set[DeviceId], now: float) -> None:
@@ -342,9 +376,12 @@ def _supersede(session: Session, rollout_id: str, devices: set[DeviceId], now: f
         .values(superseded_by=rollout_id)
         .execution_options(synchronize_session=False)
     )
-    session.execute(
-        update(RolloutRecord)
-        .where(RolloutRecord.id.in_(others))
-        .values(version=RolloutRecord.version + 1)
-        .execution_options(synchronize_session=False)
-    )
+    _count_anew(session, others)
+
+
+def _count_anew(session: Session, rollouts: Sequence[str]) -> None:
+    """Executions of `rollouts` were changed by another word than their own: whoever holds these reads them anew."""
+    for record in session.scalars(select(RolloutRecord).where(RolloutRecord.id.in_(rollouts))).all():
+        plan = msgspec.convert(record.plan, RolloutPlan)
+        record.version += 1
+        record.tallies = tallies.pack(tallies.count_stored(session, plan, record.id))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -13,13 +12,15 @@ from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
 from fleet.gates.answers import Finding
-from fleet.rollouts.evidence import explain
-from fleet.rollouts.observations import observe
+from fleet.rollouts.evidence import explain, is_judged_by_limits
+from fleet.rollouts.executions import Index
 from fleet.rollouts.plans import GroupPlan
-from fleet.rollouts.progress import Execution, Group
+from fleet.rollouts.progress import Group, Observations
+from fleet.rollouts.records import StoredRecords
 from fleet.rollouts.reports import read_reports
 from fleet.rollouts.states import FAILURES, RolloutState
-from fleet.rollouts.store import find_rollout
+from fleet.rollouts.store import find_rollout, find_tallied, tallies_of
+from fleet.rollouts.tallies import in_group
 from fleet.rollouts.timeline import Subject, latest_lines, read_timeline
 from fleet.rollouts.verbs import Verb, valid_verbs
 from fleet.storage.event_tables import InstallRecord
@@ -62,7 +63,7 @@ class RolloutSummary(BaseModel):
 
 
 class GroupView(BaseModel):
-    """One group, which ends at `percentage` or `count`, and how its devices stand: `devices` in all, of which `succeeded` and `failed`; `members` by name; `looks` of the gates."""
+    """One group, which ends at `percentage` or `count`, and how its devices stand: `devices` in all, of which `succeeded` and `failed`; `looks` of the gates."""
 
     number: int
     name: str
@@ -76,7 +77,6 @@ class GroupView(BaseModel):
     succeeded: int
     failed: int
     counts: dict[str, int]
-    members: list[str]
     looks: list[LookView]
 
 
@@ -215,24 +215,10 @@ def list_rollouts(
             (RolloutRecord.created_at < at) | ((RolloutRecord.created_at == at) & (RolloutRecord.id < last))
         )
     records = list(session.scalars(query))
-    counts = _count_executions(session, [record.id for record in records])
-    return [_summarise(record, counts.get(record.id, {})) for record in records]
+    return [_summarise(record, tallies_of(session, record)) for record in records]
 
 
-def _count_executions(session: Session, rollouts: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Devices by execution state for each rollout of a page, in one query."""
-    counted: dict[str, dict[str, int]] = {}
-    rows = session.execute(
-        select(RolloutExecution.rollout, RolloutExecution.state, func.count())
-        .where(RolloutExecution.rollout.in_(list(rollouts)))
-        .group_by(RolloutExecution.rollout, RolloutExecution.state)
-    )
-    for rollout, state, count in rows:
-        counted.setdefault(rollout, {})[state] = count
-    return counted
-
-
-def _summarise(record: RolloutRecord, counts: dict[str, int]) -> RolloutSummary:
+def _summarise(record: RolloutRecord, index: Index) -> RolloutSummary:
     return RolloutSummary(
         id=record.id,
         name=record.name,
@@ -244,27 +230,30 @@ def _summarise(record: RolloutRecord, counts: dict[str, int]) -> RolloutSummary:
         created_by=record.created_by,
         author=record.author,
         needs_approval=record.needs_approval,
-        counts=counts,
+        counts=in_group(index, None),
     )
 
 
 def view_rollout(session: Session, rollout_id: str, now: float) -> RolloutView:
     """One rollout at Unix second `now`, with its timeline; raises NotFoundError."""
-    rollout, record = find_rollout(session, rollout_id)
+    rollout, record = find_tallied(session, rollout_id)
+    if is_judged_by_limits(rollout):  # in whose words devices are named
+        rollout, record = find_rollout(session, rollout_id)
     looks = _read_looks(session, rollout_id)
     groups = [
-        _view_group(group, plan, rollout.of_group(group.number), looks.get(group.number, []))
+        _view_group(group, plan, in_group(rollout.index, group.number), looks.get(group.number, []))
         for group, plan in zip(rollout.groups, rollout.plan.drawn_groups, strict=True)
     ]
     timeline = latest_lines(session, rollout_id)
-    summary = _summarise(record, dict(Counter(str(e.state) for e in rollout.executions.values())))
+    summary = _summarise(record, rollout.index)
+    known = Observations(records=StoredRecords(session, rollout, now))
     return RolloutView(
         **dict(summary),
         plan=msgspec.to_builtins(rollout.plan),
         groups=groups,
         verbs=valid_verbs(rollout.state, is_dynamic=rollout.plan.dynamic),
         reason=next((line.reason for line in reversed(timeline) if line.subject == "rollout"), ""),
-        waiting_for=explain(rollout, observe(session, rollout, now), now),
+        waiting_for=explain(rollout, known, now),
         timeline=[TimelineLine.model_validate(line) for line in timeline],
     )
 
@@ -283,10 +272,8 @@ def _read_looks(session: Session, rollout_id: str) -> dict[int, list[LookView]]:
     return looks
 
 
-def _view_group(
-    group: Group, plan: GroupPlan, executions: list[Execution], looks: list[LookView]
-) -> GroupView:
-    """A group as it stands: `plan` says what it was meant to reach, `executions` how far its devices are."""
+def _view_group(group: Group, plan: GroupPlan, counts: dict[str, int], looks: list[LookView]) -> GroupView:
+    """A group as it stands: `plan` says what it was meant to reach, `counts` how far its devices are."""
     return GroupView(
         number=group.number,
         name=group.name,
@@ -296,11 +283,10 @@ def _view_group(
         state=group.state,
         since=group.since,
         reason=group.reason,
-        devices=len(executions),
-        succeeded=sum(e.state is InstallStatus.SUCCEEDED for e in executions),
-        failed=sum(e.state in FAILURES for e in executions),
-        counts=dict(Counter(str(e.state) for e in executions)),
-        members=[e.device for e in executions],
+        devices=sum(counts.values()),
+        succeeded=counts.get(InstallStatus.SUCCEEDED, 0),
+        failed=sum(counts.get(state, 0) for state in FAILURES),
+        counts=counts,
         looks=looks,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Integer, String
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fleet.storage.base import Base
@@ -34,6 +34,15 @@ class Device(Base):
     """
 
     __tablename__ = "devices"
+    # of few devices, asked several times a second
+    __table_args__ = (
+        Index(
+            "ix_devices_revoked",
+            "id",
+            sqlite_where=text("state = 'revoked'"),
+            postgresql_where=text("state = 'revoked'"),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64), unique=True)

@@ -32,7 +32,7 @@ class Received:
 
     @declared_attr.directive
     @classmethod
-    def __table_args__(cls) -> tuple[SchemaItem, ...]:
+    def __table_args__(cls) -> tuple[Any, ...]:
         return (
             UniqueConstraint("device", "boot_id", "sequence"),
             Index(None, "device", "received_at"),
@@ -143,6 +143,12 @@ class InstallRecord(Received, Base):
     """
 
     __tablename__ = "install_reports"
+
+    @declared_attr.directive
+    @classmethod
+    def __table_args__(cls) -> tuple[Any, ...]:
+        # a number is never given twice: who reads what is new since the last number misses nothing after a deletion
+        return (*super().__table_args__, {"sqlite_autoincrement": True})
 
     execution: Mapped[str] = mapped_column(String(200), index=True)
     release: Mapped[str] = mapped_column(String(200))

@@ -27,7 +27,8 @@ class RolloutRecord(Base):
     """One rollout: its plan as it was asked for, and its state since `since`.
 
     `version` is raised by everyone who writes it, its groups or its executions: who holds it in memory sees by that whether
-    another did. `rollback_to` is the release that a person named when they rolled it back.
+    another did. `tallies` are those of its executions (`fleet.rollouts.tallies`); null: not counted yet. `is_unsent`: devices are
+    still to be told that it goes back or was canceled. `rollback_to` is the release that a person named when they rolled it back.
     `author` is the person who answers for the token that created it; null where nobody does (an aggregator).
     """
 
@@ -46,6 +47,8 @@ class RolloutRecord(Base):
     needs_approval: Mapped[bool]
     rollback_to: Mapped[str | None] = mapped_column(String(80))
     version: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    tallies: Mapped[dict[str, Any] | None]
+    is_unsent: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class RolloutGroup(Base):
@@ -107,11 +110,12 @@ class RolloutTransition(Base):
     """One line of the timeline: what (``rollout``, ``group`` or ``device``) went from where to where, when and why."""
 
     __tablename__ = "rollout_timeline"
+    __table_args__ = (Index(None, "rollout", "subject", "id"),)
 
     id: Mapped[int] = mapped_column(
         BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     )
-    rollout: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), index=True)
+    rollout: Mapped[str] = mapped_column(ForeignKey("rollouts.id"))
     at: Mapped[float]
     subject: Mapped[str] = mapped_column(String(16))
     group: Mapped[int | None] = mapped_column("group_number")

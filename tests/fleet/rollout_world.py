@@ -20,6 +20,7 @@ from fleet.storage.boot_tables import Boot
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
+from fleet.storage.rollout_tables import RolloutExecution
 from protocol.identity import public_key_pem
 from protocol.messages.kinds import AgentState, InstallStatus, InstallStep, Kind
 from service.roles import Caller, Role
@@ -116,6 +117,14 @@ class RolloutWorld:
     def view(self, rollout_id: str) -> RolloutView:
         with self.database.read() as session:
             return view_rollout(session, rollout_id, self.now)
+
+    def members(self, rollout_id: str, group: int) -> list[str]:
+        """The devices of a group, by name."""
+        with self.database.read() as session:
+            found = select(RolloutExecution.device).where(
+                RolloutExecution.rollout == rollout_id, RolloutExecution.group == group
+            )
+            return sorted(session.scalars(found))
 
     def desired(self, device: str) -> Desired | None:
         with self.database.read() as session:

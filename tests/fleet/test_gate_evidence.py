@@ -53,7 +53,7 @@ def soaking(world: RolloutWorld, past_s: float = BASELINE_S, **gates: object) ->
     world.now = 1_000_200.0
     live(world, past_s, anomaly_rate=0.1, memory_pss_bytes=1000, sight=0.9)
     rollout = world.started(groups=GROUPS, gates=GATES | gates, limits=[])
-    canaries = world.view(rollout).groups[0].members
+    canaries = world.members(rollout, 0)
     world.install(canaries)
     world.tick()
     assert world.view(rollout).groups[0].state == GroupState.SOAKING
@@ -247,7 +247,7 @@ def test_one_canary_is_compared_with_past_hours_of_all(world: RolloutWorld) -> N
     rollout = world.started(
         groups=[{"percentage": 5, "soak_s": 3600}, {"percentage": 100}], gates=GATES, limits=[]
     )
-    world.install(world.view(rollout).groups[0].members)
+    world.install(world.members(rollout, 0))
     world.tick()
     live(world, WARM_UP_S + 300)
     assert arms_of(world, rollout).placebos is None, "less than a block has passed"

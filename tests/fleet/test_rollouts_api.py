@@ -59,15 +59,16 @@ def test_create_start_and_watch_a_rollout(api: TestClient, world: RolloutWorld) 
     started = api.post(f"/v1/rollouts/{rollout['id']}:start").json()
     assert started["state"] == "RUNNING"
     assert started["verbs"] == ["pause", "cancel", "rollback", "trigger-next-group", "retry-failed"]
-    device = started["groups"][0]["members"][0]
+    canary = world.members(rollout["id"], 0)
+    device = canary[0]
     world.report(device, InstallStatus.IN_PROGRESS)
     page = api.get(f"/v1/rollouts/{rollout['id']}/groups/0/executions", params={"limit": 1}).json()
-    assert page["items"][0]["device"] == sorted(started["groups"][0]["members"])[0]
+    assert page["items"][0]["device"] == device
     rest = api.get(
         f"/v1/rollouts/{rollout['id']}/groups/0/executions", params={"after": page["next_cursor"]}
     ).json()
     executions = [*page["items"], *rest["items"]]
-    assert {e["device"] for e in executions} == set(started["groups"][0]["members"])
+    assert {e["device"] for e in executions} == set(canary)
     assert [e["step"] for e in executions if e["device"] == device] == ["COMMITTED"]
     assert {e["shadow"] for e in executions} == {None}
     assert rest["next_cursor"] is None
@@ -77,7 +78,8 @@ def test_what_came_of_a_release_beside_the_one_before_it_is_shown_for_each_devic
     api: TestClient, world: RolloutWorld
 ) -> None:
     rollout = api.post("/v1/rollouts", json=PLAN).json()["id"]
-    members = api.post(f"/v1/rollouts/{rollout}:start").json()["groups"][0]["members"]
+    api.post(f"/v1/rollouts/{rollout}:start")
+    members = world.members(rollout, 0)
     refused = ShadowReport(
         outcome=ShadowOutcome.REFUSED, note="deafening: …", champion="pump/1", windows=30, candidate_over=22
     )
@@ -115,13 +117,16 @@ def test_the_engine_of_the_service_moves_a_rollout_on(api: TestClient, world: Ro
     wait_until(lambda: api.get(f"/v1/rollouts/{rollout}").json()["state"] == "COMPLETED", "its end")
 
 
-def test_preview_changes_nothing_and_its_key_creates_the_same_groups(api: TestClient) -> None:
+def test_preview_changes_nothing_and_its_key_creates_the_same_groups(
+    api: TestClient, world: RolloutWorld
+) -> None:
     seen = api.post("/v1/rollouts:preview", json=PLAN).json()
     assert seen["devices"] == 12
     assert api.get("/v1/rollouts").json()["items"] == []
     key = {"Idempotency-Key": seen["idempotency_key"]}
     created = api.post("/v1/rollouts", json=PLAN, headers=key)
-    assert [sorted(g["members"]) for g in created.json()["groups"]] == [g["devices"] for g in seen["groups"]]
+    made = [world.members(created.json()["id"], number) for number in range(3)]
+    assert made == [group["devices"] for group in seen["groups"]]
     again = api.post("/v1/rollouts", json=PLAN, headers=key)
     assert (again.status_code, again.json()["id"]) == (200, created.json()["id"])
     other = api.post("/v1/rollouts", json=PLAN | {"release": "pump/3"}, headers=key)
@@ -289,6 +294,7 @@ def test_a_rollout_never_reaches_a_device_that_was_revoked_before(
         row = session.get(Device, "d00")
         assert row is not None
         row.state = "revoked"  # type: ignore[assignment]  # as an older database would hold it: a plain word
-    devices = [d for g in api.post("/v1/rollouts", json=PLAN).json()["groups"] for d in g["members"]]
+    rollout = api.post("/v1/rollouts", json=PLAN).json()["id"]
+    devices = [device for number in range(3) for device in world.members(rollout, number)]
     assert "d00" not in devices
     assert len(devices) == 11

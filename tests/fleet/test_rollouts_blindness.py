@@ -32,7 +32,7 @@ def well(world: RolloutWorld, device: str) -> None:
 
 def took(world: RolloutWorld, rollout: str, number: int) -> list[str]:
     """The devices of a group, which have committed the release."""
-    members = world.view(rollout).groups[number].members
+    members = world.members(rollout, number)
     world.install(members)
     world.tick(0.25)
     return members
@@ -43,7 +43,7 @@ def test_a_sound_release_with_a_blind_device_in_its_canary_reaches_everyone(
     world: RolloutWorld, was_blind_before: bool
 ) -> None:
     rollout = world.create()
-    lame = world.view(rollout).groups[0].members[0]
+    lame = world.members(rollout, 0)[0]
     for device in world.devices:
         blind(world, device) if device == lame and was_blind_before else well(world, device)
     world.say(rollout, Verb.START)
@@ -72,7 +72,7 @@ def test_a_canary_that_only_a_blind_device_is_in_waits_and_goes_on_once_its_sens
     assert view.waiting_for.startswith(
         f"1 of 1 devices judge no window ({lame}), so nothing is known of the release"
     )
-    assert (world.release(2).withdrawn_at, world.desired(world.view(rollout).groups[1].members[0])) == (
+    assert (world.release(2).withdrawn_at, world.desired(world.members(rollout, 1)[0])) == (
         None,
         None,
     )
@@ -83,7 +83,7 @@ def test_a_canary_that_only_a_blind_device_is_in_waits_and_goes_on_once_its_sens
 
 def test_a_trial_that_is_put_off_for_want_of_windows_undoes_nothing(world: RolloutWorld) -> None:
     rollout = world.started()
-    lame, other = world.view(rollout).groups[0].members
+    lame, other = world.members(rollout, 0)
     world.report(lame, InstallStatus.IN_PROGRESS)
     world.report(lame, InstallStatus.DEFERRED, reason="no window could be judged in the trial")
     for _ in range(4):
@@ -107,7 +107,7 @@ def test_a_blind_device_that_stays_in_its_trial_undoes_nothing_and_goes_on_once_
     world: RolloutWorld, canary: int
 ) -> None:
     rollout = world.started(groups=[{"percentage": canary, "soak_s": 10}, {"percentage": 100}])
-    lame, *others = world.view(rollout).groups[0].members
+    lame, *others = world.members(rollout, 0)
     world.report(lame, InstallStatus.IN_PROGRESS, step=InstallStep.TRIAL)
     world.install(others)
     world.tick(0.25)
@@ -162,7 +162,7 @@ def test_blind_devices_hide_neither_one_that_alarms_nor_one_that_is_silent(world
             world.tick(950)
         assert world.view(rollout).state is RolloutState.ROLLING_BACK, harm
         assert bad in world.view(rollout).groups[0].reason
-        world.install(world.view(rollout).groups[0].members)
+        world.install(world.members(rollout, 0))
         world.tick(0.25)
 
 

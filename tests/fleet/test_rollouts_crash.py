@@ -50,9 +50,9 @@ def test_a_kill_between_commit_and_publish_is_mended_at_the_next_start(database_
         assert view.state is RolloutState.RUNNING
         assert world.publisher.announced == []
         world.engine.announce_all()
-        assert world.publisher.announced == sorted(view.groups[0].members)
+        assert world.publisher.announced == sorted(world.members("ro-1", 0))
         world.say("ro-1", Verb.ROLLBACK)
-        counters = {row.counter for d in view.groups[0].members if (row := world.desired(d))}
+        counters = {row.counter for d in world.members("ro-1", 0) if (row := world.desired(d))}
         assert counters == {2}
     finally:
         world.close()
@@ -65,16 +65,16 @@ def test_a_decision_that_cannot_be_stored_whole_is_not_stored_at_all(database_ur
         world.say(rollout, Verb.START)
         with world.database.write() as session:
             session.delete(world.release(2))  # someone removed what the rollback needs
-        before = world.view(rollout)
-        for device in before.groups[0].members:
+        canary = world.members(rollout, 0)
+        for device in canary:
             world.health(device)
-        world.install(before.groups[0].members)
+        world.install(canary)
         world.tick(0.25)
-        for device in before.groups[0].members:
+        for device in canary:
             world.health(device, rate=0.9, times=4)
         soaking = world.view(rollout)
         world.tick(0.25)  # logged by the engine, which goes on
         assert world.view(rollout) == soaking
-        assert {row.release for d in soaking.groups[0].members if (row := world.desired(d))} == {"pump/3"}
+        assert {row.release for d in canary if (row := world.desired(d))} == {"pump/3"}
     finally:
         world.close()

@@ -13,6 +13,8 @@ from sqlalchemy.exc import OperationalError
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.rollouts.engine import RolloutEngine
+from fleet.rollouts.memory import Memory
+from fleet.rollouts.news import News
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
 from protocol.messages.kinds import AgentState, InstallStatus, InstallStep
@@ -68,16 +70,16 @@ class Devices:
 def test_messages_of_devices_carry_a_rollout_through_and_a_bad_one_back(world: RolloutWorld) -> None:
     devices = Devices(world)
     good = world.started()
-    for group in world.view(good).groups:
-        for device in group.members:
+    for number in range(3):
+        for device in world.members(good, number):
             devices.install(device)
         world.tick(0.25)
-        for device in group.members:
+        for device in world.members(good, number):
             devices.watch(device, rate=0.05)
         world.tick(11)
     assert world.view(good).state is RolloutState.COMPLETED
     bad = world.started(release="pump/3")
-    canary = world.view(bad).groups[0].members
+    canary = world.members(bad, 0)
     for device in canary:
         devices.install(device)
         devices.watch(device, rate=0.95)
@@ -123,10 +125,10 @@ def test_a_broken_rollout_does_not_stop_the_others(
     world.install(["d00", "d01", "d02", "d03"])
     advance = world.engine.advance
 
-    def fail_on_first(rollout_id: str) -> bool:
+    def fail_on_first(memory: Memory, rollout_id: str, news: News) -> bool:
         if rollout_id == first:
             raise OperationalError("select", {}, Exception("disk I/O error"))
-        return advance(rollout_id)
+        return advance(memory, rollout_id, news)
 
     monkeypatch.setattr(world.engine, "advance", fail_on_first)
     world.tick(0.25)
@@ -138,7 +140,7 @@ def test_an_operators_rollback_tells_the_devices_at_once(world: RolloutWorld) ->
     rollout = world.started()
     world.publisher.announced.clear()
     world.say(rollout, Verb.ROLLBACK)
-    assert world.publisher.announced == sorted(world.view(rollout).groups[0].members)
+    assert world.publisher.announced == sorted(world.members(rollout, 0))
 
 
 async def _cancel_together_with_a_wake_up(engine: RolloutEngine) -> None:

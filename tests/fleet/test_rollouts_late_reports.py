@@ -12,7 +12,7 @@ def test_what_a_fleet_that_died_did_not_acknowledge_comes_late_and_unsays_nothin
     world: RolloutWorld,
 ) -> None:
     rollout = world.started()
-    canary = world.view(rollout).groups[0].members
+    canary = world.members(rollout, 0)
     world.install(canary)
     for device in canary:
         world.report(device, InstallStatus.IN_PROGRESS, step=InstallStep.TRIAL, sequence=0)

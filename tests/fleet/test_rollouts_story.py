@@ -16,7 +16,7 @@ from service.errors import ForbiddenError
 
 
 def run_group(world: RolloutWorld, rollout: str, number: int, seconds: float = 11.0) -> None:
-    devices = world.view(rollout).groups[number].members
+    devices = world.members(rollout, number)
     world.install(devices)
     world.tick(0.25)
     for device in devices:
@@ -26,7 +26,7 @@ def run_group(world: RolloutWorld, rollout: str, number: int, seconds: float = 1
 
 def test_a_good_release_reaches_everyone_group_by_group(world: RolloutWorld) -> None:
     rollout = world.started()
-    groups = [group.members for group in world.view(rollout).groups]
+    groups = [world.members(rollout, number) for number in range(3)]
     assert [len(group) for group in groups] == [2, 4, 6]
     assert sorted(world.publisher.announced) == sorted(groups[0])
     for number in range(3):
@@ -50,7 +50,7 @@ def test_the_next_group_waits_for_the_soak(world: RolloutWorld) -> None:
 
 def test_a_harmful_release_is_undone_within_the_soak_and_withdrawn(world: RolloutWorld) -> None:
     rollout = world.started(groups=[{"percentage": 10, "soak_s": 3600}, {"percentage": 100}])
-    canary = world.view(rollout).groups[0].members
+    canary = world.members(rollout, 0)
     world.install(canary)
     world.tick(0.25)
     counters = {device: world.desired(device).counter for device in canary}  # type: ignore[union-attr]
@@ -78,7 +78,7 @@ def test_a_harmful_release_is_undone_within_the_soak_and_withdrawn(world: Rollou
 
 def test_health_from_before_the_commit_does_not_count(world: RolloutWorld) -> None:
     rollout = world.started()
-    canary = world.view(rollout).groups[0].members
+    canary = world.members(rollout, 0)
     for device in canary:
         world.health(device, rate=1.0, times=4)  # still on pump/1
         world.health(device, rate=1.0, times=4, release="pump/2")  # in trial, not committed
@@ -93,7 +93,7 @@ def test_health_from_before_the_commit_does_not_count(world: RolloutWorld) -> No
 
 def test_a_repeated_success_does_not_make_the_evidence_start_anew(world: RolloutWorld) -> None:
     rollout = world.started()
-    canary = world.view(rollout).groups[0].members
+    canary = world.members(rollout, 0)
     world.install(canary)
     world.tick(0.25)
     for device in canary:
@@ -105,7 +105,7 @@ def test_a_repeated_success_does_not_make_the_evidence_start_anew(world: Rollout
 
 def test_a_device_cannot_report_for_another(world: RolloutWorld) -> None:
     rollout = world.started()
-    canary = world.view(rollout).groups[0].members
+    canary = world.members(rollout, 0)
     outsider = next(d for d in world.devices if d not in canary)
     desired = world.desired(canary[0])
     assert desired is not None
@@ -116,7 +116,7 @@ def test_a_device_cannot_report_for_another(world: RolloutWorld) -> None:
 
 def test_silence_after_the_soak_is_harm(world: RolloutWorld) -> None:
     rollout = world.started(timeout={"health_s": 60})
-    world.install(world.view(rollout).groups[0].members)
+    world.install(world.members(rollout, 0))
     world.tick(0.25)
     world.tick(50)
     assert world.view(rollout).groups[0].state == "SOAKING"
@@ -138,7 +138,7 @@ def test_the_second_rollout_over_a_device_names_the_first(world: RolloutWorld) -
 
 def test_cancel_keeps_what_succeeded_and_returns_the_rest(world: RolloutWorld) -> None:
     rollout = world.started()
-    done, open_ = world.view(rollout).groups[0].members
+    done, open_ = world.members(rollout, 0)
     world.install([done])
     world.tick(0.25)
     world.say(rollout, Verb.CANCEL)
@@ -151,7 +151,7 @@ def test_cancel_keeps_what_succeeded_and_returns_the_rest(world: RolloutWorld) -
 
 def test_nothing_is_given_while_paused(world: RolloutWorld) -> None:
     rollout = world.started()
-    canary = world.view(rollout).groups[0].members
+    canary = world.members(rollout, 0)
     world.say(rollout, Verb.PAUSE)
     world.install(canary)
     for device in canary:
@@ -235,14 +235,14 @@ def test_a_device_never_goes_back_to_the_release_that_is_undone(world: RolloutWo
 
 def test_rollback_to_names_the_release_for_everyone(world: RolloutWorld) -> None:
     rollout = world.started(release="pump/3", rollback_to="pump/2")
-    canary = world.view(rollout).groups[0].members
+    canary = world.members(rollout, 0)
     world.say(rollout, Verb.ROLLBACK)
     assert {world.desired(device).release for device in canary} == {"pump/2"}  # type: ignore[union-attr]
 
 
 def test_a_failed_device_is_tried_again_under_a_new_counter(world: RolloutWorld) -> None:
     rollout = world.started(retry={"FAILED": 1})
-    device, other = world.view(rollout).groups[0].members
+    device, other = world.members(rollout, 0)
     world.report(device, InstallStatus.FAILED, reason="disk full")
     world.tick(0.25)
     desired = world.desired(device)
@@ -256,7 +256,7 @@ def test_a_failed_device_is_tried_again_under_a_new_counter(world: RolloutWorld)
 
 def test_a_revoked_device_is_left_out(world: RolloutWorld) -> None:
     rollout = world.started()
-    gone, stays = world.view(rollout).groups[0].members
+    gone, stays = world.members(rollout, 0)
     with world.database.write() as session:
         row = session.get(Device, gone)
         assert row is not None
@@ -270,7 +270,7 @@ def test_a_revoked_device_is_left_out(world: RolloutWorld) -> None:
 
 def test_unconfirmed_devices_do_not_hold_up_the_end_of_a_rollback(world: RolloutWorld) -> None:
     rollout = world.started(timeout={"rollback_s": 60})
-    device, other = world.view(rollout).groups[0].members
+    device, other = world.members(rollout, 0)
     world.install([device, other])
     world.tick(0.25)
     world.say(rollout, Verb.ROLLBACK)
@@ -283,7 +283,7 @@ def test_unconfirmed_devices_do_not_hold_up_the_end_of_a_rollback(world: Rollout
 
 def test_a_device_that_never_left_its_release_confirms_by_its_health(world: RolloutWorld) -> None:
     rollout = world.started()
-    canary = world.view(rollout).groups[0].members
+    canary = world.members(rollout, 0)
     world.say(rollout, Verb.ROLLBACK)
     world.tick(4)
     for device in canary:
@@ -347,7 +347,7 @@ def test_devices_of_another_family_are_never_targeted(world: RolloutWorld) -> No
         stranger.family = "fan"
         session.add(stranger)
     rollout = world.create()
-    assert "stranger" not in {d for group in world.view(rollout).groups for d in group.members}
+    assert "stranger" not in {d for number in range(3) for d in world.members(rollout, number)}
 
 
 def test_the_timeline_tells_the_whole_story(world: RolloutWorld) -> None:
@@ -376,7 +376,7 @@ def test_deciding_again_changes_nothing(world: RolloutWorld) -> None:
 
 def test_every_desired_state_is_announced_at_the_start(world: RolloutWorld) -> None:
     rollout = world.started()
-    canary = sorted(world.view(rollout).groups[0].members)
+    canary = sorted(world.members(rollout, 0))
     world.publisher.announced.clear()  # killed after the commit, before the announcement was sent
     world.engine.announce_all()
     assert world.publisher.announced == canary
