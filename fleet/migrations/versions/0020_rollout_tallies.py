@@ -1,13 +1,13 @@
 """Tallies beside a rollout, indexes for who looks at what is new, and numbers of reports that are never given twice
 
-Revision 0019, after 0018. Tallies of a rollout that nobody writes any more stay null: they are counted when they are asked for.
+Revision 0020, after 0019. Tallies of a rollout that nobody writes any more stay null: they are counted when they are asked for.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = '0019'
-down_revision = '0018'
+revision = '0020'
+down_revision = '0019'
 branch_labels = None
 depends_on = None
 
