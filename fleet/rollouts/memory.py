@@ -42,7 +42,10 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Resting:
-    """What is known of a rollout that is not held: its version, and whose health or report wakes it."""
+    """What is known of a rollout that is not held: its version, and the devices that it waits for, whose health wakes it.
+
+    Any report wakes it, too, unless it waits for nobody: then it is over, and nothing can follow but by a person's word.
+    """
 
     version: int
     devices: frozenset[str] = frozenset()
@@ -125,9 +128,9 @@ class Memory:
             return False
         if resting.due_at is not None and resting.due_at <= now:
             return False
-        ids = news.reports.get(rollout_id, ())
-        named = {execution.rpartition(":")[0].partition(":")[2] for execution in ids}
-        return resting.devices.isdisjoint(named | news.healthy | news.revoked)
+        if resting.devices and rollout_id in news.reports:
+            return False
+        return resting.devices.isdisjoint(news.healthy | news.revoked)
 
     def let_go(self, held: Held, now: float) -> None:
         """Hold a rollout no longer that is over, or that only waits for devices which are away."""

@@ -47,7 +47,7 @@ class Machines:
         return rollout
 
     def canaries(self, rollout: str) -> list[str]:
-        return self.world.view(rollout).groups[0].members
+        return self.world.members(rollout, 0)
 
     def live(self, seconds: float, harm: Harm | None = None) -> None:
         """Time passes; `harm` is what the release under test does to the devices that run it."""

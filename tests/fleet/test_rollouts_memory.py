@@ -117,7 +117,7 @@ class History:
                     raise AssertionError(f"{rollout_id} is {stored.state} and not held")
                 assert tallies_of(session, record) == stored.index
                 decision = decide(stored, observe(session, stored, world.now), world.now)
-                assert decision.steps == [], "it overlooked something"
+                assert stored.is_over or decision.steps == [], "it overlooked something"
 
 
 @given(actions=st.lists(ACTIONS, min_size=4, max_size=15))
