@@ -20,6 +20,8 @@ Invariants (held fast by property tests):
 
 from __future__ import annotations
 
+from typing import Final
+
 from fleet.gates.answers import Finding, LookAnswer
 from fleet.gates.plan import OnNotSeen
 from fleet.rollouts.agenda import first
@@ -35,6 +37,9 @@ from fleet.rollouts.steps import Decision, Look, MoveExecution, MoveGroup, MoveR
 from protocol.messages.kinds import InstallStatus
 
 __all__ = ["decide", "go_on"]
+
+CATCH_UP_S: Final = 0.1
+"""Between looks of the gates of which several are overdue."""
 
 _HEARS = frozenset(
     {RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK, RolloutState.COMPLETED}
@@ -337,7 +342,9 @@ def _due_at(rollout: Rollout, now: float) -> float | None:
     times: list[float | None] = [next_slice_at(rollout, now), next_check_at(rollout, now)]
     if rollout.state is RolloutState.RUNNING:
         overdue, group = first(rollout.index.deadlines), rollout.present_group
-        times += [rollout.plan.schedule.start_at, rollout.next_look_at]
+        look_at = rollout.next_look_at
+        # who was away for several looks takes them one after the other
+        times += [rollout.plan.schedule.start_at, look_at and max(look_at, now + CATCH_UP_S)]
         times.append(overdue.at if overdue else None)
         if group is not None and group.state is GroupState.SOAKING:
             soaked_at = rollout.soaked_at(group)

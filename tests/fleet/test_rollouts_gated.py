@@ -150,13 +150,13 @@ def test_of_the_last_group_some_wait_until_the_rest_has_soaked_and_are_its_contr
     groups = machines.world.view(rollout).groups
     assert [(group.name, group.devices) for group in groups] == [("canary", 6), ("all", 24), ("held out", 10)]
     machines.soak(rollout)
-    machines.world.install(groups[1].members)
+    machines.world.install(machines.world.members(rollout, 1))
     machines.world.tick()
     view = machines.soak(rollout, {"latency": 1.0})
     (last,) = view.groups[1].looks[-1].answers
     assert (last.canaries, last.controls) == (30, 10)
     assert [group.state for group in view.groups] == ["PASSED", "PASSED", "RUNNING"]
-    machines.world.install(groups[2].members)
+    machines.world.install(machines.world.members(rollout, 2))
     machines.world.tick()
     assert machines.world.view(rollout).state is RolloutState.COMPLETED
 
@@ -166,9 +166,9 @@ def test_harm_that_begins_late_is_stopped_in_the_last_group_by_those_held_out(ma
         gates=GATES | {"hold_out": 10, "metrics": ["latency_p99"], "on_not_seen": "continue"}
     )
     machines.soak(rollout)
-    machines.world.install(machines.world.view(rollout).groups[1].members)
+    machines.world.install(machines.world.members(rollout, 1))
     machines.world.tick()
     view = machines.soak(rollout, {"latency": 1.3})
     assert view.state is RolloutState.ROLLING_BACK
-    held = view.groups[2].members
+    held = machines.world.members(rollout, 2)
     assert all(machines.world.desired(device) is None for device in held)
