@@ -23,7 +23,6 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-import aiomqtt
 import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -56,6 +55,7 @@ from service.broker_account import BrokerAccount
 from service.connections import ConnectionBook
 from service.https_server import HttpsServer
 from service.listening import bind, places_for_callers
+from service.mqtt_client import BrokerGoneError, BrokerRefusedError
 from service.served_certificate import ServedCertificate, expose_days_left
 
 __all__ = ["Aggregator", "build_aggregator", "serve"]
@@ -241,8 +241,8 @@ async def _check_surroundings(aggregator: Aggregator, ending: threading.Event) -
         try:
             async with aggregator.account.client():
                 return
-        except aiomqtt.MqttError as error:
-            if isinstance(error, aiomqtt.MqttCodeError) or time.monotonic() > deadline:
+        except BrokerGoneError as error:
+            if isinstance(error, BrokerRefusedError) or time.monotonic() > deadline:
                 raise SettingsError(
                     f"the broker at mqtt.url {aggregator.settings.mqtt.url} cannot be used: {error}"
                 ) from None

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
-import aiomqtt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from protocol.invitations import sign_invitation
@@ -22,6 +21,7 @@ from protocol.names import FamilyName
 from protocol.topics import training_topic
 from service.broker_account import BrokerAccount
 from service.event_source import EventSource
+from service.mqtt_client import MqttClient
 
 __all__ = ["SOURCE", "MqttInvitationBoard"]
 
@@ -73,7 +73,7 @@ class MqttInvitationBoard:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
         self._wake = partial(loop.call_soon_threadsafe, changed.set)
 
-        async def session(client: aiomqtt.Client) -> None:
+        async def session(client: MqttClient) -> None:
             self.is_connected = True
             try:
                 with self._lock:
@@ -84,7 +84,7 @@ class MqttInvitationBoard:
 
         await self._account.stay_connected(session)
 
-    async def _publish_changes(self, client: aiomqtt.Client, changed: asyncio.Event) -> None:
+    async def _publish_changes(self, client: MqttClient, changed: asyncio.Event) -> None:
         # The client notices a lost connection only while somebody reads from it.
         listener = asyncio.create_task(_drain(client))
         try:
@@ -116,6 +116,6 @@ class MqttInvitationBoard:
         return b"" if invitation is None else self._messages.message(invitation)
 
 
-async def _drain(client: aiomqtt.Client) -> None:
-    async for _ in client.messages:
+async def _drain(client: MqttClient) -> None:
+    async for _ in client.messages():
         pass

@@ -1,23 +1,22 @@
 """A cloud service's account at the broker: one session after the other, for as long as the service lives.
 
-One asyncio loop owns each client: aiomqtt registers the socket with the loop, and paho writes from nowhere else.
+One asyncio loop owns each client (`service.mqtt_client`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-import aiomqtt
 import structlog
 
 from runtime.backoff import backoff_s
 from runtime.errors import SettingsError
 from service.broker_settings import BrokerSettings
+from service.mqtt_client import MqttClient
 
 __all__ = ["BrokerAccount"]
 
@@ -34,8 +33,6 @@ MAXIMUM_PAUSE_S: Final = 5.0
 """Longest pause before the next attempt. One client: even at this rate no burden for a broker that comes back."""
 
 _log = structlog.get_logger()
-_quiet = logging.getLogger("service.broker_account.client")
-_quiet.setLevel(logging.ERROR)  # the client library warns about every full window, which here is normal
 
 
 class BrokerAccount:
@@ -56,27 +53,24 @@ class BrokerAccount:
         self._host = parts.hostname or ""
         self._port = parts.port or (1883 if _tls(settings) is None else 8883)
 
-    def client(self) -> aiomqtt.Client:
+    def client(self) -> MqttClient:
         """A client for one connection; it shows the certificate as the file has it now.
 
         Raises:
             SettingsError: as the constructor.
         """
-        return aiomqtt.Client(
+        return MqttClient(
             self._host,
             self._port,
-            identifier=self._client_id,
-            tls_context=_tls(self._settings),
-            protocol=aiomqtt.ProtocolVersion.V311,
-            timeout=TIMEOUT_S,
-            keepalive=KEEPALIVE_S,
-            max_inflight_messages=UNDER_WAY,
-            logger=_quiet,
+            client_id=self._client_id,
+            tls=_tls(self._settings),
+            keepalive_s=KEEPALIVE_S,
+            timeout_s=TIMEOUT_S,
         )
 
     async def stay_connected(
         self,
-        session: Callable[[aiomqtt.Client], Awaitable[None]],
+        session: Callable[[MqttClient], Awaitable[None]],
         *,
         also_ends: tuple[type[Exception], ...] = (),
     ) -> None:
@@ -85,12 +79,12 @@ class BrokerAccount:
         Says once when the broker goes away and once when it is back.
 
         Args:
-            session: runs until the connection breaks; what it raises then is `aiomqtt.MqttError` or OSError.
+            session: runs until the connection breaks; what it raises then is an OSError.
             also_ends: other errors after which a new connection is the remedy.
         """
         clock, failed = asyncio.get_running_loop().time, 0
         # a certificate that is just being exchanged does not fit its key for a moment
-        broken: tuple[type[Exception], ...] = (aiomqtt.MqttError, OSError, SettingsError, *also_ends)
+        broken: tuple[type[Exception], ...] = (OSError, SettingsError, *also_ends)
         while True:
             connected_at: float | None = None
             try:

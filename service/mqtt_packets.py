@@ -20,6 +20,7 @@ __all__ = [
     "PUBACK",
     "PUBLISH",
     "SUBACK",
+    "UNSUBACK",
     "PacketError",
     "PacketReader",
     "Published",
@@ -29,9 +30,10 @@ __all__ = [
     "read_identifier",
     "read_publish",
     "subscribe",
+    "unsubscribe",
 ]
 
-CONNACK, PUBLISH, PUBACK, SUBACK, PINGRESP = 2, 3, 4, 9, 13
+CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, PINGRESP = 2, 3, 4, 9, 11, 13
 """Types of packets that a broker sends: the high four bits of the first byte."""
 
 PINGREQ: Final = b"\xc0\x00"
@@ -108,6 +110,12 @@ def subscribe(identifier: int, filters: Iterable[str]) -> bytes:
     """SUBSCRIBE to these filters with QoS 1."""
     body = struct.pack(">H", identifier) + b"".join(_text(one) + b"\x01" for one in filters)
     return b"\x82" + _length(len(body)) + body
+
+
+def unsubscribe(identifier: int, topic_filter: str) -> bytes:
+    """UNSUBSCRIBE from this filter."""
+    body = struct.pack(">H", identifier) + _text(topic_filter)
+    return b"\xa2" + _length(len(body)) + body
 
 
 def publish(topic: bytes, payload: bytes, *, identifier: int = 0, retain: bool = False) -> bytes:

@@ -16,7 +16,6 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-import aiomqtt
 from sqlalchemy import select
 
 from fleet.broker_door.plugin_state import FLEET
@@ -36,6 +35,7 @@ from protocol.messages.commands import Commands
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import DesiredState
 from protocol.topics import device_topic
+from service.mqtt_client import MqttClient
 
 __all__ = ["RetainedPublisher"]
 
@@ -43,7 +43,7 @@ HANDS: Final = 3
 """While one waits for the broker another seals: more would only wait for the same two cores."""
 
 AT_ONCE: Final = 64
-"""Words that are read and sealed together: a few milliseconds, and no more than paho looks through for each publish."""
+"""Words that are read and sealed together: a few milliseconds, and few enough to be read at one time."""
 
 AGAIN_PER_S: Final = 1000.0
 """Words that have not changed, at most: ten thousand devices in twenty seconds, and half a core free meanwhile."""
@@ -87,7 +87,7 @@ class RetainedPublisher:
         # a topic that the fleet may write and read by the rights that everybody has: no device has its name
         self._mark_topic = device_topic(tenant, FLEET, Kind.DESIRED)
 
-    async def begin(self, client: aiomqtt.Client) -> None:
+    async def begin(self, client: MqttClient) -> None:
         """With a new connection, before it subscribes to anything: have said again what this broker may lack."""
         doubtful = self._held.doubtful(await self._read_mark(client)) if self._held.everything() else None
         if doubtful is None:
@@ -100,14 +100,14 @@ class RetainedPublisher:
         self._outgoing.say_again(await asyncio.to_thread(self._every_word))
         self._outgoing.say_again(self._held.everything())
 
-    async def run(self, client: aiomqtt.Client) -> None:
+    async def run(self, client: MqttClient) -> None:
         """Publish what waits until the connection breaks or this is canceled."""
         async with asyncio.TaskGroup() as tasks:
             for _ in range(HANDS):
                 tasks.create_task(self._work(client))
             tasks.create_task(self._keep_mark(client))
 
-    async def _work(self, client: aiomqtt.Client) -> None:
+    async def _work(self, client: MqttClient) -> None:
         while True:
             await self._outgoing.retained_waiting.wait()
             if news := self._outgoing.take_news(AT_ONCE):
@@ -116,7 +116,7 @@ class RetainedPublisher:
                 await self._publish(client, again)
                 await asyncio.sleep(len(again) / AGAIN_PER_S)
 
-    async def _publish(self, client: aiomqtt.Client, words: Sequence[Word]) -> None:
+    async def _publish(self, client: MqttClient, words: Sequence[Word]) -> None:
         unsaid: Collection[Word] = words  # also when canceled: a cleared state has no row to be found by
         try:
             said, sealed = await asyncio.to_thread(self._seal, words)
@@ -133,7 +133,7 @@ class RetainedPublisher:
         finally:
             self._outgoing.settle(words, unsaid=unsaid)
 
-    async def _say(self, client: aiomqtt.Client, topic: str, payload: bytes) -> None:
+    async def _say(self, client: MqttClient, topic: str, payload: bytes) -> None:
         await self.leadership.wait_until_leader()  # at once; else this is about to be canceled
         await client.publish(topic, payload, qos=1, retain=True)
 
@@ -177,15 +177,14 @@ class RetainedPublisher:
             *((Kind.DESIRED, device) for device in cleared),
         ]
 
-    async def _read_mark(self, client: aiomqtt.Client) -> bytes:
+    async def _read_mark(self, client: MqttClient) -> bytes:
         """The mark that the broker holds, empty where it holds none."""
-        await client.subscribe(self._mark_topic, 0)
+        await client.subscribe([self._mark_topic])
         await client.unsubscribe(self._mark_topic)  # what was retained has come before this is confirmed
-        marks = [await anext(client.messages) for _ in range(len(client.messages))]
-        payloads = [one.payload for one in marks if one.retain and isinstance(one.payload, bytes)]
+        payloads = [one.payload for one in client.take_now() if one.retained]
         return payloads[-1] if payloads else b""
 
-    async def _keep_mark(self, client: aiomqtt.Client) -> None:
+    async def _keep_mark(self, client: MqttClient) -> None:
         while True:
             await asyncio.sleep(MARK_EVERY_S)
             if (mark := self._held.next_mark()) is not None:

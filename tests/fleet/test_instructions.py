@@ -129,7 +129,7 @@ def test_an_agent_that_is_older_than_seals_is_told_what_to_do(
 
 
 class Broker:
-    """What the connection publishes, in the place of aiomqtt's client."""
+    """What the connection publishes, in the place of its client."""
 
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes, bool]] = []
@@ -138,6 +138,9 @@ class Broker:
         if topic.split("/")[3] == "fleet":
             return  # the mark by which it knows what the broker holds
         self.published.append((topic, payload, retain))
+
+    async def publish_all(self, messages: list[tuple[str, bytes]]) -> None:
+        self.published += [(topic, payload, False) for topic, payload in messages]
 
     def events(self, kind: Kind) -> list[Event]:
         return [decode(payload) for topic, payload, _ in self.published if topic.endswith(f"/{kind.value}")]

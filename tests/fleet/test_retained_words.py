@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import aiomqtt
 import pytest
 from fleet_world import NOW, TENANT, Machine, enrol_directly
 from hypothesis import given
@@ -29,16 +28,17 @@ from protocol.messages.envelope import decode
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import DesiredState
 from service.event_source import EventSource
+from service.mqtt_client import MqttClient
 
 DEVICES = [f"press-{number}" for number in range(5)]
 WORDS = [(Kind.DESIRED, device) for device in DEVICES]
 
 
-class Publishing(aiomqtt.Client):
+class Publishing(MqttClient):
     """A client that remembers to whom it said something."""
 
     def __init__(self, port: int) -> None:
-        super().__init__("127.0.0.1", port, identifier="fleet")
+        super().__init__("127.0.0.1", port, client_id="fleet", tls=None, keepalive_s=20, timeout_s=60.0)
         self.told: list[str] = []
 
     async def publish(self, topic: str, *args: Any, **named: Any) -> None:  # type: ignore[override] # the part that is used

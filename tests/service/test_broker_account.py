@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiomqtt
-import paho.mqtt.client as paho
 import pytest
 from free_ports import free_port
 from mosquitto_broker import LocalCertificates, MosquittoBroker
@@ -18,6 +15,7 @@ from mosquitto_broker import LocalCertificates, MosquittoBroker
 from runtime.errors import SettingsError
 from service.broker_account import BrokerAccount
 from service.broker_settings import BrokerSettings
+from service.mqtt_client import BrokerGoneError, MqttClient
 
 
 def account(url: str = "mqtt://127.0.0.1:1", **settings: Any) -> BrokerAccount:
@@ -74,13 +72,13 @@ def test_a_renewed_certificate_is_shown_at_the_next_connection_and_one_that_does
         )
         renewed = [path.read_bytes() for path in broker.certificates.service("renewed")]
 
-        async def session(_client: aiomqtt.Client) -> None:
+        async def session(_client: MqttClient) -> None:
             shown.append(broker.log.read_text().rpartition(", u'")[2].partition("'")[0])
             if shown[-1] == "renewed":
                 raise Enough
             certificate.write_bytes(renewed[0])  # the key comes a moment later
             asyncio.get_running_loop().call_later(0.1, key.write_bytes, renewed[1])
-            raise aiomqtt.MqttError("the connection broke")
+            raise BrokerGoneError("the connection broke")
 
         with pytest.raises(Enough):
             asyncio.run(there.stay_connected(session))
@@ -92,7 +90,7 @@ class Enough(Exception):  # noqa: N818 - no error: the test has seen what it wan
 
 
 def pauses_of(
-    account: BrokerAccount, session: Callable[[aiomqtt.Client], Awaitable[None]], count: int, monkeypatch: Any
+    account: BrokerAccount, session: Callable[[MqttClient], Awaitable[None]], count: int, monkeypatch: Any
 ) -> list[float]:
     """The first `count` pauses between attempts, none of which is waited for."""
     pauses: list[float] = []
@@ -108,7 +106,7 @@ def pauses_of(
     return pauses
 
 
-async def never(_client: aiomqtt.Client) -> None:
+async def never(_client: MqttClient) -> None:
     pytest.fail("there is no broker")
 
 
@@ -130,10 +128,10 @@ def test_a_session_that_breaks_at_once_counts_as_a_failure_and_one_that_lasted_d
     async def client() -> Any:
         yield None
 
-    async def session(_client: aiomqtt.Client) -> None:
+    async def session(_client: MqttClient) -> None:
         nonlocal now
         now += next(lasts_s)
-        raise aiomqtt.MqttError("the connection broke")
+        raise BrokerGoneError("the connection broke")
 
     monkeypatch.setattr(there, "client", client)
     monkeypatch.setattr("asyncio.BaseEventLoop.time", lambda _loop: now)
@@ -141,7 +139,7 @@ def test_a_session_that_breaks_at_once_counts_as_a_failure_and_one_that_lasted_d
 
 
 def test_an_error_that_no_new_connection_would_mend_is_not_swallowed() -> None:
-    async def session(_client: aiomqtt.Client) -> None:
+    async def session(_client: MqttClient) -> None:
         raise ZeroDivisionError
 
     @asynccontextmanager
@@ -152,37 +150,3 @@ def test_an_error_that_no_new_connection_would_mend_is_not_swallowed() -> None:
     there.client = client  # type: ignore[method-assign] # a broker that is always there
     with pytest.raises(ZeroDivisionError):
         asyncio.run(there.stay_connected(session))
-
-
-def test_the_loops_thread_alone_writes_and_reads_a_connection_over_tls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touched: set[int] = set()
-    for name in ("_sock_send", "_sock_recv"):
-        original = getattr(paho.Client, name)
-
-        def noted(self: paho.Client, *arguments: Any, original: Any = original) -> Any:
-            touched.add(threading.get_ident())
-            return original(self, *arguments)
-
-        monkeypatch.setattr(paho.Client, name, noted)
-    heard: list[bytes] = []
-
-    async def session(client: aiomqtt.Client) -> None:
-        await client.subscribe("t", qos=1)
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(200):
-                tasks.create_task(client.publish("t", str(number), qos=1))
-            async for message in client.messages:
-                heard.append(message.payload)  # type: ignore[arg-type] # bytes, as they were sent
-                if len(heard) == 200:
-                    raise Enough
-
-    with MosquittoBroker(tmp_path, knows_clients=True) as broker:
-        certificate, key = broker.certificates.service("fleet")
-        there = account(broker.url, ca_file=broker.ca_file, tls_cert=certificate, tls_key=key)
-        with pytest.raises(ExceptionGroup) as ended:
-            asyncio.run(there.stay_connected(session))
-    assert ended.value.subgroup(Enough) is not None
-    assert sorted(map(int, heard)) == list(range(200))
-    assert touched == {threading.get_ident()}
