@@ -80,9 +80,12 @@ def test_who_is_not_there_and_who_refuses_are_told_apart(tmp_path: Path) -> None
     with pytest.raises(BrokerGoneError) as gone:
         asyncio.run(connect(free_port()))
     assert not isinstance(gone.value, BrokerRefusedError)
-    with MosquittoBroker(
-        tmp_path, tls=False, configure=lambda port: f"listener {port} 127.0.0.1\nallow_anonymous false"
-    ) as broker, pytest.raises(BrokerRefusedError, match="with code 5"):
+    with (
+        MosquittoBroker(
+            tmp_path, tls=False, configure=lambda port: f"listener {port} 127.0.0.1\nallow_anonymous false"
+        ) as broker,
+        pytest.raises(BrokerRefusedError, match="with code 5"),
+    ):
         asyncio.run(connect(broker.port))
 
 
