@@ -32,8 +32,8 @@ import json
 import math
 import operator
 import re
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, String, and_, false, func, not_, or_, select, true
 from sqlalchemy import cast as sql_cast
@@ -43,10 +43,12 @@ from fleet.errors import QuerySyntaxError
 from fleet.storage.boot_tables import IdentityConflict
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.messages.kinds import AgentState
+from runtime.errors import Refused
 
 __all__ = ["device_filter"]
 
 MAX_QUERY_CHARS: Final = 2000
+MAX_SHOWN_CHARS: Final = 200
 MAX_DEPTH: Final = 16
 """Nested parentheses; stops stack-exhausting queries."""
 
@@ -108,21 +110,25 @@ class _Token:
     position: int
 
 
-def device_filter(query: str) -> ColumnElement[bool]:
-    """The condition on `Device` that `query` means.
+def device_filter(
+    query: str, *, field: str = "query", where: Literal["body", "query"] = "query"
+) -> ColumnElement[bool]:
+    """The condition on `Device` that `query` means; it stands in `field`, in the part `where` of a request.
 
     Raises:
         QuerySyntaxError: it does not parse, or names something near to, but not, a field; the message says where and what
             would be valid.
     """
-    if len(query) > MAX_QUERY_CHARS:
-        raise QuerySyntaxError(f"the device query has {len(query)} characters; at most {MAX_QUERY_CHARS}")
-    if not query.strip():
-        return true()
-    return _Parser(_tokens(query)).parse()
+    try:
+        return _Parser(_tokens(query)).parse() if query.strip() else true()
+    except QuerySyntaxError as error:
+        refused = error.refused or Refused(field=field, value=query[:MAX_SHOWN_CHARS])
+        raise error.about(replace(refused, field=field, where=where)) from None
 
 
 def _tokens(query: str) -> list[_Token]:
+    if len(query) > MAX_QUERY_CHARS:
+        raise QuerySyntaxError(f"the device query has {len(query)} characters; at most {MAX_QUERY_CHARS}")
     tokens, position = [], 0
     stripped = query.rstrip()
     while position < len(stripped):
@@ -238,7 +244,7 @@ def _compares(selector: _Token, sign: str, value: _Token) -> ColumnElement[bool]
     if selector.text not in _NUMBER_FIELDS:
         raise QuerySyntaxError(
             f"device query, position {selector.position}: {selector.text[:40]!r} is no number, so it has no {sign}; numbers are {', '.join(sorted(_NUMBER_FIELDS))}"
-        )
+        ).about(_refused(selector.text, sorted(_NUMBER_FIELDS)))
     told: ColumnElement[float] = Device.last_health[selector.text].as_float()
     holds: ColumnElement[bool] = _COMPARISONS[sign](told, _number(selector.text, value))
     return func.coalesce(holds, false())
@@ -288,14 +294,14 @@ def _check_state(name: str, values: list[_Token]) -> None:
         if "*" not in value.text and value.text not in set(words):
             raise QuerySyntaxError(
                 f"device query, position {value.position}: {name} is {value.text[:40]!r}; valid are {', '.join(words)} (another question is {other})"
-            )
+            ).about(_refused(value.text, sorted(words)))
 
 
 def _flag(name: str, value: _Token) -> bool:
     if value.text not in {"true", "false"}:
         raise QuerySyntaxError(
             f"device query, position {value.position}: {name} is {value.text[:40]!r}; valid are true and false"
-        )
+        ).about(_refused(value.text, ["false", "true"]))
     return value.text == "true"
 
 
@@ -310,10 +316,17 @@ def _label(selector: _Token) -> ColumnElement[str]:
     if near:
         raise QuerySyntaxError(
             f"device query, position {selector.position}: {selector.text!r} is no field; did you mean {near[0]!r}? (a label of that name is written labels.{selector.text})"
-        )
+        ).about(_refused(selector.text, _FIELDS))
     return _of_labels(Device.labels, selector.text)
 
 
 def _of_labels(labels: InstrumentedAttribute[dict[str, str]], name: str) -> ColumnElement[str]:
     text: ColumnElement[str] = labels[name].as_string()
     return text
+
+
+def _refused(word: str, valid: list[str]) -> Refused:
+    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    return Refused(
+        field="query", value=word[:MAX_SHOWN_CHARS], allowed=valid, nearest=near[0] if near else None
+    )

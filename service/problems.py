@@ -74,7 +74,7 @@ _CONTENT: Final = {
             "instance": "/v1/rollouts",
             "in": "body",
             "field": "groups[0].percentag",
-            "allowed": ["name", "percentage", "soak_s"],
+            "allowed": ["count", "name", "percentage", "soak_s"],
             "nearest": "groups[0].percentage",
         },
     }
@@ -149,7 +149,7 @@ def install_problems(app: FastAPI, statuses: StatusTable) -> None:
     """Answer every exception of an endpoint with a problem document.
 
     The message of an error in `statuses` is shown to the caller; of any other error the caller learns nothing, and
-    the log everything.
+    the log everything. What cannot be answered at present is one line there, or none where `is_told` says that it has been told.
     """
 
     def refused(request: Request, error: Exception) -> Problem:
@@ -158,6 +158,10 @@ def install_problems(app: FastAPI, statuses: StatusTable) -> None:
             return _unexpected(request, error)
         if problem.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
             _report(request, error)
+        elif problem.status_code == HTTPStatus.SERVICE_UNAVAILABLE and not getattr(error, "is_told", False):
+            _log.warning(
+                "request_not_answered", path=request.url.path, method=request.method, reason=str(error)
+            )
         return problem
 
     for kind in {**_OWN, **statuses}:

@@ -253,5 +253,5 @@ def _announce(services: Services, given: Given, action: str) -> None:
 
 def chosen_by(session: Session, query: str) -> list[str]:
     """The enrolled devices that a query selects, by id."""
-    enrolled = device_filter(query) & (Device.state == DeviceState.ENROLLED)
+    enrolled = device_filter(query, where="body") & (Device.state == DeviceState.ENROLLED)
     return list(session.scalars(select(Device.id).where(enrolled).order_by(Device.id)))

@@ -91,7 +91,7 @@ def accept_many(
     accepted = accept_normal(
         services.database,
         services.publisher,
-        device_filter(asked.query),
+        device_filter(asked.query, where="body"),
         asked.wanted(caller, idempotency_key),
         actor=caller.actor,
         now=services.now(),

@@ -66,7 +66,7 @@ def find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Target
         ).where(
             Device.family == plan.family,
             Device.state == DeviceState.ENROLLED,
-            device_filter(plan.target_query),
+            device_filter(plan.target_query, field="target_query", where="body"),
         )
     ).all()
     if not rows:

@@ -59,6 +59,8 @@ _log = structlog.get_logger(__name__)
 class DatabaseAwayError(UnavailableError, SQLAlchemyError):
     """The database does not answer, or takes nothing, at present; it has been logged. Nothing of the transaction was stored."""
 
+    is_told = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outage:

@@ -33,7 +33,7 @@ def members(answer: Any) -> dict[str, Any]:
             {"groups": [{"percentag": 100}]},
             "groups[0].percentag",
             None,
-            ["name", "percentage", "soak_s"],
+            ["count", "name", "percentage", "soak_s"],
             "groups[0].percentage",
         ),
         (
@@ -118,3 +118,27 @@ def test_a_secret_that_stands_where_it_does_not_belong_is_not_repeated(fleet: Fl
 def test_what_cannot_be_undone_says_which_word_is_missing(fleet: Fleet) -> None:
     found = members(fleet.call("POST", "/v1/devices/press-1:revoke", Role.ADMIN, json={"confirm": "press-2"}))
     assert (found["field"], found["value"], found["allowed"]) == ("confirm", "press-2", ["press-1"])
+
+
+@pytest.mark.parametrize(
+    ("query", "value", "nearest"),
+    [
+        ("hardwre==rpi4", "hardwre", "hardware"),
+        ("state==enroled", "enroled", "enrolled"),
+        ("online==yes", "yes", None),
+        ("sight=lt=low;", "sight=lt=low;", None),
+        ("sigt=lt=1", "sigt", "sight"),
+    ],
+)
+def test_of_a_device_query_wherever_it_stands(
+    fleet: Fleet, query: str, value: str, nearest: str | None
+) -> None:
+    asked = {"action": "diagnose", "query": query}
+    for answer, part in (
+        (fleet.call("GET", "/v1/devices", params={"query": query}), "query"),
+        (fleet.call("POST", "/v1/devices:command", Role.OPERATOR, json=asked), "body"),
+    ):
+        is_problem(answer, 400)
+        found = answer.json()
+        assert (found["in"], found["field"], found["value"]) == (part, "query", value)
+        assert found.get("nearest") == nearest
