@@ -16,9 +16,11 @@ from fleet_world import kill
 from sqlalchemy import select
 from waiting import died, wait_until
 
+from fleet.app import serve
 from fleet.errors import NotLeaderError
 from fleet.leadership import PostgresqlLeadership, alone_on, is_led
 from fleet.migrations.upgrade import open_storage
+from fleet.settings import Settings
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.base import Database
 from fleet.storage.replica_tables import LeaderRecord
@@ -150,24 +152,27 @@ def test_who_loses_its_connection_leads_no_more_at_once_and_may_lead_again_under
             await asyncio.Event().wait()
 
         running = asyncio.gather(led.run(), led.while_leading(work))
-        await led.wait_until_leader()
-        await asyncio.sleep(0.1)
-        with led.database.write():
-            pass
-        assert await asyncio.to_thread(is_led, meeting)
-        await asyncio.to_thread(end_its_session)
-        await led._follows.wait()
-        with pytest.raises(NotLeaderError), led.database.write():
-            raise AssertionError("it does not lead")
-        await led.wait_until_leader()
-        go_on.set()
-        while len(begun) < 2:
-            await asyncio.sleep(0.01)
-        assert late == ["refused"], "it leads again, but not under the epoch in which this was begun"
-        with meeting.read() as session:
-            assert session.scalar(select(LeaderRecord.epoch)) == 2
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        try:
+            await led.wait_until_leader()
+            await asyncio.sleep(0.1)
+            with led.database.write():
+                pass
+            assert await asyncio.to_thread(is_led, meeting)
+            await asyncio.to_thread(end_its_session)
+            await led._follows.wait()
+            with pytest.raises(NotLeaderError), led.database.write():
+                pass
+            await led.wait_until_leader()
+            go_on.set()
+            while len(begun) < 2:
+                await asyncio.sleep(0.01)
+            assert late == ["refused"], "it leads again, but not under the epoch in which this was begun"
+            with meeting.read() as session:
+                assert session.scalar(select(LeaderRecord.epoch)) == 2
+        finally:
+            go_on.set()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(main())
 
@@ -204,3 +209,14 @@ def test_a_sqlite_database_is_served_by_one_process_and_a_second_one_is_refused_
         raise AssertionError("two serve it")
     with alone_on(url):
         pass
+
+
+def test_a_service_does_not_begin_on_a_database_that_another_one_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # in this process: another test's logs would go the service's way, for good
+    monkeypatch.setattr("fleet.app.configure_logging", lambda *, as_json: None)
+    settings = Settings(data_dir=tmp_path, tenant="demo", listen="127.0.0.1:0")
+    with alone_on(settings.effective_database_url), pytest.raises(StartError, match=r"serves .* already"):
+        serve(settings)
+    assert not (tmp_path / "fleet.sqlite").exists(), "and has not touched it"
