@@ -8,9 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Double, Integer, Select, String, cast, func, literal, null, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    CompoundSelect,
+    Double,
+    Integer,
+    Select,
+    String,
+    bindparam,
+    cast,
+    func,
+    literal,
+    null,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import Session
 
 from fleet.changes.change import Change, ChangeKind, Marks
@@ -18,6 +33,7 @@ from fleet.storage.access_tables import AuditEntry
 from fleet.storage.device_tables import Device, DeviceChange
 from fleet.storage.event_tables import Anomaly, AnomalyEnd, DriftRecord
 from fleet.storage.rollout_tables import RolloutRecord, RolloutTransition
+from protocol.limits import MAX_INTEGER
 
 __all__ = ["AT_ONCE", "Batch", "present_marks", "read_changes"]
 
@@ -79,22 +95,9 @@ def present_marks(session: Session) -> Marks:
 
 def read_changes(session: Session, since: Marks, upto: Marks | None = None) -> Batch:
     """What changed after `since`, and not after `upto` where that is given: in one statement."""
-    parts = [
-        _rows("t", RolloutTransition, since, upto)
-        .join(RolloutRecord, RolloutRecord.id == RolloutTransition.rollout)
-        .where(RolloutTransition.subject != "device"),
-        _rows("a", Anomaly, since, upto),
-        _rows("e", AnomalyEnd, since, upto),
-        _rows("d", DriftRecord, since, upto),
-        _rows("v", DeviceChange, since, upto).join(Device, Device.id == DeviceChange.device),
-        _rows("u", AuditEntry, since, upto),
-    ]
-    latest = [select(part.subquery()) for part in parts]
-    # what single devices do in a rollout is not told, but must not be looked through again each time
-    newest_line = select(
-        literal(""), func.max(RolloutTransition.id), *(cast(null(), kind) for kind in _COLUMNS.values())
-    )
-    found = [row._asdict() for row in session.execute(union_all(*latest, newest_line))]
+    bounds = {f"since_{table}": getattr(since, table) for table in _TABLES}
+    bounds |= {f"upto_{table}": MAX_INTEGER if upto is None else getattr(upto, table) for table in _TABLES}
+    found = [row._asdict() for row in session.execute(_statement(), bounds)]
     marks, skipped = since, []
     changes: list[tuple[Marks, Change]] = []
     for table, kind in _KINDS.items():
@@ -110,12 +113,36 @@ def read_changes(session: Session, since: Marks, upto: Marks | None = None) -> B
     return Batch(changes=changes, skipped=list(dict.fromkeys(skipped)), marks=marks)
 
 
-def _rows(table: str, entity: Any, since: Marks, upto: Marks | None) -> Select[Any]:
+@cache
+def _statement() -> CompoundSelect[Any]:
+    """Made once: it is asked every second, and making it costs more than asking it."""
+    parts = [
+        _rows("t", RolloutTransition)
+        .join(RolloutRecord, RolloutRecord.id == RolloutTransition.rollout)
+        .where(RolloutTransition.subject != "device"),
+        _rows("a", Anomaly),
+        _rows("e", AnomalyEnd),
+        _rows("d", DriftRecord),
+        _rows("v", DeviceChange).join(Device, Device.id == DeviceChange.device),
+        _rows("u", AuditEntry),
+    ]
+    # what single devices do in a rollout is not told, but must not be looked through again each time
+    newest_line = select(
+        literal(""), func.max(RolloutTransition.id), *(cast(null(), kind) for kind in _COLUMNS.values())
+    )
+    return union_all(*(select(part.subquery()) for part in parts), newest_line)
+
+
+def _rows(table: str, entity: Any) -> Select[Any]:
     said = _SAID[table]
     columns = [cast(said.get(name, null()), kind).label(name + "_") for name, kind in _COLUMNS.items()]
-    rows = select(literal(table).label("table_"), entity.id.label("id_"), *columns)
-    rows = rows.where(entity.id > getattr(since, table)).order_by(entity.id.desc()).limit(AT_ONCE + 1)
-    return rows if upto is None else rows.where(entity.id <= getattr(upto, table))
+    since, upto = (bindparam(f"{end}_{table}", type_=BigInteger) for end in ("since", "upto"))
+    return (
+        select(literal(table).label("table_"), entity.id.label("id_"), *columns)
+        .where(entity.id > since, entity.id <= upto)
+        .order_by(entity.id.desc())
+        .limit(AT_ONCE + 1)
+    )
 
 
 _SAID: Final[dict[str, dict[str, Any]]] = {

@@ -116,6 +116,7 @@ def test_of_more_than_is_told_at_once_the_latest_are_told_and_that_others_were_s
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(query, "AT_ONCE", 5)
+    monkeypatch.setattr(query, "_statement", query._statement.__wrapped__)
     machine = Machine(name="press-1")
     enrol_directly(database, machine)
     before = here(database)
