@@ -8,9 +8,10 @@ The invariants are read from the database alone, by rules of their own: none of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any, Final, NoReturn
 
 from databases import Databases
@@ -75,6 +76,21 @@ class Actor:
     said: list[tuple[str, InstallStatus]] = field(default_factory=list)
 
 
+def happens(**strategies: Any) -> Callable[[Callable[..., None]], Any]:
+    """A rule after which what was read of the rollouts is read again."""
+
+    def decorate(deed: Callable[..., None]) -> Any:
+        @wraps(deed)
+        def done(self: AnyFleet, **chosen: Any) -> None:
+            self.seen.clear()
+            deed(self, **chosen)
+            self.seen.clear()
+
+        return rule(**strategies)(done)
+
+    return decorate
+
+
 class AnyFleet(RuleBasedStateMachine):
     """See the module's text. A subclass says on which `databases`."""
 
@@ -88,7 +104,8 @@ class AnyFleet(RuleBasedStateMachine):
         self.rollouts: list[str] = []
         self.counters: dict[str, int] = {}
         self.content: dict[tuple[str, int], tuple[str, str]] = {}
-        self.true_s, self.gifts = 0.0, Counter[str]()
+        self.seen: dict[str, Any] = {}
+        self.true_s, self.gifts, self.told = 0.0, Counter[str](), Counter[str]()
         self.told_at: list[tuple[str, float]] = []
         self.late = 0
 
@@ -105,6 +122,7 @@ class AnyFleet(RuleBasedStateMachine):
             return
         for seconds in (0.0, LIMITS["rollback_s"] + 1.0, 1.0):
             self.world.tick(seconds)
+        self.seen.clear()
         assert all(one.state is not RolloutState.ROLLING_BACK for one in self.loaded()), (
             "a rollback that never ends"
         )
@@ -125,7 +143,7 @@ class AnyFleet(RuleBasedStateMachine):
     def device(self, pick: int) -> str:
         return sorted(self.actors)[pick % len(self.actors)]
 
-    @rule(
+    @happens(
         pick=st.integers(0, 9),
         status=st.sampled_from([S.SUCCEEDED, S.SUCCEEDED, S.IN_PROGRESS, S.IN_PROGRESS, *S]),
     )
@@ -141,38 +159,40 @@ class AnyFleet(RuleBasedStateMachine):
         actor.said.append((wanted.execution, status))
         self.world.report(name, status, execution=wanted.execution)
 
-    @rule(pick=st.integers(0, 9), whose=st.integers(0, 9), back=st.integers(0, 30), status=st.sampled_from(S))
+    @happens(
+        pick=st.integers(0, 9), whose=st.integers(0, 9), back=st.integers(0, 30), status=st.sampled_from(S)
+    )
     def device_lies(self, pick: int, whose: int, back: int, status: InstallStatus) -> None:
         ids = [said for said, _ in self.actors[self.device(whose)].said] or ["ro-1:nobody:1"]
         execution = ids[-1 - back % len(ids)]
         self.actors[self.device(pick)].said.append((execution, status))
         self.world.report(self.device(pick), status, execution=execution)
 
-    @rule(pick=st.integers(0, 9), back=st.integers(0, 30))
+    @happens(pick=st.integers(0, 9), back=st.integers(0, 30))
     def device_speaks_of_an_earlier_boot(self, pick: int, back: int) -> None:
         said = self.actors[self.device(pick)].said
         if said:
             execution, status = said[back % len(said)]
             self.world.report(self.device(pick), status, execution=execution, boot_id="boot-0")
 
-    @rule(pick=st.integers(0, 9))
+    @happens(pick=st.integers(0, 9))
     def device_sends_health(self, pick: int) -> None:
         actor = self.actors[self.device(pick)]
         self.world.health(self.device(pick), release=actor.runs or "pump/1")
 
-    @rule(pick=st.integers(0, 9), is_online=st.booleans())
+    @happens(pick=st.integers(0, 9), is_online=st.booleans())
     def device_comes_or_goes(self, pick: int, is_online: bool) -> None:
         if self.actors[self.device(pick)].revoked_at_counter is None:
             self.store(self.device(pick), online=is_online)
 
-    @rule(pick=st.integers(0, 9))
+    @happens(pick=st.integers(0, 9))
     def device_is_revoked(self, pick: int) -> None:
         name = self.device(pick)
         if self.actors[name].revoked_at_counter is None:
             self.store(name, state=DeviceState.REVOKED, revoked_at=self.world.now, online=False)
             self.actors[name].revoked_at_counter = self.gifts[name]
 
-    @rule()
+    @happens()
     def device_enrols(self) -> None:
         if len(self.actors) < 9:
             name = f"new{len(self.actors)}"
@@ -181,11 +201,12 @@ class AnyFleet(RuleBasedStateMachine):
                 session.add_all(make_boot(name, number, self.world.now) for number in (0, 1, 2))
             self.actors[name] = Actor()
 
-    @rule(seconds=st.sampled_from([0.0, 1.0, 6.0, 25.0, 61.0, 61.0, 310.0]))
+    @happens(seconds=st.sampled_from([0.0, 1.0, 6.0, 25.0, 61.0, 61.0, 310.0]))
     def time_passes(self, seconds: float) -> None:
         self.true_s += seconds
         self.world.tick(seconds)
         self.world.tick()
+        self.seen.clear()
         self.note_gifts()
         cold = RolloutEngine(self.world.database, self.world.publisher, now=lambda: self.world.now)
         assert cold.advance_all() == 0, (
@@ -194,24 +215,22 @@ class AnyFleet(RuleBasedStateMachine):
         for rollout in self.loaded():
             assert not self.should_abort(rollout), "an abort rule that did not act at once"
 
-    @rule(seconds=st.sampled_from([-3600.0, -10.0, 10.0, 3600.0]))
+    @happens(seconds=st.sampled_from([-3600.0, -10.0, 10.0, 3600.0]))
     def clock_steps(self, seconds: float) -> None:
         self.world.now += seconds
         self.told_at.clear()  # a minute is no minute any more
 
-    @rule()
+    @happens()
     def engine_dies_before_it_publishes(self) -> None:
         engine = RolloutEngine(self.world.database, DeadlyPublisher(), now=lambda: self.world.now)
-        try:
+        with suppress(Killed):
             engine.advance_all()
-        except Killed:
-            self.note_gifts()
         self.world.engine = RolloutEngine(
             self.world.database, self.world.publisher, now=lambda: self.world.now
         )
         self.world.engine.announce_all()
 
-    @rule(
+    @happens(
         pick=st.integers(0, 3),
         verb=st.sampled_from([Verb.ROLLBACK, Verb.CANCEL, *(v for v in Verb if v is not Verb.APPROVE)]),
         named=st.booleans(),
@@ -231,10 +250,9 @@ class AnyFleet(RuleBasedStateMachine):
             )
         except ConflictError:
             return
-        self.note_gifts()
 
     @precondition(lambda self: len(self.rollouts) < 3)
-    @rule(few=st.booleans(), plan=st.sampled_from(PLANS))
+    @happens(few=st.booleans(), plan=st.sampled_from(PLANS))
     def another_rollout_begins(self, few: bool, plan: dict[str, Any]) -> None:
         query = {"target_query": "id=in=(d00,d01,d02)"} if few else {}
         try:
@@ -244,7 +262,7 @@ class AnyFleet(RuleBasedStateMachine):
         except ConflictError:
             return
         self.rollouts.append(made)
-        self.person_says(len(self.rollouts) - 1, Verb.START, named=False)
+        self.person_says(pick=len(self.rollouts) - 1, verb=Verb.START, named=False)
 
     # --- what always holds --------------------------------------------------------------------------------------------
 
@@ -343,15 +361,22 @@ class AnyFleet(RuleBasedStateMachine):
     # --- how it is seen -----------------------------------------------------------------------------------------------
 
     def loaded(self) -> list[Rollout]:
-        with self.world.database.read() as session:
-            return [find_rollout(session, rollout)[0] for rollout in self.rollouts]
+        if "rollouts" not in self.seen:
+            with self.world.database.read() as session:
+                self.seen["rollouts"] = [find_rollout(session, rollout)[0] for rollout in self.rollouts]
+        found: list[Rollout] = self.seen["rollouts"]
+        return found
 
     def lines(self, rollout: str, **columns: str) -> list[RolloutTransition]:
-        with self.world.database.read() as session:
-            query = (
-                select(RolloutTransition).filter_by(rollout=rollout, **columns).order_by(RolloutTransition.id)
-            )
-            return list(session.scalars(query))
+        if rollout not in self.seen:
+            with self.world.database.read() as session:
+                query = select(RolloutTransition).filter_by(rollout=rollout).order_by(RolloutTransition.id)
+                self.seen[rollout] = list(session.scalars(query))
+        return [
+            line
+            for line in self.seen[rollout]
+            if all(getattr(line, name) == value for name, value in columns.items())
+        ]
 
     def store(self, device: str, **columns: Any) -> None:
         with self.world.database.write() as session:
@@ -363,20 +388,14 @@ class AnyFleet(RuleBasedStateMachine):
         for rollout in self.loaded():
             lines = self.lines(rollout.id, state="GIVEN")
             gifts.update(line.device for line in lines if line.device)
-            new = len(lines) - sum(number for (told, number) in self._told.items() if told == rollout.id)
-            self._told[rollout.id] += new
+            new = len(lines) - self.told[rollout.id]
+            self.told[rollout.id] += new
             self.told_at += [(rollout.id, self.true_s)] * new
             minute = sum(told == rollout.id and at > self.true_s - 60 for told, at in self.told_at)
             assert minute <= rollout.plan.rate.maximum_per_minute, (
                 "more were told in a minute than the plan allows"
             )
         self.gifts = gifts
-
-    @property
-    def _told(self) -> Counter[str]:
-        if not hasattr(self, "_told_counter"):
-            self._told_counter: Counter[str] = Counter()
-        return self._told_counter
 
     @staticmethod
     def should_abort(rollout: Rollout) -> bool:

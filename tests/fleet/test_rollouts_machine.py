@@ -165,7 +165,7 @@ def test_the_machine_finds_a_fault_that_is_put_in(
     with pytest.raises(BaseException):  # noqa: B017, PT011 - an assertion, or several in a group
         run(
             SqliteDatabases(tmp_path_factory.mktemp("faults")),
-            examples=150,
+            examples=60,
             steps=30,
             phases=(Phase.generate,),
         )
