@@ -77,16 +77,18 @@ class Actor:
 
 
 def happens(**strategies: Any) -> Callable[[Callable[..., None]], Any]:
-    """A rule after which what was read of the rollouts is read again."""
+    """A rule after which the engine may have a look, and what was read of the rollouts is read again."""
 
     def decorate(deed: Callable[..., None]) -> Any:
         @wraps(deed)
-        def done(self: AnyFleet, **chosen: Any) -> None:
+        def done(self: AnyFleet, *, is_seen: bool = False, **chosen: Any) -> None:
             self.seen.clear()
             deed(self, **chosen)
+            if is_seen:
+                self.world.tick()
             self.seen.clear()
 
-        return rule(**strategies)(done)
+        return rule(**strategies, is_seen=st.booleans())(done)
 
     return decorate
 
@@ -293,7 +295,7 @@ class AnyFleet(RuleBasedStateMachine):
                 and execution.superseded_by is None
             ]
             assert len(holders) <= 1, "two rollouts say what a device shall run"
-            wanted = self.world.desired(device)
+            wanted = self.wanted().get(device)
             for rollout in holders:
                 execution = rollout.executions[DeviceId(device)]
                 if execution.returned_at is None:
@@ -307,11 +309,10 @@ class AnyFleet(RuleBasedStateMachine):
     def a_counter_only_grows_and_never_says_two_things(self) -> None:
         with self.world.database.read() as session:
             counters = {row.device: row.counter for row in session.scalars(select(DesiredCounter))}
-            wanted = list(session.scalars(select(Desired)))
         for device, counter in counters.items():
             assert counter >= self.counters.get(device, 0), "a counter went back"
         self.counters = counters
-        for row in wanted:
+        for row in self.wanted().values():
             assert row.counter == counters[row.device]
             says = (row.execution, row.release)
             assert self.content.setdefault((row.device, row.counter), says) == says, "one counter, two things"
@@ -365,6 +366,13 @@ class AnyFleet(RuleBasedStateMachine):
             with self.world.database.read() as session:
                 self.seen["rollouts"] = [find_rollout(session, rollout)[0] for rollout in self.rollouts]
         found: list[Rollout] = self.seen["rollouts"]
+        return found
+
+    def wanted(self) -> dict[str, Desired]:
+        if "wanted" not in self.seen:
+            with self.world.database.read() as session:
+                self.seen["wanted"] = {row.device: row for row in session.scalars(select(Desired))}
+        found: dict[str, Desired] = self.seen["wanted"]
         return found
 
     def lines(self, rollout: str, **columns: str) -> list[RolloutTransition]:
