@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from rollout_world import ANN, RolloutWorld, make_boot, make_device
 from sqlalchemy import select, update
 
-from fleet.errors import ConflictError
+from fleet.errors import ConflictError, UnacceptableError
 from fleet.rollouts.engine import RolloutEngine
 from fleet.rollouts.operations import carry_out_verb
 from fleet.rollouts.progress import Rollout
@@ -261,7 +261,7 @@ class AnyFleet(RuleBasedStateMachine):
             made = self.world.create(
                 **(plan | query | {"release": "pump/3", "timeout": LIMITS} | self._criteria(plan))
             )
-        except ConflictError:
+        except (ConflictError, UnacceptableError):
             return
         self.rollouts.append(made)
         self.person_says(pick=len(self.rollouts) - 1, verb=Verb.START, named=False)
