@@ -49,7 +49,7 @@ def quiet() -> Any:
 
 
 def test_whatever_a_fleet_does_the_engine_keeps_its_invariants(databases: Databases) -> None:
-    run(databases, examples=12 if isinstance(databases, SqliteDatabases) else 3)
+    run(databases, examples=6 if isinstance(databases, SqliteDatabases) else 2)
 
 
 @pytest.mark.long
