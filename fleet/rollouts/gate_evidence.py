@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
@@ -33,7 +34,7 @@ from fleet.gates.looks import look_times
 from fleet.gates.plan import GatePlan
 from fleet.gates.strata import number_strata
 from fleet.rollouts.histories import Commit, Histories
-from fleet.rollouts.progress import Execution, Group, Rollout
+from fleet.rollouts.progress import Group, Rollout
 from fleet.rollouts.reports import read_reports
 from fleet.rollouts.spans import Span
 from fleet.storage.device_tables import Device, DeviceState
@@ -42,7 +43,7 @@ from fleet.storage.rollout_tables import RolloutExecution
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
-__all__ = ["MOST", "look_at", "read_arms"]
+__all__ = ["MOST", "Drawn", "draw_arms", "look_at", "read_arms"]
 
 MOST: Final = 1000
 """Devices of either arm that are looked at."""
@@ -90,6 +91,15 @@ def look_at(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Who is looked at, in the order of the lot, and in which stratum everybody is."""
+
+    canaries: Sequence[DeviceId]
+    controls: Sequence[DeviceId]
+    strata: Mapping[DeviceId, int]
+
+
 def read_arms(
     session: Session,
     rollout: Rollout,
@@ -109,10 +119,8 @@ def read_arms(
         (e.given_at for e in rollout.of_group(group.number) if e.given_at is not None), default=group.since
     )
     began = min(given, default=group.since)
-    strata = _read_strata(session, rollout)
-    present = [e for e in rollout.executions.values() if e.device in strata]
-    canaries, controls = _draw(rollout, present, strata)
-    commits = _read_commits(session, rollout, canaries)
+    drawn = draw_arms(session, rollout)
+    commits = _read_commits(session, rollout, drawn.canaries)
     spans = {
         device: Span(
             device=device,
@@ -120,12 +128,12 @@ def read_arms(
             until=now,
             after=commits[device].position,
         )
-        for device in canaries
+        for device in drawn.canaries
         if device in commits
     }
     # as long as those of the canaries: they installed for a while
     start = median([span.start for span in spans.values()] or [group_at + plan.warm_up_s])
-    spans |= {device: Span(device=device, start=start, until=now) for device in controls}
+    spans |= {device: Span(device=device, start=start, until=now) for device in drawn.controls}
     devices = tuple(spans)
     histories = Histories(session, rollout.plan.release, plan, offline_after_s=offline_after_s)
     before = histories.before(devices, began)
@@ -137,7 +145,7 @@ def read_arms(
     return Arms(
         devices=devices,
         is_canary=np.array([device in commits for device in devices], dtype=np.bool_),
-        stratum=np.array([strata[device] for device in devices], dtype=np.int64),
+        stratum=np.array([drawn.strata[device] for device in devices], dtype=np.int64),
         before=before,
         after=histories.after(list(spans.values()), commits),
         placebos=placebos,
@@ -158,12 +166,13 @@ def _read_strata(session: Session, rollout: Rollout) -> dict[DeviceId, int]:
     return {DeviceId(row.id): int(number) for row, number in zip(rows, numbers, strict=True)}
 
 
-def _draw(
-    rollout: Rollout, present: Iterable[Execution], strata: Mapping[DeviceId, int]
-) -> tuple[list[DeviceId], list[DeviceId]]:
-    """Canaries and controls, at most `MOST` of each; controls from each stratum as it has canaries."""
+def draw_arms(session: Session, rollout: Rollout) -> Drawn:
+    """Canaries and controls of a rollout as it is, at most `MOST` of each; controls from each stratum as it has canaries."""
+    strata = _read_strata(session, rollout)
     has_release, has_not = [], []
-    for execution in present:
+    for execution in rollout.executions.values():
+        if execution.device not in strata:
+            continue
         if execution.state is InstallStatus.SUCCEEDED and execution.returned_at is None:
             has_release.append(execution.device)
         elif not execution.is_given and execution.state is InstallStatus.QUEUED:
@@ -177,7 +186,7 @@ def _draw(
         if taken[stratum] < most.get(stratum, 0):
             taken[stratum] += 1
             controls.append(device)
-    return canaries, controls[:MOST]
+    return Drawn(canaries=canaries, controls=controls[:MOST], strata=strata)
 
 
 def _lot(rollout: Rollout, device: DeviceId) -> bytes:
