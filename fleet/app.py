@@ -185,7 +185,7 @@ def build_app(
         )
         metrics.leads.set_function(lambda: leadership.is_leader)
         plugin = door if isinstance(door, DynamicSecurity) else None
-        engine = RolloutEngine(leadership.database, outgoing)
+        engine = RolloutEngine(leadership.database, outgoing, offline_after_s=settings.offline_after_s)
         replicas = Replicas(
             database,
             leadership,

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -23,15 +24,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from fleet.desired import DesiredPublisher
 from fleet.errors import FleetError
 from fleet.rollouts.decisions import decide
+from fleet.rollouts.gate_evidence import look_if_due
 from fleet.rollouts.memory import Memory
 from fleet.rollouts.news import News
 from fleet.rollouts.observations import observe
+from fleet.rollouts.sham import reactivate_controls
 from fleet.rollouts.steps import Command, MoveGroup, MoveRollout
 from fleet.rollouts.store import is_unchanged, write_decision
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Desired
 from fleet.storage.outages import DatabaseAwayError
 from fleet.storage.rollout_tables import DesiredCounter
+from protocol.messages.kinds import Kind
 
 __all__ = ["RolloutEngine"]
 
@@ -52,6 +56,7 @@ class RolloutEngine:
         publisher: told which devices have a new desired state, after the commit.
         now: Unix seconds.
         tick_s: longest pause between rounds, seconds: for what no event announces.
+        offline_after_s: silence after which a device counts as offline to the gates, seconds.
     """
 
     def __init__(
@@ -61,7 +66,9 @@ class RolloutEngine:
         *,
         now: Callable[[], float] = time.time,
         tick_s: float = TICK_S,
+        offline_after_s: float = 120.0,
     ) -> None:
+        self._offline_after_s = offline_after_s
         self._database = database
         self._publisher = publisher
         self._now = now
@@ -149,15 +156,19 @@ class RolloutEngine:
             else:
                 held = memory.load(session, rollout_id, now)
                 observations = observe(session, held.rollout, now)
-            decision = decide(held.rollout, observations, now)
+            look = look_if_due(session, held.rollout, now, offline_after_s=self._offline_after_s)
+            decision = decide(held.rollout, replace(observations, look=look), now)
         if decision.steps:
             with self._database.write() as session:
                 if not is_unchanged(session, rollout_id, held.version):
                     memory.drop(rollout_id)  # somebody else wrote it: the next look reads it anew
                     return True
                 devices = write_decision(session, decision)
+                told = reactivate_controls(session, decision)
             held.version += 1
             self._publisher.announce(devices)
+            if told:
+                self._publisher.announce(told, Kind.COMMANDS)
         held.rollout = decision.rollout
         for command in decision.commands:
             _log_milestone(rollout_id, command)

@@ -43,7 +43,7 @@ from fleet.storage.rollout_tables import RolloutExecution
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
-__all__ = ["MOST", "Drawn", "draw_arms", "look_at", "read_arms"]
+__all__ = ["MOST", "Drawn", "draw_arms", "look_at", "look_if_due", "read_arms"]
 
 MOST: Final = 1000
 """Devices of either arm that are looked at."""
@@ -52,6 +52,16 @@ FEW: Final = 2
 """Up to so many canaries are compared with pretended ones of the past."""
 
 _AT_ONCE: Final = 500
+
+
+def look_if_due(
+    session: Session, rollout: Rollout, now: float, *, offline_after_s: float
+) -> LookAnswer | None:
+    """What the gates see, where a look at `rollout` is due at Unix second `now`; seconds of reading for a large fleet."""
+    group, due_at = rollout.present_group, rollout.next_look_at
+    if group is None or due_at is None or due_at > now:
+        return None
+    return look_at(session, rollout, group.looks + 1, now, offline_after_s=offline_after_s)
 
 
 def look_at(

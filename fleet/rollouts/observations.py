@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from fleet.gates.answers import LookAnswer
 from fleet.rollouts.executions import Execution
-from fleet.rollouts.gate_evidence import look_at
 from fleet.rollouts.joiners import find_joiners
 from fleet.rollouts.progress import Observations, Rollout
 from fleet.rollouts.records import StoredRecords
@@ -27,9 +24,6 @@ from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
 __all__ = ["RolloutNews", "observe", "observe_news", "wants_health"]
-
-OFFLINE_AFTER_S: Final = 120.0
-"""Silence after which a device counts as offline to the gates."""
 
 _MAY_BE_BLIND = frozenset({InstallStatus.IN_PROGRESS, InstallStatus.DEFERRED})
 """A device in its trial is in one of these: which, says its health."""
@@ -49,7 +43,7 @@ class RolloutNews:
 
 
 def observe(session: Session, rollout: Rollout, now: float) -> Observations:
-    """All that is stored of `rollout` at Unix second `now`, as `decisions.decide` is told it the first time. Reads only.
+    """All that is stored of `rollout` at Unix second `now`, as `decisions.decide` is told it the first time, but what its gates see. Reads only.
 
     Args:
         session: a snapshot, or the transaction that will store the decision.
@@ -65,7 +59,6 @@ def observe(session: Session, rollout: Rollout, now: float) -> Observations:
     index = rollout.index
     returning = index.awaited + index.late
     return Observations(
-        look=_look(session, rollout, now),
         reports=read_words(session, rollout, None).reports,
         heard=records.running([e.device for e in rollout.executions.values() if e.is_returning])
         if returning
@@ -87,7 +80,6 @@ def observe_news(session: Session, rollout: Rollout, news: RolloutNews, now: flo
         elif execution.state in _MAY_BE_BLIND:
             executions.add(rollout.given_id(execution))
     return Observations(
-        look=_look(session, rollout, now),
         reports=read_words(session, rollout, executions).reports if executions else {},
         heard=records.running(returning),
         revoked=frozenset(DeviceId(device) for device in news.revoked if device in rollout.executions),
@@ -95,14 +87,6 @@ def observe_news(session: Session, rollout: Rollout, news: RolloutNews, now: flo
         figures=records.figures_of(_judged(rollout, news)) if _judges(rollout) else {},
         records=records,
     )
-
-
-def _look(session: Session, rollout: Rollout, now: float) -> LookAnswer | None:
-    """What the gates see, when they are to look."""
-    group, due_at = rollout.present_group, rollout.next_look_at
-    if group is None or due_at is None or due_at > now:
-        return None
-    return look_at(session, rollout, group.looks + 1, now, offline_after_s=OFFLINE_AFTER_S)
 
 
 def _known(rollout: Rollout, devices: Iterable[DeviceId]) -> Iterator[Execution]:

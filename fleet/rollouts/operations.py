@@ -21,6 +21,7 @@ from fleet.releases import find_release
 from fleet.rollouts.observations import observe
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import Execution, Group, Rollout
+from fleet.rollouts.sham import reactivate_controls
 from fleet.rollouts.states import OCCUPYING, RolloutState
 from fleet.rollouts.steps import Decision, MoveRollout
 from fleet.rollouts.store import (
@@ -35,6 +36,7 @@ from fleet.rollouts.views import RolloutView
 from fleet.storage.base import Database
 from fleet.storage.rollout_tables import RolloutRecord
 from protocol.errors import TopicError
+from protocol.messages.kinds import Kind
 from protocol.names import DeviceId, split_release_id
 from service.errors import ForbiddenError
 from service.etags import check_version
@@ -96,7 +98,7 @@ def create_rollout(
             session, plan, rollout_id, caller=caller, now=now, approved_families=approved_families
         )
         if starts is not None and session.get_one(RolloutRecord, rollout_id).state in _UNSTARTED:
-            told = _say(
+            told, _ = _say(
                 session, rollout_id, Verb.START, caller=caller, now=now, approved_families=approved_families
             )
     if starts is not None:
@@ -210,7 +212,7 @@ def carry_out_verb(
     """
     check_may_say(caller, verb)
     with database.write() as session:
-        devices = _say(
+        devices, commanded = _say(
             session,
             rollout_id,
             verb,
@@ -221,6 +223,8 @@ def carry_out_verb(
             rollback_to=rollback_to,
         )
     publisher.announce(devices)
+    if commanded:
+        publisher.announce(commanded, Kind.COMMANDS)
 
 
 def _say(
@@ -233,7 +237,7 @@ def _say(
     approved_families: Collection[str],
     if_match: str | None = None,
     rollback_to: str | None = None,
-) -> set[DeviceId]:
+) -> tuple[set[DeviceId], list[DeviceId]]:
     rollout, record = find_rollout(session, rollout_id)
     check_version(if_match, standing(rollout), f"rollout {rollout_id}")
     if caller.role is Role.PUBLISHER:
@@ -262,6 +266,7 @@ def _say(
             " a second person must approve it, and another token of the same one is not a second"
         )
     devices = write_decision(session, decision)
+    commanded = reactivate_controls(session, decision)
     if verb is Verb.APPROVE:
         _approve(session, rollout, caller.actor, now)
     audit.record(
@@ -272,7 +277,7 @@ def _say(
         subject=rollout_id,
         devices=len(devices),
     )
-    return devices
+    return devices, commanded
 
 
 def standing(rollout: Rollout | RolloutView) -> str:

@@ -44,10 +44,10 @@ class RecordingPublisher:
 
     def __init__(self) -> None:
         self.announced: list[str] = []
+        self.commanded: list[str] = []
 
     def announce(self, devices: Iterable[str], kind: Kind = Kind.DESIRED) -> None:
-        assert kind is Kind.DESIRED
-        self.announced.extend(sorted(devices))
+        (self.announced if kind is Kind.DESIRED else self.commanded).extend(sorted(devices))
 
 
 class RolloutWorld:

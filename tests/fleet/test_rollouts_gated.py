@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 from gated_machines import GATES, SOAK_S, WARM_UP_S, Harm, Machines
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
+from fleet.storage.command_tables import CommandRecord
 from fleet.storage.device_tables import Device, DeviceState
 
 
@@ -172,3 +173,14 @@ def test_harm_that_begins_late_is_stopped_in_the_last_group_by_those_held_out(ma
     assert view.state is RolloutState.ROLLING_BACK
     held = machines.world.members(rollout, 2)
     assert all(machines.world.desired(device) is None for device in held)
+
+
+def test_controls_start_afresh_with_the_canaries_where_a_plan_asks_for_it(machines: Machines) -> None:
+    rollout = machines.begin(gates=GATES | {"reactivate_controls": True})
+    others = sorted(set(machines.world.devices) - set(machines.canaries(rollout)))
+    machines.world.tick()
+    assert machines.world.publisher.commanded == others, "once"
+    with machines.world.database.read() as session:
+        given = session.scalars(select(CommandRecord).order_by(CommandRecord.device)).all()
+    assert [(one.device, one.action) for one in given] == [(device, "reactivate") for device in others]
+    assert {one.expires_at for one in given} == {machines.world.now + WARM_UP_S}
