@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fleet.gates.answers import Answer, Finding, LookAnswer
 from fleet.gates.arms import Arms, Placebos, Shown
+from fleet.gates.belief import believe
 from fleet.gates.judge import judge_look
 from fleet.gates.plan import GatePlan, Metric
 
@@ -72,7 +73,8 @@ def test_a_slower_release_is_stopped_with_its_size_its_least_and_whom_it_was_com
 
 def test_a_release_without_harm_passes_at_the_end_and_not_before() -> None:
     evidence = latency_arms(20, 60, 1.0, np.random.default_rng(2))
-    assert last_look(evidence, LATENCY, number=5).finding is Finding.NOT_SEEN
+    early = last_look(evidence, LATENCY, number=5)
+    assert early.finding is early.answers[0].finding is Finding.NOT_SEEN
     found = last_look(evidence, LATENCY)
     assert found.finding is Finding.PASS
     assert "+20 % is excluded" in answer(found, Metric.LATENCY_P99).reason
@@ -217,6 +219,40 @@ def test_without_a_control_every_answer_says_before_and_after_only() -> None:
 def test_picked_canaries_are_told_that_nothing_is_promised() -> None:
     evidence = replace(latency_arms(20, 60, 1.3, np.random.default_rng(13)), is_drawn=False)
     assert "picked, not drawn" in last_look(evidence).reason
+
+
+def test_what_a_device_cannot_have_shown_counts_as_not_told() -> None:
+    wrong = shown(3, windows=100.0, judged=90.0, over=5.0, sight=0.5, log_latency=7.0)
+    broken = replace(
+        wrong,
+        windows=np.array([100.0, -1.0, np.inf]),
+        judged=np.array([900.0, 50.0, 50.0]),
+        over=np.array([5000.0, np.nan, 2.0]),
+        sight=np.array([1.5, np.nan, 0.5]),
+        log_latency=np.array([np.inf, 7.0, -np.inf]),
+        hours=np.array([np.nan, -3.0, 1.0]),
+    )
+    evidence = arms(
+        1, 2, wrong, broken, placebos=Placebos(block=np.zeros(3, dtype=np.int64), before=wrong, after=broken)
+    )
+    believed = believe(evidence)
+    for found in (believed.after, believed.placebos.after if believed.placebos else None):
+        assert found is not None
+        assert found.windows.tolist() == [100.0, 0.0, 0.0]
+        assert found.judged.tolist() == [100.0, 0.0, 0.0]
+        assert found.over.tolist() == [100.0, 0.0, 0.0]
+        assert found.hours.tolist() == [0.0, 0.0, 1.0]
+        np.testing.assert_array_equal(found.sight, [np.nan, np.nan, 0.5])
+        np.testing.assert_array_equal(found.log_latency, [np.nan, 7.0, np.nan])
+    assert believed.before.log_latency.tolist() == [7.0] * 3
+
+
+def test_one_broken_machine_among_the_canaries_decides_nothing() -> None:
+    evidence = latency_arms(20, 60, 1.0, np.random.default_rng(15))
+    latency = np.where(np.arange(80) == 0, np.inf, evidence.after.log_latency)
+    found = last_look(replace(evidence, after=replace(evidence.after, log_latency=latency)), LATENCY)
+    assert found.finding is Finding.PASS
+    assert found.answers[0].canaries == 19
 
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True, width=64)

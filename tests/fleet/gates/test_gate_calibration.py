@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,31 @@ def test_a_release_with_the_harm_that_matters_passes_no_more_often_than_promised
     margin = MARGINS[metric].passing
     harm = 1 / margin if metric is Metric.ANOMALY_LOSS else margin
     assert share_below(metric, canaries, harm, margin, passing=True) <= BOUND
+
+
+@pytest.mark.parametrize("metric", [Metric.ANOMALY_RATE, Metric.ANOMALY_LOSS])
+def test_without_controls_too_a_release_at_the_margin_is_stopped_no_more_often_than_promised(
+    metric: Metric,
+) -> None:
+    """Four hours before are compared with one after, so that either sign is as likely only if spans are made equal."""
+    rng = np.random.default_rng(11)
+    margin = MARGINS[metric].alone
+    factor = 1 / margin if metric is Metric.ANOMALY_LOSS else margin
+    past, now = 4.0 * WINDOWS_AN_HOUR, float(WINDOWS_AN_HOUR)
+    found = 0
+    for rollout in range(300):
+        own = rates(40, rng)
+        evidence = arms(
+            40,
+            0,
+            shown(40, hours=4.0, windows=past, judged=past, over=alarms(own, 4.0, rng)),
+            shown(40, windows=now, judged=now, over=alarms(own, 1.0, rng, factor)),
+        )
+        evidence = replace(evidence, devices=tuple(f"{rollout}-{row}" for row in range(40)))
+        plan = GatePlan(metrics=(metric,), false_stop=0.2)
+        look = judge_look(evidence, plan, group=0, groups=1, number=1, of=1, is_last=True)  # level .16
+        found += look.answers[0].p is not None and look.answers[0].p <= ALPHA
+    assert 0.01 <= found / 300 <= 0.08  # 5 % and what 300 rollouts are sure of
 
 
 def stopped(plan: GatePlan, canaries: int, rollouts: int, level: float | None = None) -> float:

@@ -52,6 +52,14 @@ def test_one_machine_that_crashes_without_end_is_one_event_and_stops_nothing() -
     assert asked(Metric.RESTARTS, evidence, number=5).finding is Finding.NOT_SEEN
 
 
+def test_one_canary_that_crashes_among_a_thousand_quiet_controls_is_still_one_machine() -> None:
+    evidence = replace(with_events(1, 1000, events(1001, {0: 0.01})), hazard_events=0.0, hazard_hours=1e6)
+    found = asked(Metric.RESTARTS, evidence, number=5)
+    assert found.finding is Finding.NOT_SEEN
+    assert found.p is not None
+    assert found.p < 0.05  # both wagers were won
+
+
 def test_a_power_cut_in_both_arms_stops_nothing() -> None:
     assert asked(Metric.RESTARTS, with_events(20, 60, np.full(80, 0.5)), number=5).finding is Finding.NOT_SEEN
 
@@ -134,6 +142,11 @@ def test_false_alarms_of_many_canaries_pause_and_never_stop() -> None:
 
 def test_fifty_verdicts_on_one_machine_are_one_persons_afternoon() -> None:
     assert asked(Metric.VERDICTS, judged_alarms({0: 50.0}, {})).finding is Finding.NOT_SEEN
+
+
+def test_fifty_verdicts_on_one_machine_do_not_outweigh_what_others_say() -> None:
+    others = dict.fromkeys(range(2, 10), 1.0)
+    assert asked(Metric.VERDICTS, judged_alarms({0: 50.0, 1: 1.0}, others)).finding is Finding.NOT_SEEN
 
 
 def test_verdicts_as_before_say_nothing() -> None:

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from fleet.gates.arms import Arms
 from fleet.gates.plan import GatePlan, Metric
 from fleet.gates.power import PowerLine, power
+from fleet.gates.pretended import draw_canaries, draw_fleet, score_sums
+from fleet.gates.scores import score
 from fleet.gates.strata import LEAST_DEVICES, draw_order, number_strata
 from fleet.rollouts.plans import GroupPlan
 from fleet.rollouts.targets import assign_groups
@@ -78,6 +80,33 @@ def test_any_number_of_canaries_has_an_answer(canaries: int, devices: int) -> No
 
 def test_the_same_fleet_and_seed_give_the_same_lines() -> None:
     assert lines(5, 60, draws=50) == lines(5, 60, draws=50)
+
+
+def test_sums_of_all_draws_at_once_are_those_of_one_after_the_other() -> None:
+    rng = np.random.default_rng(2)
+    told = draw_fleet(Metric.ANOMALY_RATE, fleet(40), 5, rng)
+    assert told is not None
+    rows = draw_canaries(told.stratum, 6, 12, rng)
+    moved = np.where(rng.random(rows.shape) < 0.5, told.changes[rows[::-1]], rng.normal(0, 3, rows.shape))
+    naive = []
+    for row, values in zip(rows, moved, strict=True):
+        changes, is_canary = told.changes.copy(), np.zeros(40, dtype=bool)
+        changes[row], is_canary[row] = values, True
+        scores = score(changes, is_canary, told.stratum)
+        naive.append(float(scores.score[scores.is_canary].sum()))
+    found = score_sums(told, rows, moved)
+    np.testing.assert_allclose(found - found[0], np.array(naive) - naive[0], atol=1e-12)
+
+
+def test_canaries_that_will_not_tell_are_counted_on_at_the_lower_end() -> None:
+    whole, quiet = fleet(200), fleet(200)
+    silent = np.where(np.arange(200) % 4 == 0, np.nan, quiet.after.log_latency)
+    quiet = replace(quiet, after=replace(quiet.after, log_latency=silent))
+    plan = GatePlan(metrics=(Metric.LATENCY_P99,))
+    (all_told,), (some_told,) = (
+        power(past, plan, canaries=4, soak_s=3600, groups=3) for past in (whole, quiet)
+    )
+    assert some_told.low < all_told.low
 
 
 def test_a_fleet_without_a_past_and_a_group_without_a_soak_have_no_power() -> None:
