@@ -232,7 +232,7 @@ def test_pruning_holds_up_a_writer_for_no_longer_than_its_share(database: Databa
     with database.write() as session:
         session.execute(insert(HealthRecord), rows)
         session.merge(RollUp(table_name="health_reports", done_to=10**9))
-    removed = threading.Thread(target=lambda: [pruned(database, NOW + 2 * DAY) for _ in range(6)])
+    removed = threading.Thread(target=lambda: [pruned(database, NOW + 2 * DAY) for _ in range(12)])
     removed.start()
     waited = []
     while removed.is_alive():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from databases import LASTING, PostgresqlServer
 from fleet_api_world import Fleet
@@ -104,6 +107,14 @@ def test_each_replica_takes_its_share_and_what_a_follower_changes_reaches_the_de
         )
 
 
+def strike_at_random(world: Plant, draw: random.Random, stop: threading.Event) -> None:
+    """Kill one of the two at any time, and start it again, until told to stop."""
+    while not stop.wait(draw.uniform(0.2, 4.0)):
+        victim = draw.choice([world.a, world.b])
+        victim.kill()
+        victim.start()
+
+
 @pytest.fixture
 def server() -> Iterator[PostgresqlServer]:
     made = PostgresqlServer(LASTING)
@@ -175,6 +186,64 @@ def test_whoever_is_killed_during_ingest_rollout_and_rollback_nothing_is_lost_or
             lambda: all(worker.is_heard for worker in world.workers), "everything to be acknowledged"
         )
 
+        check_nothing_is_doubled(world)
+        assert all(worker.runs("motor/1") for worker in world.workers)
+        with world.site.database.read() as session:
+            stored = session.execute(select(Anomaly.device, func.count()).group_by(Anomaly.device)).tuples()
+            assert dict(stored.all()) == said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, 2])
+def test_replicas_killed_at_any_time_again_and_again_lose_nothing_and_double_nothing(
+    tmp_path: Path, server: PostgresqlServer, seed: int
+) -> None:
+    said = Counter[str]()
+    with plant(tmp_path, f"postgresql+psycopg://fedge@/fleet?host={server.folder}") as world:
+        fleet = world.publish_releases()
+
+        def ask(method: str, path: str, *good: int, **arguments: Any) -> Any:
+            """Of whichever replica answers, as a load balancer would; what it has done already it says again."""
+
+            def answered() -> Any:
+                for worker in world.workers:
+                    if said[worker.machine.name] < 400:
+                        worker.say(anomaly())
+                        said[worker.machine.name] += 1
+                for one in (world.a, world.b):
+                    try:
+                        answer = world.at(fleet, one).call(method, path, Role.OPERATOR, **arguments)
+                    except httpx.HTTPError:
+                        continue
+                    if answer.status_code in good:
+                        return answer
+                return None
+
+            return world.tend_until(answered, f"an answer to {method} {path}")
+
+        def is_state(state: RolloutState) -> bool:
+            return bool(ask("GET", f"/v1/rollouts/{rollout}", 200).json()["state"] == state)
+
+        stop = threading.Event()
+        striker = threading.Thread(target=strike_at_random, args=(world, random.Random(seed), stop))
+        striker.start()
+        try:
+            groups = [{"name": "canary", "percentage": 34}, {"percentage": 100, "soak_s": 3600}]
+            headers = {"Idempotency-Key": f"once-{seed}"}
+            made = ask("POST", "/v1/rollouts", 200, 201, json=PLAN | {"groups": groups}, headers=headers)
+            rollout = str(made.json()["id"])
+            ask("POST", f"/v1/rollouts/{rollout}:start", 200, 409)
+            world.tend_until(
+                lambda: all(w.runs("motor/2") for w in world.workers), "all to run the new release"
+            )
+            ask("POST", f"/v1/rollouts/{rollout}:rollback", 200, 409, json={"confirm": rollout})
+            world.tend_until(lambda: is_state(RolloutState.ROLLED_BACK), "the rollback to be done")
+        finally:
+            stop.set()
+            striker.join()
+        world.tend_until(
+            lambda: all(worker.is_heard for worker in world.workers), "everything to be acknowledged"
+        )
         check_nothing_is_doubled(world)
         assert all(worker.runs("motor/1") for worker in world.workers)
         with world.site.database.read() as session:
