@@ -22,7 +22,7 @@ from fleet.gates.plan import GatePlan, Metric
 from fleet.gates.ranks import rank_sum_p
 from fleet.gates.scores import score
 
-ALPHA, BOUND, ROLLOUTS, CONTROLS = 0.05, 0.065, 800, 60
+ALPHA, BOUND, ROLLOUTS, CONTROLS = 0.05, 0.065, 1000, 60
 Change = Callable[[Metric, Shown, Shown, float, np.ndarray, Floats], Floats]
 
 
