@@ -122,6 +122,8 @@ class AnyFleet(RuleBasedStateMachine):
     def ends(self) -> None:
         if not self.rollouts:
             return
+        # a clock that was set back makes every time limit longer by as much
+        self.world.now = max(self.world.now, *(rollout.since for rollout in self.loaded()))
         for seconds in (0.0, LIMITS["rollback_s"] + 1.0, 1.0):
             self.world.tick(seconds)
         self.seen.clear()
