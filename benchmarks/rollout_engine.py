@@ -25,7 +25,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import aiomqtt
 import msgspec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +48,7 @@ from fleet.rollouts.views import list_rollouts, view_executions, view_rollout, v
 from fleet.storage.base import Database  # noqa: E402 - as above
 from protocol.messages.kinds import InstallStatus  # noqa: E402 - as above
 from service.event_source import EventSource  # noqa: E402 - as above
+from service.mqtt_client import MqttClient  # noqa: E402 - as above
 
 TENANT = "bench"
 ONE_GROUP: dict[str, Any] = {"groups": [{"percentage": 100, "soak_s": 3600}], "limits": [], "success": {}}
@@ -184,9 +184,7 @@ async def publish(database: Database, folder: Path, port: int, devices: list[str
     async def session(words: int, seconds: float) -> float:
         """Hold a connection until so many words are confirmed, or for so long; how long it took."""
         before, began = said(), time.perf_counter()
-        async with aiomqtt.Client(
-            "127.0.0.1", port, identifier="fleet", max_inflight_messages=1000
-        ) as client:
+        async with MqttClient("127.0.0.1", port, client_id="fleet") as client:
             await publisher.begin(client)
             running = asyncio.create_task(publisher.run(client))
             while said() - before < words and time.perf_counter() - began < seconds:

@@ -13,8 +13,9 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import Field
 
 from fleet.api.dependencies import Services, get_services
-from fleet.rollouts.operations import carry_out_verb, check_may_say, create_rollout, standing
+from fleet.rollouts.operations import create_rollout
 from fleet.rollouts.plans import EXAMPLE_PLAN, MAXIMUM_GROUPS, RolloutPlan
+from fleet.rollouts.saying import carry_out_verb, check_may_say, standing
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.target_devices import preview_rollout
 from fleet.rollouts.timeline import Subject

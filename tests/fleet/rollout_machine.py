@@ -22,8 +22,8 @@ from sqlalchemy import select, update
 
 from fleet.errors import ConflictError, UnacceptableError
 from fleet.rollouts.engine import RolloutEngine
-from fleet.rollouts.operations import carry_out_verb
 from fleet.rollouts.progress import Rollout
+from fleet.rollouts.saying import carry_out_verb
 from fleet.rollouts.states import GroupState, RolloutState
 from fleet.rollouts.store import find_rollout
 from fleet.rollouts.verbs import Verb

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import insert, select, update
 
 from fleet.rollouts.engine import RolloutEngine
-from fleet.rollouts.operations import carry_out_verb, create_rollout
+from fleet.rollouts.operations import create_rollout
 from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.saying import carry_out_verb
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
 from fleet.rollouts.views import RolloutView, view_rollout

@@ -19,7 +19,7 @@ from sqlalchemy import select, update
 from fleet.app import build_app
 from fleet.auth.device_tokens import AUDIENCE
 from fleet.migrations.upgrade import _config, open_storage
-from fleet.rollouts.operations import carry_out_verb
+from fleet.rollouts.saying import carry_out_verb
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
 from fleet.settings import Settings

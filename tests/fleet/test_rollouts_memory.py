@@ -20,7 +20,7 @@ from fleet.rollouts.engine import RolloutEngine
 from fleet.rollouts.observations import observe
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.store import find_rollout, tallies_of
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.verbs import Verb, carry_out
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.rollout_tables import RolloutRecord
 from protocol.messages.kinds import AgentState, InstallStatus, InstallStep
@@ -217,3 +217,27 @@ def test_everybody_is_told_to_go_back_a_few_at_a_time_whoever_dies_in_between(
         world.install(told)
         world.tick()
         assert world.view(rollout).state is RolloutState.ROLLED_BACK
+
+
+def test_what_a_person_says_is_decided_anew_where_the_rollout_was_written_meanwhile(
+    world: RolloutWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout = world.started(
+        groups=[{"percentage": 50}, {"percentage": 100}], success={"threshold_pct": 50}, limits=[]
+    )
+    decided: list[int] = []
+
+    def carry_out_slowly(*arguments: Any, **named: Any) -> Any:
+        decision = carry_out(*arguments, **named)
+        decided.append(len(decided))
+        if len(decided) <= 2:
+            world.install(world.members(rollout, 0)[len(decided) : len(decided) + 1])
+            world.tick()  # the engine notes a success while the person's word is being decided
+        return decision
+
+    monkeypatch.setattr("fleet.rollouts.saying.carry_out", carry_out_slowly)
+    world.say(rollout, Verb.ROLLBACK)
+    assert world.view(rollout).state is RolloutState.ROLLING_BACK
+    assert len(decided) == 3
+    back = [world.desired(device) for device in world.members(rollout, 0)]
+    assert {row and row.release for row in back} == {"pump/1"}
