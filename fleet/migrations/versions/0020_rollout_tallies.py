@@ -32,9 +32,9 @@ def downgrade() -> None:
     op.drop_index('ix_devices_revoked', table_name='devices')
     op.create_index('ix_rollout_timeline_rollout', 'rollout_timeline', ['rollout'])
     op.drop_index(op.f('ix_rollout_timeline_rollout_subject_id'), table_name='rollout_timeline')
-    with op.batch_alter_table('rollouts') as table:
-        table.drop_column('is_unsent')
-        table.drop_column('tallies')
+    # not in a batch: that would drop the table, to which others point
+    op.drop_column('rollouts', 'is_unsent')
+    op.drop_column('rollouts', 'tallies')
 
 
 def _count_reports(*, never_twice: bool) -> None:
