@@ -184,7 +184,9 @@ async def publish(database: Database, folder: Path, port: int, devices: list[str
     async def session(words: int, seconds: float) -> float:
         """Hold a connection until so many words are confirmed, or for so long; how long it took."""
         before, began = said(), time.perf_counter()
-        async with MqttClient("127.0.0.1", port, client_id="fleet") as client:
+        async with MqttClient(
+            "127.0.0.1", port, client_id="fleet", tls=None, keepalive_s=20, timeout_s=15.0
+        ) as client:
             await publisher.begin(client)
             running = asyncio.create_task(publisher.run(client))
             while said() - before < words and time.perf_counter() - began < seconds:
