@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from fleet.rollouts.showing import Told, as_shown
 from fleet.rollouts.spans import (
     Span,
     Sums,
+    joined,
     read_blocks,
     read_last_heard,
     read_messages,
@@ -29,6 +30,9 @@ __all__ = ["Commit", "Histories"]
 
 SHORT_S: Final = 3600.0
 """A baseline below this is read from messages: blocks of ten minutes would cut off too much of it."""
+
+RECENT_S: Final = 7200.0
+"""What is older than this, and lasts as long, is read from blocks: messages are kept for a day, soaks may last for weeks."""
 
 PLACEBO_ROWS, PLACEBO_SPANS = 4000, 48
 """Pretended canaries that are enough, and how many spans of the past are read for them at most."""
@@ -66,10 +70,7 @@ class Histories:
         """Each in its own span; those with a commit on the release."""
         canaries = [span for span in spans if span.device in commits]
         controls = [span for span in spans if span.device not in commits]
-        sums = {
-            **self._messages(canaries, is_on=True),
-            **self._messages(controls, is_on=False),
-        }
+        sums = {**self._lately(canaries, is_on=True), **self._lately(controls, is_on=False)}
         # from when on silence counts: a commit is a sign of life, and a control must have been there when its warm-up began
         since = {
             span.device: commits[span.device].at
@@ -86,6 +87,10 @@ class Histories:
         )
         for device, commit in commits.items():
             heard_before[device] = max(heard_before.get(device, 0.0), commit.at)
+        # of a long span the first, broken block is not read: nothing is silent in it
+        for span in spans:
+            if _is_long(span) and span.device in heard_before:
+                heard_before[span.device] = max(heard_before[span.device], _up(span.start))
         told = Told(
             sums=sums,
             heard_before=heard_before,
@@ -134,7 +139,11 @@ class Histories:
             self._messages(spans, is_on=False)
             if is_short
             else read_blocks(
-                self._session, spans, release=self._release, offline_after_s=self._offline_after_s
+                self._session,
+                spans,
+                release=self._release,
+                is_on=False,
+                offline_after_s=self._offline_after_s,
             )
         )
         if not with_events:
@@ -143,14 +152,51 @@ class Histories:
         verdicts = read_verdicts(self._session, spans, self._family)
         return as_shown(spans, Told(sums=sums, starts=starts, verdicts=verdicts), self._offline_after_s)
 
-    def _messages(self, spans: Sequence[Span], *, is_on: bool) -> dict[DeviceId, Sums]:
+    def _lately(self, spans: Sequence[Span], *, is_on: bool) -> dict[DeviceId, Sums]:
+        """Sums of spans that end now: over messages, and where they began long ago over blocks until lately."""
+        sums = self._messages([span for span in spans if not _is_long(span)], is_on=is_on)
+        long = [span for span in spans if _is_long(span)]
+        blocks = [replace(span, start=_up(span.start), until=_border(span)) for span in long]
+        recent = self._messages(
+            [replace(span, start=_border(span)) for span in long], is_on=is_on, goes_on=True
+        )
+        earlier = read_blocks(
+            self._session,
+            blocks,
+            release=self._release,
+            is_on=is_on,
+            offline_after_s=self._offline_after_s,
+        )
+        for span in blocks:
+            old, new = earlier.get(span.device), recent.get(span.device)
+            if old is not None and new is not None:
+                sums[span.device] = joined(old, new, (span.until - span.start) / 3600, self._offline_after_s)
+            elif (one := old or new) is not None:
+                sums[span.device] = one
+        return sums
+
+    def _messages(self, spans: Sequence[Span], *, is_on: bool, goes_on: bool = False) -> dict[DeviceId, Sums]:
         return read_messages(
             self._session,
             spans,
             release=self._release,
             is_on=is_on,
             offline_after_s=self._offline_after_s,
+            goes_on=goes_on,
         )
+
+
+def _up(at: float) -> float:
+    return -(-at // BLOCK_S) * BLOCK_S
+
+
+def _border(span: Span) -> float:
+    """Up to where a long span is read from blocks: what came later may not be rolled up yet."""
+    return (span.until - RECENT_S) // BLOCK_S * BLOCK_S
+
+
+def _is_long(span: Span) -> bool:
+    return _border(span) - _up(span.start) >= RECENT_S
 
 
 def _join(parts: Sequence[Shown]) -> Shown:

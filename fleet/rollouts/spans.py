@@ -39,7 +39,16 @@ from fleet.storage.event_tables import Anomaly, HealthRecord
 from fleet.storage.verdict_tables import Verdict, VerdictRecord
 from protocol.names import DeviceId
 
-__all__ = ["Span", "Sums", "read_blocks", "read_last_heard", "read_messages", "read_starts", "read_verdicts"]
+__all__ = [
+    "Span",
+    "Sums",
+    "joined",
+    "read_blocks",
+    "read_last_heard",
+    "read_messages",
+    "read_starts",
+    "read_verdicts",
+]
 
 _Figure = ColumnElement[Any] | InstrumentedAttribute[Any]
 
@@ -89,7 +98,13 @@ _FIRST: Final[dict[str, Callable[[Any], ColumnElement[Any]]]] = {
 
 
 def read_messages(
-    session: Session, spans: Sequence[Span], *, release: str, is_on: bool, offline_after_s: float
+    session: Session,
+    spans: Sequence[Span],
+    *,
+    release: str,
+    is_on: bool,
+    offline_after_s: float,
+    goes_on: bool = False,
 ) -> dict[DeviceId, Sums]:
     """Sums over the messages of each device in its span; a device of which none counts is absent.
 
@@ -99,14 +114,15 @@ def read_messages(
         release: the one that is judged.
         is_on: whether messages on `release` count, or those on any other.
         offline_after_s: the longest time between two messages that is no silence, seconds.
+        goes_on: what was before the spans counts too, and is added: so does a message whose interval began before.
     """
     span = _table(session, spans)
     query = _weigh_messages(span, offline_after_s).where(
-        _is_release(HealthRecord.release, release, is_on=is_on),
-        # what it tells of began before the span
-        HealthRecord.received_at - _within(func.coalesce(HealthRecord.interval_s, 0.0), MOST_SECONDS)
-        >= span.c.start,
+        _is_release(HealthRecord.release, release, is_on=is_on)
     )
+    if not goes_on:
+        interval_s = _within(func.coalesce(HealthRecord.interval_s, 0.0), MOST_SECONDS)
+        query = query.where(HealthRecord.received_at - interval_s >= span.c.start)
     if any(one.after for one in spans):
         place = tuple_(*(span.c[name] for name in Position._fields))
         query = with_boots(query, HealthRecord).where(tuple_(*position_columns(HealthRecord)) > place)
@@ -150,9 +166,9 @@ def _weigh_messages(span: CTE, offline_after_s: float) -> Select[Any]:
 
 
 def read_blocks(
-    session: Session, spans: Sequence[Span], *, release: str, offline_after_s: float
+    session: Session, spans: Sequence[Span], *, release: str, is_on: bool, offline_after_s: float
 ) -> dict[DeviceId, Sums]:
-    """Sums over the blocks of each device that begin in its span, on any release but `release`. As `read_messages`."""
+    """Sums over the blocks of each device that begin in its span; `Span.after` is not asked. Arguments as `read_messages`."""
     block, span = HealthBlock, _table(session, spans)
     # the sums of a block count hours from its own start
     shift = (block.start - span.c.start) / 3600.0
@@ -169,7 +185,37 @@ def read_blocks(
         cast(changed.get(name, getattr(block, name)), Double).label(name) for name in Sums.__annotations__
     ]
     query = select(block.device, *columns).join(span, _covers(span, block.device, block.start))
-    return _add_up(session, query.where(_is_release(block.release, release, is_on=False)))
+    return _add_up(session, query.where(_is_release(block.release, release, is_on=is_on)))
+
+
+def joined(earlier: Sums, later: Sums, hours: float, offline_after_s: float) -> Sums:
+    """One of two spans of a device; the later one began `hours` after the earlier. What was quiet between them counts."""
+    is_silence = later.first_at - earlier.last_at > offline_after_s
+    sums = {
+        name: getattr(earlier, name) + getattr(later, name)
+        for name in Sums.__annotations__
+        if name not in _FIRST
+    }
+    moments = [
+        earlier.silence_at,
+        earlier.last_at + offline_after_s if is_silence else None,
+        later.silence_at,
+    ]
+    return Sums(
+        **sums
+        | {
+            "memory_t": earlier.memory_t + later.memory_t + later.memory_count * hours,
+            "memory_tt": earlier.memory_tt
+            + later.memory_tt
+            + 2 * hours * later.memory_t
+            + later.memory_count * hours * hours,
+            "memory_ty": earlier.memory_ty + later.memory_ty + hours * later.memory_y,
+            "silences": sums["silences"] + is_silence,
+            "silence_at": next((at for at in moments if at is not None), None),
+            "first_at": earlier.first_at,
+            "last_at": later.last_at,
+        }
+    )
 
 
 def read_last_heard(session: Session, spans: Sequence[Span]) -> dict[DeviceId, float]:

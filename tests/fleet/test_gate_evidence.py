@@ -273,3 +273,29 @@ def test_no_more_of_either_arm_are_looked_at_than_are_needed_and_each_stratum_ha
     world.say(rollout, Verb.TRIGGER_NEXT_GROUP)
     arms = arms_of(world, rollout)
     assert (arms.is_canary.sum(), (~arms.is_canary).sum()) == (3, 0)
+
+
+def test_a_soak_of_many_hours_is_read_from_blocks_where_the_messages_are_gone(
+    world: RolloutWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout, (canary, *_) = soaking(world)
+    live(world, WARM_UP_S + 300, every_s=100.0)  # to a block's beginning
+    size = [round(1e7 * math.exp(0.02 * n / 36)) for n in range(216)]
+    times = [world.now + 100.0 * (n + 1) for n in range(216)]
+    world.tell(
+        {"device": canary, "received_at": at, "memory_pss_bytes": bytes_, "anomaly_rate": 0.5}
+        for at, bytes_ in zip(times, size, strict=True)
+        if not 100 <= times.index(at) < 103  # and silent for a while
+    )
+    world.now = times[-1] + 1
+    arms_of(world, rollout)
+    with world.database.write() as session:
+        session.execute(delete(HealthRecord).where(HealthRecord.received_at < world.now - 3 * 3600))
+    arms = arms_of(world, rollout)
+    row, shown = of(arms, canary), arms.after
+    # of the first, unfinished block nothing, and at the border one message whose interval began before it
+    assert shown.windows[row] == pytest.approx(213 * 20, abs=100)
+    assert shown.over[row] == pytest.approx(shown.windows[row] / 2, abs=20)
+    assert shown.memory_slope[row] == pytest.approx(0.02, rel=0.01)
+    assert shown.restarts[row] == 1
+    assert shown.first_event_hours[row] * 3600 == pytest.approx(300 + 100 * 100 + OFFLINE_S, abs=1)

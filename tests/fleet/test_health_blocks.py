@@ -68,7 +68,11 @@ class Speakers:
     def blocks(self, *devices: str, until: float = BEGAN + 10 * HOUR_S) -> dict[DeviceId, Sums]:
         with self.database.read() as session:
             return read_blocks(
-                session, spans(*devices, until=until), release="pump/2", offline_after_s=OFFLINE_S
+                session,
+                spans(*devices, until=until),
+                release="pump/2",
+                is_on=False,
+                offline_after_s=OFFLINE_S,
             )
 
 
