@@ -304,15 +304,20 @@ def alone_on(database_url: str) -> Iterator[None]:
     Taken before the database is opened, so that a newer build does not migrate it below an older one that runs.
 
     Raises:
-        StartError: another process serves it.
+        StartError: another process serves it, or the lock cannot be made.
     """
     url = make_url(database_url)
     if url.get_backend_name() != "sqlite" or not url.database:
         yield
         return
     path = Path(f"{url.database}.serving")
-    private_directory(path.parent)
-    with path.open("a+", encoding="utf-8") as file:
+    try:
+        file = (private_directory(path.parent) / path.name).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise StartError(
+            f"cannot open {path}, by which one service has the database: {error.strerror}"
+        ) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -321,14 +326,15 @@ def alone_on(database_url: str) -> Iterator[None]:
                 f"process {file.read(20).strip() or 'of another user'} serves {url.database} already, and a SQLite database has one"
                 " service; stop that one, or let several share a PostgreSQL (docs/scaling.md)"
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                file.truncate(0)
+        except OSError as error:
+            raise StartError(
+                f"cannot lock {path}, by which one service has the database: {error.strerror}; a SQLite database lies on a local disk"
+            ) from None
+        with suppress(OSError):  # a full disk: the name is for people
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        yield
 
 
 async def _connect(engine: Engine) -> Any:
