@@ -198,7 +198,7 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
         "blind: sight x .2",
     )
     colours = ("#1f5f8b", "#c0392b", "#d98c3f", "#7f7f7f", "#3f8f5f")
-    with mpl.rc_context({"svg.hashsalt": "gates", "font.size": 8}):
+    with mpl.rc_context({"svg.hashsalt": "gates", "svg.fonttype": "none", "font.size": 8}):
         figure, axes = plt.subplots(
             2, len(worlds), figsize=(10, 6), sharex=True, sharey="row", layout="constrained", squeeze=False
         )
@@ -221,8 +221,8 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
             bottom.set_xlabel("canaries")
         axes[0][0].set_ylabel("good releases stopped, %")
         axes[1][0].set_ylabel("bad releases stopped within an hour, %\n(fleet.gates)")
-        axes[0][-1].legend(fontsize=7, frameon=False)
-        axes[1][-1].legend(fontsize=7, frameon=False)
+        axes[0][0].legend(fontsize=7, frameon=False, loc="center")
+        axes[1][0].legend(fontsize=7, frameon=False, loc="lower right")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
         plt.close(figure)

@@ -224,6 +224,7 @@ def _play_chunk(
         canaries = give(release, after.pick(slice(0, most)), commits, rng)
         canaries_shown = [show(canaries, warm_up, end, commits, counts_silence=True) for end in ends]
         joined = [join(a, b) for a, b in zip(canaries_shown, controls_shown, strict=True)]
+        silent = canaries.heard.sum(axis=-1) < 3
         chosen = Newest.of(canaries.pick(slice(None), slice(warm_up, None))) if rivals else rest
         for size in sizes:
             rows = rows_of[size]
@@ -246,7 +247,7 @@ def _play_chunk(
                 yield OURS, release.name, size, judge_looks(arms, setting)
             if rivals:
                 for name, gates in RATIO_GATES.items():
-                    for stop in ratio_stops(chosen, rest, own, gates, size):
+                    for stop in ratio_stops(chosen, rest, own, gates, size, silent):
                         yield name, release.name, size, bool(stop)
                 for _ in range(rollouts):
                     yield INSTALL, release.name, size, False

@@ -54,13 +54,21 @@ class Newest:
         )
 
 
-def ratio_stops(canaries: Newest, controls: Newest, before: Newest, gates: RatioGates, size: int) -> Bools:
+def ratio_stops(
+    canaries: Newest,
+    controls: Newest,
+    before: Newest,
+    gates: RatioGates,
+    size: int,
+    silent: Bools | None = None,
+) -> Bools:
     """Whether the gates of 4dec79f ever fail in the course of a soak, for the first `size` canaries; (rollouts,).
 
     The newest 20 messages of every device; latency as the mean over devices of their means, anomalies as the lower Wilson bound
     of the pooled windows, each against the mean of the devices that do not have the release yet. The example plan's
     ``anomaly_rate <= 0.2`` on each device is the other condition where a ratio of the rate is not asked; a device that was
-    beyond it `before` (its last messages without the release) may reach 1.25 times its own rate.
+    beyond it `before` (its last messages without the release) may reach 1.25 times its own rate. Where more than a
+    twentieth of them is `silent` (rollouts, devices), has told less than two messages since its first, the group fails for silence.
     """
     latency_ratio, rate_ratio, latency_floor, rate_floor = gates
     latency, over, windows = (a[:, :size] for a in (canaries.latency, canaries.over, canaries.windows))
@@ -80,7 +88,8 @@ def ratio_stops(canaries: Newest, controls: Newest, before: Newest, gates: Ratio
             own = (before.over / np.maximum(before.windows, 1))[:, :size, -1:]
             limits = np.where(own > 0.2, np.minimum(own * 1.25, (1 + own) / 2), 0.2)
             fails |= (enough & (_wilson_lower(over, windows) > limits)).any(axis=1)
-    return fails[:, 1:].any(axis=1)
+    is_silent = np.zeros(len(fails), np.bool_) if silent is None else silent[:, :size].mean(axis=1) > 0.05
+    return fails[:, 1:].any(axis=1) | is_silent
 
 
 def _newest_sums(values: NDArray[np.floating] | NDArray[np.uint8] | Bools) -> Floats:

@@ -58,6 +58,19 @@ def restart_nightly(course: Course, start: int, _: int, rng: Rng) -> Course:
     )
 
 
+def cut_site(course: Course, start: int, _: int, rng: Rng) -> Course:
+    """Once in the soak one site of ten is cut off for good, with its share of both arms."""
+    sites = np.arange(course.lag.shape[1]) % 10
+    cut = sites[None, :] == rng.integers(0, 10, (course.lag.shape[0], 1))
+    at = start + 30 + rng.integers(5, 100, (course.lag.shape[0], 1, 1))
+    bins = np.arange(course.heard.shape[-1])
+    return replace(
+        course,
+        heard=course.heard & ~(cut[..., None] & (bins >= at)),
+        event=course.event | (cut[..., None] & (bins == at + NOTICED_BINS)),
+    )
+
+
 def hush_controls(course: Course, start: int, canaries: int, _: Rng) -> Course:
     """Ten minutes into the soak nothing is heard of the controls any more."""
     return _hush(course, start, np.arange(course.lag.shape[1])[None, :] >= canaries)
@@ -144,6 +157,11 @@ _ALL: Final = (
         name="all restart within 20 minutes",
         setting=Setting(disturb=restart_nightly),
         releases=("silent crash, one an hour",),
+    ),
+    Situation(
+        name="one site of ten is cut off",
+        world=replace(HARSH, sites=10),
+        setting=Setting(disturb=cut_site, strata=10),
     ),
     Situation(
         name="controls fall silent", setting=Setting(disturb=hush_controls), releases=("anomaly rate x 5",)
