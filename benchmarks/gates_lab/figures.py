@@ -230,9 +230,10 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
 
 def _curve(axes: Any, trials: Sequence[Trial], label: str, colour: str) -> None:
     points = sorted((t.canaries, 100 * t.tally.stops / t.tally.rollouts) for t in trials)
-    axes.plot(
-        [x for x, _ in points], [y for _, y in points], marker="o", markersize=3, label=label, color=colour
-    )
+    x, y = [x for x, _ in points], [y for _, y in points]
+    # where two lie on each other, the dashes of the later one show both
+    style = (0, (3, 2)) if len(axes.lines) else "-"
+    axes.plot(x, y, marker="o", markersize=3, label=label, color=colour, linestyle=style)
 
 
 def table_of(lines: Sequence[Line]) -> str:

@@ -30,6 +30,11 @@ _RELIABLE: Final = 0.6
 _STEP: Final = 4
 _MOST_ROWS: Final = 60_000  # draws × canaries; with many canaries fewer draws are sure enough
 _Z: Final = 1.96
+_KNOWN: Final = 50
+"""Draws that an end of the interval rests on at most: all are of one fleet in one hour, and the next hour differs by more than draws do.
+
+With all of 600 the interval held the measured power in 69 % of the simulated cells where that lay between 5 and 95 %, with 50 in 96 %.
+"""
 
 
 class PowerLine(Struct, frozen=True, kw_only=True):
@@ -152,7 +157,10 @@ def _interval(
 
 
 def _wilson(share: float, draws: int, side: int) -> float:
-    """The end of a 95 % interval of a share of `draws`."""
+    """The end of a 95 % interval of a share of `draws`; what always or never happened may go on so."""
+    if share == (side > 0):
+        return share
+    draws = min(draws, _KNOWN)
     middle = (share + _Z * _Z / (2 * draws)) / (1 + _Z * _Z / draws)
     spread = (
         _Z * math.sqrt(share * (1 - share) / draws + _Z * _Z / (4 * draws * draws)) / (1 + _Z * _Z / draws)

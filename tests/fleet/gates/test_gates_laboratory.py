@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fleet.gates.power import _wilson
+
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
 from gates_lab.play import Tally, play
@@ -160,3 +162,11 @@ def test_the_gates_keep_what_they_promise_in_a_small_calibration() -> None:
     seen = stopped(REAL, bad, 4)
     assert all(tally.stops == 4 for tally in seen.values())
     assert seen["blind: sight x .2", 20].stops_until(2) == 4
+
+
+@pytest.mark.parametrize("draws", [7, 50, 100, 600])
+def test_a_share_that_was_always_or_never_leaves_its_own_end_open(draws: int) -> None:
+    """Rounding had put the upper end just below 1, so that a power of 1 lay outside of its interval."""
+    assert _wilson(1.0, draws, 1) == 1.0
+    assert _wilson(0.0, draws, -1) == 0.0
+    assert _wilson(1.0, draws, -1) <= 0.93 + 0.07 * (draws < 50)
