@@ -74,7 +74,10 @@ def _missing(arms: Arms) -> tuple[Finding, str] | None:
     if not arms.is_canary.any():
         return Finding.PAUSE, "no evidence: no device has the release (revoked, or never heard)"
     if not (arms.before.hours > 0).any():
-        # also without controls that ran something: the first release of a fleet cannot be worse than none
+        if (arms.after.judged[~arms.is_canary] > 0).any():
+            # controls run a release now, so there was a past, and it was lost or is not rolled up yet: that passes nothing
+            return Finding.NOT_SEEN, "no device's past is known, though controls run a release"
+        # the first release of a fleet cannot be worse than none
         return Finding.PASS, "nothing to compare with: no device ran a release before"
     return None
 

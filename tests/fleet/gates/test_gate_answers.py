@@ -153,6 +153,12 @@ def test_the_first_release_of_a_fleet_has_nothing_to_be_worse_than() -> None:
     assert "nothing to compare with" in found.reason
 
 
+def test_a_past_that_was_lost_passes_nothing() -> None:
+    found = last_look(arms(5, 20, shown(25, hours=0.0), shown(25, windows=3600.0, judged=3600.0)))
+    assert found.finding is Finding.NOT_SEEN
+    assert "past is known" in found.reason
+
+
 def test_what_no_device_ever_measured_is_asked_of_nobody_but_what_canaries_stopped_measuring_is() -> None:
     evidence = latency_arms(20, 60, 1.0, np.random.default_rng(8))
     plan = GatePlan(metrics=(Metric.LATENCY_P99, Metric.SIGHT))

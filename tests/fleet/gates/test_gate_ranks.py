@@ -63,6 +63,20 @@ def test_the_tail_over_two_strata_of_a_size_is_that_of_all_draws(
         assert rank_sum_p(scores) == pytest.approx(by_brute_force(scores), abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("drawn", "others", "wins"), [(8, 200, 1300), (8, 200, 801), (5, 200, 995), (8, 1000, 6500)]
+)
+def test_floating_point_counts_as_well_as_whole_numbers_do(drawn: int, others: int, wins: int) -> None:
+    counts = [1] + [0] * (drawn * others - wins)
+    for step in range(1, drawn + 1):
+        for k in range(len(counts) - 1, others + step - 1, -1):
+            counts[k] -= counts[k - others - step]
+        for k in range(step, len(counts)):
+            counts[k] += counts[k - step]
+    exact = sum(counts) / math.comb(drawn + others, drawn)
+    assert gaussian_binomial_tail(drawn, others, wins) == pytest.approx(exact, rel=1e-9)
+
+
 def test_a_count_of_wins_of_few_agrees_with_the_saddlepoint_of_many() -> None:
     rng = np.random.default_rng(5)
     for canaries, controls in [(9, 30), (20, 200), (12, 12)]:
