@@ -341,7 +341,13 @@ def _is_about_a_message(error: Exception) -> bool:
 
 def _read_devices(session: Session, names: set[str]) -> dict[str, Device]:
     # what is only ever written anew here, or never, is not read for each batch
-    unread = (Device.last_health, Device.public_key, Device.fingerprint, Device.labels, Device.reported_labels)
+    unread = (
+        Device.last_health,
+        Device.public_key,
+        Device.fingerprint,
+        Device.labels,
+        Device.reported_labels,
+    )
     rows = session.scalars(select(Device).where(Device.id.in_(names)).options(*map(defer, unread)))
     return {device.id: device for device in rows}
 
