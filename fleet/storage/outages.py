@@ -27,8 +27,8 @@ from fleet.errors import UnavailableError
 
 __all__ = ["DatabaseAwayError", "Outage", "OutageWatch", "why_not_stored"]
 
-CONNECTION_STATES: Final = ("08", "57P")
-"""SQLSTATE classes: the connection is broken; the server is stopped, or starts."""
+CONNECTION_STATES: Final = ("08", "25P03", "57P")
+"""SQLSTATE classes: the connection is broken; it was ended because its transaction said nothing; the server is stopped, or starts."""
 
 REFUSING_STATES: Final = (*CONNECTION_STATES, "25006", "40", "53", "55P03", "57", "58")
 """And: it is read-only; took another's side; has no disk, memory or connection left; a lock was not had in time."""
@@ -144,11 +144,12 @@ def _fault(error: SQLAlchemyError) -> str | None:
         is_ours = code & 0xFF == sqlite3.SQLITE_ERROR or not isinstance(error, OperationalError)
         return None if is_ours else _OF_SQLITE.get(code & 0xFF, "its file cannot be used")
     state = getattr(error.orig, "sqlstate", None)
-    if state is not None and not str(state).startswith(REFUSING_STATES):
-        return None
-    if state is None and not (
-        error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-    ):
+    is_refusing = (
+        str(state).startswith(REFUSING_STATES)
+        if state is not None
+        else isinstance(error, OperationalError | InterfaceError)
+    )
+    if not (is_refusing or error.connection_invalidated):
         return None
     return next(
         (words for prefix, words in _OF_POSTGRESQL.items() if str(state).startswith(prefix)), NO_ANSWER

@@ -16,7 +16,7 @@ import pytest
 from databases import LASTING, PostgresqlServer
 from fastapi.testclient import TestClient
 from fleet_world import TENANT, Machine, enrol_directly, fleet_process, make_trust, operator_token
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from waiting import AMPLE_S, wait_until
 
 from fleet.app import build_app
@@ -24,6 +24,7 @@ from fleet.migrations.upgrade import open_storage
 from fleet.settings import load_fleet_settings
 from fleet.storage import base
 from fleet.storage.base import WRITE_LOCK, Database
+from fleet.storage.outages import DatabaseAwayError
 from service.roles import Role
 
 pytestmark = pytest.mark.slow
@@ -212,3 +213,30 @@ def test_while_another_program_holds_the_lock_a_crowd_of_writers_leaves_room_for
         assert {answer.status_code for answer in answers[most:]} <= {200, 503}
         assert http.put(path, json=body).status_code == 200
         assert http.get("/healthz").json()["database"] is None
+
+
+def test_a_transaction_that_said_nothing_for_too_long_is_the_roads_fault_and_no_failure_of_ours(
+    database: Database,
+) -> None:
+    if database.engine.dialect.name == "sqlite":
+        return  # there nobody ends a transaction of ours
+    others = create_engine(database.engine.url)
+
+    def is_gone(number: int | None) -> bool:
+        with others.connect() as connection:
+            found = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
+            return connection.scalar(found, {"pid": number}) == 0
+
+    def say_nothing() -> None:
+        with database.write() as session:
+            number = session.scalar(text("SELECT pg_backend_pid()"))
+            session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '1ms'"))
+            wait_until(lambda: is_gone(number), "the server to end the session")
+            session.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseAwayError, match="does not answer"):
+        say_nothing()
+    others.dispose()
+    with database.write() as session:
+        session.execute(text("SELECT 1"))
+    assert database.watch.outage is None
