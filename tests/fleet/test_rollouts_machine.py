@@ -54,7 +54,7 @@ def test_whatever_a_fleet_does_the_engine_keeps_its_invariants(databases: Databa
 
 @pytest.mark.long
 def test_whatever_a_fleet_does_at_length(databases: Databases) -> None:
-    run(databases, examples=400, steps=50)
+    run(databases, examples=150 if isinstance(databases, SqliteDatabases) else 50, steps=40)
 
 
 Patch = pytest.MonkeyPatch
