@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fleet_world import NOW, TENANT, Machine, anomaly, enrol_directly, health
+from free_ports import is_taken
 from mosquitto_site import Client, MosquittoSite
 from waiting import wait_until
 
@@ -212,6 +213,7 @@ def test_two_replicas_of_one_certificate_are_in_at_once_where_no_device_may_ente
     site.start()
     services = int(site.settings.mqtt.url.rpartition(":")[2])  # type: ignore[union-attr] # the site has one
     devices = site.broker.port
+    wait_until(lambda: is_taken(services), "the second listener, too")
     fleet = site.broker.certificates.service("fleet")
     site.broker.port = services
     first, second = (site.dial(fleet, client_id=f"fleet-{name}") for name in "ab")
