@@ -65,7 +65,7 @@ class Span:
     after: Position | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sums:
     """Of one device in its span, as in `HealthBlock`; `memory_t` counts hours from the start of the span."""
 
@@ -259,7 +259,9 @@ def _add_up(session: Session, weighed: Select[Any]) -> dict[DeviceId, Sums]:
     query = select(rows.c.device, *sums).group_by(rows.c.device)
     return {
         # PostgreSQL adds some up as decimals
-        DeviceId(device): Sums(*(one and float(one) for one in figures))
+        DeviceId(device): Sums(
+            **{name: one and float(one) for name, one in zip(Sums.__annotations__, figures, strict=True)}
+        )
         for device, *figures in session.execute(query)
     }
 

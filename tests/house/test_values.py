@@ -33,6 +33,7 @@ PACKAGES = (
 # What counts up while it runs is no value.
 STATES = {
     "aggregator.rounds.group_attempt.GroupAttempt",
+    "fleet.rollouts.memory.Held",
     "models.drift.bins._Bin",
     "protocol.secure_sum.device_role._Begun",
     "protocol.secure_sum.device_role._Settled",
