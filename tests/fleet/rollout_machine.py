@@ -8,15 +8,15 @@ The invariants are read from the database alone, by rules of their own: none of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Final, NoReturn
+from typing import Any
 
 from databases import Databases
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from rollout_machine_parts import BAD, BEGUN, LIMITS, OWNING, PLANS, Actor, DeadlyPublisher, Killed, S
 from rollout_world import ANN, RolloutWorld, make_boot, make_device
 from sqlalchemy import select, update
 
@@ -29,51 +29,8 @@ from fleet.rollouts.store import find_rollout
 from fleet.rollouts.verbs import Verb
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.rollout_tables import DesiredCounter, RolloutTransition
-from protocol.messages.kinds import InstallStatus, Kind
+from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
-
-S = InstallStatus
-BEGUN: Final = {GroupState.RUNNING, GroupState.SOAKING, GroupState.PASSED, GroupState.FAILED}
-OWNING: Final = {RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.ROLLING_BACK}
-BAD: Final = {S.FAILED, S.REJECTED, S.TIMED_OUT, S.ROLLED_BACK}
-LIMITS: Final = {"queued_s": 300, "in_progress_s": 100, "step_s": 60, "health_s": 20, "rollback_s": 40}
-PLANS: Final = (
-    {"groups": [{"count": 1, "soak_s": 5}, {"percentage": 50}, {"percentage": 100, "soak_s": 5}]},
-    {"groups": [{"percentage": 50}, {"percentage": 100}], "rate": {"maximum_per_minute": 2}, "dynamic": True},
-    {"groups": [{"percentage": 100}], "retry": {"FAILED": 1, "TIMED_OUT": 1}, "dynamic": True},
-    {
-        "groups": [{"count": 2}, {"percentage": 100}],
-        "abort": [{"min_executed": 2, "threshold_pct": 50, "action": "rollback"}],
-        "success": {"threshold_pct": 60},
-    },
-    {
-        "groups": [{"percentage": 50}, {"percentage": 100}],
-        "abort": [{"min_executed": 1, "threshold_pct": 30, "action": "cancel"}],
-        "success": {"threshold_pct": 40},
-        "quarantine": {"device_failures": 1, "penalty_s": 600},
-    },
-)
-
-
-class Killed(BaseException):
-    """The process is gone: nothing catches this."""
-
-
-class DeadlyPublisher:
-    """Its process dies where it would publish."""
-
-    def announce(self, devices: Iterable[str], kind: Kind = Kind.DESIRED) -> NoReturn:
-        raise Killed
-
-
-@dataclass
-class Actor:
-    """A device: what it obeyed last and what it runs, and whether the fleet shut it out at which counter."""
-
-    runs: str | None = "pump/1"
-    obeyed: int = 0
-    revoked_at_counter: int | None = None
-    said: list[tuple[str, InstallStatus]] = field(default_factory=list)
 
 
 def happens(**strategies: Any) -> Callable[[Callable[..., None]], Any]:
