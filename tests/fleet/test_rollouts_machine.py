@@ -71,11 +71,11 @@ def give_to_everybody(patch: Patch) -> None:
     patch.setattr(Decision, "do", do)
 
 
-def forget_who_is_under_way(patch: Patch) -> None:
+def forget_who_runs_it(patch: Patch) -> None:
     real = returning._give_back
 
     def give_back(decision: Any, observations: Any, executions: Any) -> None:
-        real(decision, observations, [e for e in executions if e.state is not InstallStatus.IN_PROGRESS])
+        real(decision, observations, [e for e in executions if e.state is not InstallStatus.SUCCEEDED])
 
     patch.setattr(returning, "_give_back", give_back)
 
@@ -142,7 +142,7 @@ def wait_for_nobody(patch: Patch) -> None:
 
 FAULTS: list[Callable[[Patch], None]] = [
     give_to_everybody,
-    forget_who_is_under_way,
+    forget_who_runs_it,
     tell_as_many_as_there_are,
     abort_never,
     count_from_one,
