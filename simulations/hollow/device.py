@@ -136,6 +136,11 @@ class Device:
         return self._boot
 
     @property
+    def ledger(self) -> Ledger:
+        """Of the crowd."""
+        return self._all.ledger
+
+    @property
     def memory(self) -> Memory:
         """What is kept for the next start."""
         return Memory(release=self._release, counter=self._counter, obeyed=self._obeyed, done=self._done)
