@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 from free_ports import free_port
 from mosquitto_broker import MosquittoBroker
+from waiting import PATIENCE_S, slowness
 
 from service.mqtt_client import BrokerGoneError, BrokerRefusedError, MqttClient
 from service.mqtt_packets import publish
@@ -19,6 +20,16 @@ def client(port: int, name: str = "fleet", **how: Any) -> MqttClient:
     return MqttClient(
         "127.0.0.1", port, client_id=name, **{"tls": None, "keepalive_s": 20, "timeout_s": 60.0} | how
     )
+
+
+def run(story: Coroutine[Any, Any, None]) -> None:
+    """A story that comes to no end fails."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_S * slowness()):
+            await story
+
+    asyncio.run(bounded())
 
 
 async def taken(receiver: MqttClient, count: int) -> list[bytes]:
@@ -54,7 +65,7 @@ def test_messages_of_both_qualities_arrive_in_order_over_tls_and_what_was_retain
             assert [message.payload for message in await one.take()] == [b"heard"]
 
     with MosquittoBroker(tmp_path, knows_clients=True) as broker:
-        asyncio.run(story(broker))
+        run(story(broker))
 
 
 def test_a_broker_that_is_killed_ends_what_waits_and_whatever_is_asked_later(tmp_path: Path) -> None:
@@ -69,7 +80,7 @@ def test_a_broker_that_is_killed_ends_what_waits_and_whatever_is_asked_later(tmp
                 await one.publish("t", b"", qos=1)
 
     with MosquittoBroker(tmp_path, tls=False) as broker:
-        asyncio.run(story(broker))
+        run(story(broker))
 
 
 def test_who_is_not_there_and_who_refuses_are_told_apart(tmp_path: Path) -> None:
@@ -78,7 +89,7 @@ def test_who_is_not_there_and_who_refuses_are_told_apart(tmp_path: Path) -> None
             pass
 
     with pytest.raises(BrokerGoneError) as gone:
-        asyncio.run(connect(free_port()))
+        run(connect(free_port()))
     assert not isinstance(gone.value, BrokerRefusedError)
     with (
         MosquittoBroker(
@@ -86,7 +97,7 @@ def test_who_is_not_there_and_who_refuses_are_told_apart(tmp_path: Path) -> None
         ) as broker,
         pytest.raises(BrokerRefusedError, match="with code 5"),
     ):
-        asyncio.run(connect(broker.port))
+        run(connect(broker.port))
 
 
 async def with_peer(
@@ -120,7 +131,7 @@ def test_a_peer_that_speaks_something_else_ends_the_session_and_nothing_more(noi
         writer.close()
 
     with pytest.raises(BrokerGoneError):
-        asyncio.run(with_peer(answer))
+        run(with_peer(answer))
 
 
 def test_a_peer_that_answers_nothing_is_given_up() -> None:
@@ -128,7 +139,7 @@ def test_a_peer_that_answers_nothing_is_given_up() -> None:
         await reader.read()
 
     with pytest.raises(BrokerGoneError, match="has not answered"):
-        asyncio.run(with_peer(silent, timeout_s=0.05))
+        run(with_peer(silent, timeout_s=0.05))
 
 
 def test_a_peer_that_falls_silent_is_given_up_after_one_and_a_half_keepalives() -> None:
@@ -137,4 +148,4 @@ def test_a_peer_that_falls_silent_is_given_up_after_one_and_a_half_keepalives() 
         await reader.read()
 
     with pytest.raises(BrokerGoneError, match="silent for"):
-        asyncio.run(with_peer(falls_silent, keepalive_s=1))
+        run(with_peer(falls_silent, keepalive_s=1))
