@@ -73,10 +73,10 @@ def carry_out_verb(
 
     Raises:
         ForbiddenError: a program wants to approve, or the author; a publisher wants anything but to start a rollout of its own
-            that needs no approval.
+            that needs no approval; (rollback) the release to go back to is of a family that needs approval, and was not approved.
         NotFoundError: there is no such rollout.
         ConflictError: its state does not allow the verb, or (start, and whatever moves devices of a completed one) another
-            unfinished rollout has its devices, or (start) its release was withdrawn since the rollout was created, or
+            unfinished rollout has its devices, or (start, retry-failed) its release was withdrawn since the rollout was created, or
             (rollback) the release to go back to was withdrawn.
         UnacceptableError: `rollback_to`, the release that everybody shall go back to, is of another family.
         ChangedMeanwhileError: it does not stand as in the view whose ETag is `if_match`.
@@ -167,12 +167,12 @@ def decide_said(session: Session, said: Said) -> Answer:
 
 def _check_place(session: Session, said: Said, rollout: Rollout) -> None:
     """Neither the releases nor the devices of `rollout` are somebody else's by now."""
-    if said.verb is Verb.START:
+    if said.verb in {Verb.START, Verb.RETRY_FAILED}:
         check_releases(session, rollout.plan)
     if said.verb is Verb.START or rollout.state is RolloutState.COMPLETED:
         _check_devices_are_free(session, rollout.id)
     if said.rollback_to is not None:
-        _check_way_back(session, rollout, said.verb, said.rollback_to)
+        _check_way_back(session, rollout, said, said.rollback_to)
 
 
 def store_said(session: Session, said: Said, answer: Answer) -> tuple[set[DeviceId], list[DeviceId]]:
@@ -214,11 +214,11 @@ def check_may_say(caller: Caller, verb: Verb) -> None:
         raise ForbiddenError(f"{caller.actor} cannot {verb} a rollout: an operator can")
 
 
-def _check_way_back(session: Session, rollout: Rollout, verb: Verb, release: str) -> None:
-    """`release` is one that everybody may go back to by a person's word."""
-    if verb is not Verb.ROLLBACK:
+def _check_way_back(session: Session, rollout: Rollout, said: Said, release: str) -> None:
+    """`release` is one that everybody may go back to by one person's word: where two must agree, they have agreed on it before."""
+    if said.verb is not Verb.ROLLBACK:
         raise UnacceptableError(
-            f"a release to go back to ({release[:80]!r}) goes with rollback, not with {verb}"
+            f"a release to go back to ({release[:80]!r}) goes with rollback, not with {said.verb}"
         )
     try:
         family, version = split_release_id(release)
@@ -232,6 +232,12 @@ def _check_way_back(session: Session, rollout: Rollout, verb: Verb, release: str
             f"release {release} was withdrawn ({record.withdrawn_reason}); name another to go back to"
         )
     check_listed(record)
+    is_agreed = record.approved_at is not None or release == rollout.plan.rollback_to
+    if is_approved_family(family, said.approved_families) and not is_agreed:
+        raise ForbiddenError(
+            f"releases of family {family} need approval, and nobody approved {release}: name one that was approved, or none,"
+            " and everybody goes back to what they ran"
+        )
 
 
 def _approve(session: Session, rollout: Rollout, actor: str, now: float) -> None:

@@ -23,6 +23,7 @@ from fleet.storage.schema import METADATA
 from fleet.storage.verdict_tables import VerdictRecord
 from protocol.messages.kinds import AgentState
 from protocol.messages.payloads import Payload
+from protocol.names import DeviceId
 
 ROLLOUT = {
     "id": "ro-1",
@@ -169,6 +170,40 @@ def test_a_plan_with_metrics_of_success_is_one_with_limits_and_no_gates(database
             (back,) = session.scalars(select(rollouts.c.plan))
         assert back["success"]["metrics"] == [{"name": "anomaly_rate", "op": "<", "value": 0.2}]
         database.close()
+
+
+def test_who_has_a_device_is_known_also_of_rollouts_from_before_it_was_written_down(
+    databases: Databases,
+) -> None:
+    """An earlier rollout would else send back devices that a later one has: by a person's word, or a late failure of a return."""
+    plan = {"name": "old", "release": "motor/2", "groups": [{"percentage": 100}], "success": {}}
+    given = {"ro-1": NOW, "ro-2": NOW + 60, "ro-3": NOW + 120, "ro-4": None}
+    execution = {"device": "press-1", "group_number": 0, "state": "SUCCEEDED", "reason": "", "since": NOW}
+    execution |= {"attempt": 1, "returns": 0}
+    with databases.fresh(is_migrated=False) as url:
+        former = open_database(url)
+        with former.write() as session:
+            command.upgrade(_config(session), "0002")
+        rows_before(former)
+        with former.write() as session:
+            command.upgrade(_config(session), "0015")
+            rollouts = table("rollouts", column("plan", JSON()), *map(column, ROLLOUT))
+            executions = table("rollout_executions", *map(column, [*execution, "rollout", "given_at"]))
+            for name, at in given.items():
+                done = ROLLOUT | {"id": name, "state": "COMPLETED"}
+                session.execute(rollouts.insert().values(plan=plan, **done))
+                session.execute(executions.insert().values(rollout=name, given_at=at, **execution))
+        former.close()
+        database = open_storage(url)
+        with database.read() as session:
+            has = {name: find_rollout(session, name)[0].executions[DeviceId("press-1")] for name in given}
+        database.close()
+    assert {name: one.superseded_by for name, one in has.items()} == {
+        "ro-1": "ro-2",
+        "ro-2": "ro-3",
+        "ro-3": None,
+        "ro-4": None,
+    }
 
 
 @pytest.mark.parametrize(("obeyed", "status"), [(6, "WAITING"), (7, "DONE")])

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pytest
 from rollout_world import ANN, RolloutWorld, make_boot, make_device
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from fleet.admission import Assignment, assign
 from fleet.errors import ConflictError, UnacceptableError
 from fleet.rollouts.engine import RolloutEngine
-from fleet.rollouts.operations import carry_out_verb
+from fleet.rollouts.operations import withdraw_release
+from fleet.rollouts.saying import carry_out_verb
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
+from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import RolloutExecution, RolloutTransition
 from protocol.messages.kinds import InstallStatus
+from service.errors import ForbiddenError
 
 ALL_AT_ONCE = {"groups": [{"percentage": 100}], "limits": [], "success": {"threshold_pct": 50}}
 
@@ -115,6 +118,45 @@ def test_everybody_goes_back_to_the_release_that_a_person_names(world: RolloutWo
     roll_back(world, first, "pump/2")
     world.tick(1)
     assert {wanted(world, device) for device in world.devices} == {"pump/2"}
+
+
+def test_where_two_people_must_agree_nobody_alone_names_what_everybody_goes_back_to(
+    world: RolloutWorld,
+) -> None:
+    rollout = completed(world)
+
+    def back_to(release: str | None) -> None:
+        carry_out_verb(
+            world.database,
+            world.publisher,
+            rollout,
+            Verb.ROLLBACK,
+            caller=ANN,
+            now=world.now,
+            approved_families=("pump",),
+            rollback_to=release,
+        )
+
+    with pytest.raises(ForbiddenError, match="nobody approved pump/3"):
+        back_to("pump/3")
+    assert {wanted(world, device) for device in world.devices} == {"pump/2"}
+    with world.database.write() as session:
+        session.get_one(Release, ("pump", 3)).approved_at = world.now
+    back_to("pump/3")
+    world.tick(1)
+    assert {wanted(world, device) for device in world.devices} == {"pump/3"}
+
+
+def test_what_was_withdrawn_is_not_tried_again(world: RolloutWorld) -> None:
+    rollout = completed(world, success={"threshold_pct": 50})
+    with world.database.write() as session:
+        last = world.devices[-1]
+        session.execute(
+            update(RolloutExecution).where(RolloutExecution.device == last).values(state=InstallStatus.FAILED)
+        )
+    withdraw_release(world.database, "pump", 2, reason="it harms", actor="operator:ann", now=world.now)
+    with pytest.raises(ConflictError, match="withdrawn"):
+        carry_out_verb(world.database, world.publisher, rollout, Verb.RETRY_FAILED, caller=ANN, now=world.now)
 
 
 def test_a_device_of_another_family_is_no_rollouts_any_more(world: RolloutWorld) -> None:

@@ -32,6 +32,14 @@ def upgrade() -> None:
         "UPDATE rollout_executions SET failed_at = since"
         " WHERE state IN ('FAILED', 'REJECTED', 'TIMED_OUT', 'ROLLED_BACK') AND returned_at IS NULL"
     )
+    # who has a device now was never written down: the rollout that gave it a release next
+    later = (
+        "SELECT other.rollout FROM rollout_executions AS other WHERE other.device = rollout_executions.device"
+        " AND other.given_at > rollout_executions.given_at ORDER BY other.given_at LIMIT 1"
+    )
+    op.execute(
+        f"UPDATE rollout_executions SET superseded_by = ({later}) WHERE given_at IS NOT NULL"  # noqa: S608 - our own words
+    )
 
 
 def downgrade() -> None:
