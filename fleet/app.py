@@ -370,7 +370,8 @@ async def _keep_running(name: str, task: Task) -> None:
 def _broker_account(mqtt: MqttSettings, instance: str) -> BrokerAccount:
     return BrokerAccount(
         mqtt,
-        client_id=f"{FLEET}-{instance}" if mqtt.shared else FLEET,
+        # no device's name has a colon, so none can be called so and push a replica out (MQTT: one session a client id)
+        client_id=f"{FLEET}:{instance}" if mqtt.shared else FLEET,
         draw=random.SystemRandom().random,
     )
 

@@ -21,11 +21,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, CursorResult, String, Table, cast, delete, false, null, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    String,
+    Table,
+    cast,
+    delete,
+    false,
+    func,
+    null,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from fleet import audit
 from fleet.device_commands import OUTSTANDING, find_device
+from fleet.retention.health_blocks import count_anew
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.boot_tables import Boot, EventRange
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
@@ -122,6 +135,7 @@ def erase_device(session: Session, device_id: str, *, actor: str, now: float) ->
         rows[table.name] = _run(session, delete(table).where(mine, stays.all_but))
         if stays.emptied:
             rows[table.name] += _run(session, update(table).where(mine).values(**stays.emptied))
+    count_anew(session)
     rollouts = select(RolloutExecution.rollout).where(RolloutExecution.device == device_id)
     # who holds a rollout in memory reads it anew: what the device reported is gone
     raised = update(RolloutRecord).where(RolloutRecord.id.in_(rollouts))

@@ -310,7 +310,7 @@ def alone_on(database_url: str) -> Iterator[None]:
     if url.get_backend_name() != "sqlite" or not url.database:
         yield
         return
-    path = Path(f"{url.database}.serving")
+    path = Path(f"{os.path.realpath(url.database)}.serving")  # one lock, by whichever link it is named
     try:
         file = (private_directory(path.parent) / path.name).open("a+", encoding="utf-8")
     except OSError as error:

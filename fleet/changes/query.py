@@ -44,6 +44,9 @@ ALARMS: Final = frozenset(
 )
 """Actions of the audit log that are nobody's doing, and that somebody should look at."""
 
+_NEWEST: Final = "^"
+"""Before the letter of a table: the row that says its newest number."""
+
 _TABLES: Final = {
     "t": RolloutTransition,
     "a": Anomaly,
@@ -98,18 +101,21 @@ def read_changes(session: Session, since: Marks, upto: Marks | None = None) -> B
     bounds = {f"since_{table}": getattr(since, table) for table in _TABLES}
     bounds |= {f"upto_{table}": MAX_INTEGER if upto is None else getattr(upto, table) for table in _TABLES}
     found = [row._asdict() for row in session.execute(_statement(), bounds)]
-    marks, skipped = since, []
+    newest = {row["table_"][1:]: row["id_"] or 0 for row in found if row["table_"].startswith(_NEWEST)}
+    # rows that were told are gone (a device was erased), and SQLite may give their numbers once more
+    skipped = [kind for table, kind in _KINDS.items() if getattr(since, table) > newest[table]]
+    marks = since
     changes: list[tuple[Marks, Change]] = []
     for table, kind in _KINDS.items():
         rows = sorted((row for row in found if row["table_"] == table), key=lambda row: row["id_"])
         if len(rows) > AT_ONCE:
             rows = rows[-AT_ONCE:]
-            skipped.append(kind)
+            skipped += [kind, ChangeKind.ALARM] if kind is ChangeKind.AUDIT else [kind]
         for row in rows:
             marks = marks.moved(table, row["id_"])
             changes.append((marks, _change(kind, row)))
-    newest = next(row["id_"] for row in found if not row["table_"]) or 0
-    marks = marks.moved("t", max(marks.t, newest)) if upto is None else upto
+    # also past what is not told: what single devices do in a rollout must not be looked through again each time
+    marks = Marks(**newest) if upto is None else upto
     return Batch(changes=changes, skipped=list(dict.fromkeys(skipped)), marks=marks)
 
 
@@ -126,11 +132,12 @@ def _statement() -> CompoundSelect[Any]:
         _rows("v", DeviceChange).join(Device, Device.id == DeviceChange.device),
         _rows("u", AuditEntry),
     ]
-    # what single devices do in a rollout is not told, but must not be looked through again each time
-    newest_line = select(
-        literal(""), func.max(RolloutTransition.id), *(cast(null(), kind) for kind in _COLUMNS.values())
-    )
-    return union_all(*(select(part.subquery()) for part in parts), newest_line)
+    nothing = [cast(null(), kind) for kind in _COLUMNS.values()]
+    newest = [
+        select(literal(_NEWEST + table), func.max(entity.id), *nothing)  # type: ignore[attr-defined] # each has one
+        for table, entity in _TABLES.items()
+    ]
+    return union_all(*(select(part.subquery()) for part in parts), *newest)
 
 
 def _rows(table: str, entity: Any) -> Select[Any]:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
@@ -30,7 +30,7 @@ from fleet.storage.block_tables import BLOCK_S, MOST_DRIFT, MOST_SECONDS, MOST_W
 from fleet.storage.event_tables import HealthRecord
 from fleet.storage.outages import DatabaseAwayError, why_not_stored
 
-__all__ = ["HealthRollUp", "sum_up"]
+__all__ = ["HealthRollUp", "count_anew", "sum_up"]
 
 EVERY_S: Final = 60.0
 """How old a message may be that is in no block: two of a device at once are half as many writes as one by one."""
@@ -118,6 +118,15 @@ _MESSAGES: Final = select(
     HealthRecord.memory_pss_bytes,
     HealthRecord.sight,
 ).order_by(HealthRecord.id)
+
+
+def count_anew(session: Session) -> None:
+    """After messages were deleted: SQLite gives the numbers of the last ones once more, and what comes under them is in no block yet."""
+    last = select(func.coalesce(func.max(HealthRecord.id), 0)).scalar_subquery()
+    ahead = (RollUp.table_name == HealthRecord.__tablename__) & (RollUp.done_to > last)
+    session.execute(
+        update(RollUp).where(ahead).values(done_to=last).execution_options(synchronize_session=False)
+    )
 
 
 def _done_to(session: Session) -> int | None:

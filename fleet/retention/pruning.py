@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from fleet.device_commands import OUTSTANDING
+from fleet.retention.health_blocks import count_anew
 from fleet.rollouts.states import GroupState, RolloutState
 from fleet.settings import RetentionSettings
 from fleet.storage.base import Database
@@ -133,6 +134,8 @@ class Pruning:
             gone = session.execute(
                 delete(rule.table).where(is_old).execution_options(synchronize_session=False)
             )
+            if rule.table is HealthRecord:
+                count_anew(session)
             return gone.rowcount if isinstance(gone, CursorResult) else 0
 
     def _old(self, session: Session, rule: _Rule) -> Any:

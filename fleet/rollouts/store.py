@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
@@ -73,10 +73,7 @@ def insert_rollout(
         insert(RolloutGroup),
         [{"rollout": rollout.id, **asdict(group)} for group in rollout.groups],
     )
-    session.execute(
-        insert(RolloutExecution),
-        [{"rollout": rollout.id, **_execution_row(e)} for e in rollout.executions.values()],
-    )
+    _insert_new(session, rollout)
     session.add(
         RolloutTransition(
             rollout=rollout.id,
@@ -87,6 +84,20 @@ def insert_rollout(
             actor=created_by,
         )
     )
+
+
+def _insert_new(session: Session, rollout: Rollout) -> None:
+    """Store the executions of a new rollout, on PostgreSQL by COPY: a hundred thousand, one by one, take longer than others wait."""
+    rows = ({"rollout": rollout.id, **_execution_row(one)} for one in rollout.executions.values())
+    connection = session.connection()
+    if connection.dialect.name != "postgresql":
+        session.execute(insert(RolloutExecution), list(rows))
+        return
+    columns = {one.key: one.columns[0].name for one in inspect(RolloutExecution).column_attrs}
+    copied = f"COPY {RolloutExecution.__tablename__} ({', '.join(columns.values())}) FROM STDIN"
+    with connection.connection.cursor() as cursor, cursor.copy(copied) as copy:
+        for row in rows:
+            copy.write_row([row[name] for name in columns])
 
 
 def find_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRecord]:

@@ -17,6 +17,7 @@ from fleet.changes import query
 from fleet.changes.change import Change, ChangeKind, Marks
 from fleet.changes.hub import ChangeHub
 from fleet.changes.query import present_marks, read_changes
+from fleet.erasure import erase_device
 from fleet.errors import TooOftenError
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
@@ -128,6 +129,32 @@ def test_of_more_than_is_told_at_once_the_latest_are_told_and_that_others_were_s
     assert [one.kind for _, one in batch.changes].count(ChangeKind.ANOMALY) == 5
     assert batch.skipped == [ChangeKind.ANOMALY]
     assert batch.marks == here(database)
+
+
+def test_after_an_erasure_new_rows_are_told_and_that_old_ones_are_gone(database: Database) -> None:
+    store, machines = EventStore(database, TENANT, FleetMetrics()), [Machine(name="d0"), Machine(name="d1")]
+    for machine in machines:
+        enrol_directly(database, machine)
+    store.store([machines[1].arrival(anomaly()) for _ in range(5)])
+    marks = here(database)
+    with database.write() as session:
+        erase_device(session, "d1", actor="operator:ann", now=NOW)
+    with database.read() as session:
+        batch = read_changes(session, marks)
+    assert batch.skipped == [ChangeKind.ANOMALY]
+    store.store([machines[0].arrival(anomaly())])
+    assert ("d0", "open") in {(one.name, one.what) for one in since(database, batch.marks)}
+
+
+def test_who_may_hear_alarms_alone_is_told_that_some_were_skipped_among_audit_lines(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query, "AT_ONCE", 2)
+    monkeypatch.setattr(query, "_statement", query._statement.__wrapped__)
+    before = here(database)
+    write_audit(database, "a", "b", "c")
+    with database.read() as session:
+        assert read_changes(session, before).skipped == [ChangeKind.AUDIT, ChangeKind.ALARM]
 
 
 Story = Callable[[ChangeHub, Tokens], Awaitable[None]]

@@ -7,10 +7,14 @@ from dataclasses import astuple, replace
 from typing import Any
 
 import pytest
+from fleet_world import Machine, enrol_directly
 from sqlalchemy import delete, insert, select
 
+from fleet.erasure import erase_device
 from fleet.retention.health_blocks import HealthRollUp
+from fleet.retention.pruning import Pruning
 from fleet.rollouts.spans import Span, Sums, read_blocks, read_messages
+from fleet.settings import RetentionSettings
 from fleet.storage.base import Database
 from fleet.storage.block_tables import BLOCK_S, HealthBlock
 from fleet.storage.event_tables import HealthRecord
@@ -206,6 +210,25 @@ def test_what_is_erased_while_it_is_rolled_up_does_not_come_back(
     monkeypatch.setattr(speakers.database, "write", overtaken)
     roll_all(speakers.database)
     assert speakers.blocks("d0", "d1").keys() == {"d1"}
+
+
+def test_what_comes_after_an_erasure_or_a_quiet_weekend_is_rolled_up_whatever_number_it_gets(
+    speakers: Speakers,
+) -> None:
+    database = speakers.database
+    enrol_directly(database, Machine(name="d1"))
+    speakers.say(("d0", BEGAN + 5), *[("d1", BEGAN + 10 + 30.0 * n) for n in range(5)])
+    roll_all(database)
+    with database.write() as session:
+        erase_device(session, "d1", actor="operator:ann", now=BEGAN + 200)
+    speakers.say(("d0", BEGAN + 300))
+    roll_all(database)
+    assert speakers.blocks("d0")[DeviceId("d0")].reports == 2
+    Pruning(database, RetentionSettings(), now=lambda: BEGAN + 60 * HOUR_S).prune()
+    speakers.say(("d0", BEGAN + 60 * HOUR_S))
+    roll_all(database)
+    found = speakers.blocks("d0", until=BEGAN + 61 * HOUR_S)
+    assert found[DeviceId("d0")].reports == 3
 
 
 def test_a_message_that_says_nonsense_stops_no_roll_up(speakers: Speakers) -> None:

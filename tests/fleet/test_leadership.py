@@ -207,8 +207,9 @@ def test_a_sqlite_database_is_served_by_one_process_and_a_second_one_is_refused_
         alone_on(url),
     ):
         raise AssertionError("two serve it")
-    with alone_on(url):
-        pass
+    (tmp_path / "link.sqlite").symlink_to(tmp_path / "data/fleet.sqlite")
+    with alone_on(f"sqlite:///{tmp_path}/link.sqlite"), pytest.raises(StartError), alone_on(url):
+        raise AssertionError("two serve it, each by its own name")
 
 
 def test_a_service_does_not_begin_on_a_database_that_another_one_serves(

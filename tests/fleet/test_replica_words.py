@@ -12,6 +12,7 @@ from free_ports import is_taken
 from mosquitto_site import Client, MosquittoSite
 from waiting import wait_until
 
+from fleet.app import _broker_account, _instance
 from fleet.errors import BrokerError
 from fleet.ingest.judging import Arrival
 from fleet.ingest.store import EventStore
@@ -23,8 +24,10 @@ from fleet.mqtt.outgoing import Outgoing
 from fleet.replicas import Replicas
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device
+from protocol.errors import TopicError
 from protocol.messages.kinds import DeathReason, Kind
 from protocol.messages.payloads import Death
+from protocol.names import check_name
 from service.errors import StartError
 
 
@@ -216,15 +219,26 @@ def test_two_replicas_of_one_certificate_are_in_at_once_where_no_device_may_ente
     wait_until(lambda: is_taken(services), "the second listener, too")
     fleet = site.broker.certificates.service("fleet")
     site.broker.port = services
-    first, second = (site.dial(fleet, client_id=f"fleet-{name}") for name in "ab")
+    first, second = (site.dial(fleet, client_id=f"fleet:{name}") for name in "ab")
     first.subscribe(f"$share/fleet/fedge/v1/{TENANT}/+/health")
     second.subscribe(f"$share/fleet/fedge/v1/{TENANT}/+/health")
     assert (first.is_in, second.is_in) == (True, True)
-    assert not Client(site.broker, site.certificate("press-1"), client_id="fleet-a").is_in
+    assert not Client(site.broker, site.certificate("press-1"), client_id="fleet:a").is_in
     site.broker.port = devices
+    assert site.connect("fleet-a").is_in, "a device may be called so"
     device = site.connect("press-1")
     for _ in range(20):
         device.publish(f"fedge/v1/{TENANT}/press-1/health", "{}")
     first.turn(lambda: len(first.heard) == 10, "its share")
     second.turn(lambda: len(second.heard) == 10, "its share")
     assert not first.is_lost
+
+
+@pytest.mark.slow
+def test_the_name_of_a_replica_at_the_broker_is_none_that_a_device_may_have(
+    shared_site: MosquittoSite,
+) -> None:
+    assert shared_site.settings.mqtt is not None
+    account = _broker_account(shared_site.settings.mqtt, _instance("0123456789abcdef"))
+    with pytest.raises(TopicError):
+        check_name(account._client_id, "device id")
