@@ -29,7 +29,6 @@ from sqlalchemy import (
     cast,
     delete,
     false,
-    func,
     null,
     select,
     update,
