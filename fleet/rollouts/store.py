@@ -95,7 +95,8 @@ def _insert_new(session: Session, rollout: Rollout) -> None:
         return
     columns = {one.key: one.columns[0].name for one in inspect(RolloutExecution).column_attrs}
     copied = f"COPY {RolloutExecution.__tablename__} ({', '.join(columns.values())}) FROM STDIN"
-    with connection.connection.cursor() as cursor, cursor.copy(copied) as copy:
+    cursor: Any = connection.connection.cursor()  # psycopg's, which knows COPY
+    with cursor, cursor.copy(copied) as copy:
         for row in rows:
             copy.write_row([row[name] for name in columns])
 
