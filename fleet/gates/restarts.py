@@ -23,7 +23,7 @@ def judge_restarts(arms: Arms, look: Look, warm_up_s: float) -> Answer:
     """STOP where two canaries or more have their first event far sooner than the fleet's past and the controls explain.
 
     A device that fell silent while it warmed up has its first event when its span begins: a crash is no transient. So the past is
-    asked about the `warm_up_s` seconds, too.
+    asked about the `warm_up_s` seconds, too. PAUSE where there are no controls.
     """
     hours, has_event = time_at_risk(arms.after)
     known = np.isfinite(hours)
@@ -43,7 +43,8 @@ def judge_restarts(arms: Arms, look: Look, warm_up_s: float) -> Answer:
     )
     finding = Finding.NOT_SEEN
     if events >= _LEAST_CANARIES and past >= 1 / level and agreed:
-        finding = Finding.STOP
+        # a power cut, or a broker that is away, looks the same where nobody is left who would have shown it, too
+        finding = Finding.STOP if has_controls else Finding.PAUSE
         reason = f"{seen}; the fleet's past explains so many with p {words.probability(words.p_of_e(past))} (level {words.probability(level)})"
         if not has_controls:
             reason += f" ({words.BEFORE_AND_AFTER})"

@@ -294,14 +294,22 @@ def _judge_all(decision: Decision, group: Group, observations: Observations) -> 
     if limits.outcome is not Outcome.HOLDS or not group.soak_s:
         return limits
     known = observations.records.running([execution.device for execution in treated])
-    alive = (known.get(e.device, NOBODY) for e in treated)
-    if not any(one.is_online or one.at > e.since for one, e in zip(alive, treated, strict=True)):
+    states = [(known.get(execution.device, NOBODY), execution) for execution in treated]
+    if any(one.is_online for one, _ in states):
+        return limits
+    heard = any(one.at > execution.since for one, execution in states)
+    if heard and not overdue:  # they may come back
         return Judgement(
-            outcome=Outcome.NO_EVIDENCE,
-            reason=f"nothing was heard of the group's {len(treated)} devices since they got the release,"
-            " so nothing is known of it",
+            outcome=Outcome.UNDECIDED, reason=f"none of the group's {len(treated)} devices is online"
         )
-    return limits
+    gone = (
+        "is heard of the group's {} devices any more"
+        if heard
+        else "was heard of the group's {} devices since they got the release"
+    )
+    return Judgement(
+        outcome=Outcome.NO_EVIDENCE, reason=f"nothing {gone.format(len(treated))}, so nothing is known of it"
+    )
 
 
 def _judge_gates(decision: Decision, group: Group, look: LookAnswer | None) -> Judgement:

@@ -55,8 +55,9 @@ def _row(span: Span, told: Told, offline_after_s: float) -> tuple[float, ...]:
     said = (float(verdicts.get(Verdict.TRUE_ALARM, 0)), float(verdicts.get(Verdict.FALSE_ALARM, 0)))
     if sums is None:
         return (0.0, 0.0, 0.0, 0.0, *[math.nan] * 4, events, first_event, *said)
-    # agents from before revision 0016 did not tell how long a message covers
-    covered_s = sums.seconds or sums.last_at - sums.first_at
+    # agents from before revision 0016 did not tell how long a message covers; and who tells more than there was makes the
+    # fleet's past look calmer, and everybody else's span short
+    covered_s = min(sums.seconds or sums.last_at - sums.first_at, span.until - span.start)
     return (
         covered_s / 3600,
         sums.windows,

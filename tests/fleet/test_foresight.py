@@ -39,7 +39,7 @@ def test_more_canaries_see_more_and_the_same_plan_foretells_the_same(machines: M
     latency, blindness = (
         {line.metric: line for line in many.lines}[metric] for metric in (Metric.LATENCY_P99, Metric.SIGHT)
     )
-    assert min(latency.low, blindness.low) > 0.8, "what anybody would see"
+    assert min(latency.low, blindness.low) > 0.7, "what anybody would see"
     assert (latency.canaries, latency.minutes) == (10, 60)
     for line in few.lines:
         (same,) = [one for one in many.lines if one.metric is line.metric]

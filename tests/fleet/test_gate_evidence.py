@@ -111,6 +111,17 @@ def test_what_was_said_before_the_commit_is_no_evidence_though_it_comes_after_it
     assert arms_of(world, rollout).after.over[row] == 20, "what is said after it is"
 
 
+def test_no_device_makes_the_past_longer_than_it_was(world: RolloutWorld) -> None:
+    rollout, _ = soaking(world)
+    with world.database.write() as session:
+        said = HealthRecord.device == world.devices[0]
+        session.execute(update(HealthRecord).where(said).values(interval_s=86400.0))
+    live(world, WARM_UP_S + 600)
+    arms = arms_of(world, rollout)
+    assert arms.before.hours.max() <= BASELINE_S / 3600
+    assert arms.hazard_hours <= 12 * BASELINE_S / 3600
+
+
 def test_a_leak_is_a_slope_and_an_outbox_that_is_emptied_at_once_is_none(world: RolloutWorld) -> None:
     rollout, (leaky, flushed, *_) = soaking(world)
     world.now += WARM_UP_S

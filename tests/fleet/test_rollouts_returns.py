@@ -11,7 +11,7 @@ from rollout_decisions_world import LIMITS, S, World, make_rollout, moves, start
 from fleet.errors import ConflictError
 from fleet.rollouts.progress import Running
 from fleet.rollouts.states import RolloutState
-from fleet.rollouts.steps import GiveBack, MoveRollout, Withdraw
+from fleet.rollouts.steps import GiveBack, GiveRelease, MoveRollout, Withdraw
 from fleet.rollouts.verbs import Verb, carry_out
 from protocol.names import DeviceId
 
@@ -285,3 +285,16 @@ def test_a_canary_that_never_said_a_word_or_died_is_no_evidence() -> None:
     world.tick(10)
     assert world.rollout.state is RolloutState.PAUSED
     assert "nothing was heard of the group's 1 devices since they got the release" in last_reason(world)
+    # it was heard for a while, and died before its soak was over
+    world = World(make_rollout(4, groups=canary, timeout=LIMITS))
+    world.say(Verb.START)
+    (first,) = (e.device for e in world.rollout.executions.values() if e.is_given)
+    world.report(first, S.SUCCEEDED)
+    world.tick(1)
+    world.know({DeviceId(first): replace(AWAY, at=world.now + 1)})
+    world.tick(10)
+    assert world.rollout.state is RolloutState.RUNNING
+    assert not any(isinstance(c, GiveRelease) and c.device != first for c in world.log), "it may come back"
+    world.tick(world.rollout.plan.timeout.health_s)
+    assert world.rollout.state is RolloutState.PAUSED
+    assert "nothing is heard of the group's 1 devices any more" in last_reason(world)

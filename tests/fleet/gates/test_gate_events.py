@@ -64,6 +64,13 @@ def test_a_power_cut_in_both_arms_stops_nothing() -> None:
     assert asked(Metric.RESTARTS, with_events(20, 60, np.full(80, 0.5)), number=5).finding is Finding.NOT_SEEN
 
 
+def test_where_nobody_is_left_who_would_show_a_power_cut_too_a_person_decides() -> None:
+    evidence = replace(with_events(40, 0, np.full(40, 0.5)), hazard_events=1.0, hazard_hours=10_000.0)
+    found = asked(Metric.RESTARTS, evidence, number=5)
+    assert found.finding is Finding.PAUSE
+    assert "before and after only" in found.reason
+
+
 def test_a_silent_group_is_excluded_only_with_devices_enough() -> None:
     assert asked(Metric.RESTARTS, with_events(20, 60, events(80, {}))).finding is Finding.PASS
     few = asked(Metric.RESTARTS, with_events(5, 60, events(65, {})))
