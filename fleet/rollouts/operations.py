@@ -79,7 +79,7 @@ def create_rollout(
     """
     told: set[DeviceId] = set()
     with database.write() as session:
-        is_new = _create(
+        created = _create(
             session, plan, rollout_id, caller=caller, now=now, approved_families=approved_families
         )
         if starts is not None and session.get_one(RolloutRecord, rollout_id).state in _UNSTARTED:
@@ -90,10 +90,10 @@ def create_rollout(
                 now=now,
                 approved_families=approved_families,
             )
-            told, _ = store_said(session, start, decide_said(session, start))
+            told, _ = store_said(session, start, decide_said(session, start, created))
     if starts is not None:
         starts.announce(told)
-    return is_new
+    return created is not None
 
 
 def _create(
@@ -104,14 +104,15 @@ def _create(
     caller: Caller,
     now: float,
     approved_families: Collection[str],
-) -> bool:
+) -> Rollout | None:
+    """The rollout as it is stored now; None where it was there before."""
     if caller.role is Role.PUBLISHER:
         caller.check_family(plan.family)
         if plan.force:
             raise ForbiddenError(f"{caller.actor} cannot roll out what a person withdrew: leave out force")
     needs_approval = plan.require_approval or plan.force or is_approved_family(plan.family, approved_families)
     if _is_known(session, plan, rollout_id):
-        return False
+        return None
     check_releases(session, plan)
     targets = find_targets(session, plan, rollout_id)
     rollout = _draft_rollout(plan, rollout_id, targets, now)
@@ -136,7 +137,7 @@ def _create(
         needs_approval=needs_approval,
         devices=len(rollout.executions),
     )
-    return True
+    return decision.rollout
 
 
 def _is_known(session: Session, plan: RolloutPlan, rollout_id: str) -> bool:
@@ -161,7 +162,7 @@ def _draft_rollout(plan: RolloutPlan, rollout_id: str, targets: Targets, now: fl
         executions={
             device: Execution(device=device, group=number, since=now)
             for number, devices in enumerate(targets.groups)
-            for device in devices
+            for device in sorted(devices)  # as they are read back
         },
     ).counted()
 

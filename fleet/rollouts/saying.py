@@ -28,6 +28,7 @@ from fleet.rollouts.target_devices import check_releases
 from fleet.rollouts.verbs import Verb, carry_out
 from fleet.rollouts.views import RolloutView
 from fleet.storage.base import Database
+from fleet.storage.rollout_tables import RolloutRecord
 from protocol.errors import TopicError
 from protocol.messages.kinds import Kind
 from protocol.names import DeviceId, split_release_id
@@ -128,10 +129,16 @@ class Answer:
     version: int
 
 
-def decide_said(session: Session, said: Said) -> Answer:
-    """What follows; it reads the whole rollout, so who can does it without the write lock. Raises as `carry_out_verb`."""
+def decide_said(session: Session, said: Said, known: Rollout | None = None) -> Answer:
+    """What follows; it reads the whole rollout, so who can does it without the write lock. Raises as `carry_out_verb`.
+
+    `known`: the rollout, where it was stored in this very transaction: of a large one, reading it takes seconds.
+    """
     verb, caller = said.verb, said.caller
-    rollout, record = find_rollout(session, said.rollout_id)
+    if known is None:
+        rollout, record = find_rollout(session, said.rollout_id)
+    else:
+        rollout, record = known, session.get_one(RolloutRecord, known.id)
     check_version(said.if_match, standing(rollout), f"rollout {rollout.id}")
     if caller.role is Role.PUBLISHER:
         caller.check_family(record.family)
