@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from rollout_world import ANN, RolloutWorld, make_boot, make_device
+from rollout_world import ANN, PLAN, RolloutWorld, make_boot, make_device
 from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from fleet.admission import Assignment, assign
 from fleet.errors import ConflictError, UnacceptableError
+from fleet.rollouts import operations, saying
 from fleet.rollouts.engine import RolloutEngine
-from fleet.rollouts.operations import withdraw_release
-from fleet.rollouts.saying import carry_out_verb
+from fleet.rollouts.operations import create_rollout, withdraw_release
+from fleet.rollouts.plans import RolloutPlan
+from fleet.rollouts.progress import Rollout
+from fleet.rollouts.saying import Answer, Said, carry_out_verb, decide_said
 from fleet.rollouts.states import RolloutState
+from fleet.rollouts.store import find_rollout
 from fleet.rollouts.verbs import Verb
 from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import RolloutExecution, RolloutTransition
@@ -210,3 +216,24 @@ def test_a_rollback_that_is_over_notes_who_comes_back_later(world: RolloutWorld)
     world.report("d00", InstallStatus.SUCCEEDED)
     world.tick(86_400)
     assert world.view(rollout).counts == {"ROLLED_BACK": 12}
+
+
+def test_what_is_started_with_its_creation_is_what_would_be_read_and_is_not_read_under_the_lock(
+    world: RolloutWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+
+    def compare(session: Session, said: Said, known: Rollout | None = None) -> Answer:
+        monkeypatch.setattr(saying, "find_rollout", find_rollout)
+        read, _ = find_rollout(session, said.rollout_id)
+        compared.append((known, read))
+        monkeypatch.setattr(saying, "find_rollout", None)
+        return decide_said(session, said, known)
+
+    monkeypatch.setattr(operations, "decide_said", compare)
+    plan = msgspec.convert(PLAN | {"groups": [{"count": 3}, {"percentage": 100}]}, RolloutPlan)
+    create_rollout(world.database, plan, "ro-x", caller=ANN, now=world.now, starts=world.publisher)
+    ((known, read),) = compared
+    assert known == read
+    assert list(known.executions) == list(read.executions), "also in the order in which they are told"
+    assert len(world.publisher.announced) == 3
