@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 import msgspec
-from sqlalchemy import func, insert, inspect, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
 from fleet.releases import find_release
 from fleet.rollouts import tallies
 from fleet.rollouts.desired_states import Wish, write_desired
-from fleet.rollouts.executions import Execution, Figures, Group, Index
+from fleet.rollouts.execution_rows import execution_row, insert_executions, read_execution
+from fleet.rollouts.executions import Group, Index
 from fleet.rollouts.pacing import Gift
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import Rollout
@@ -73,7 +73,7 @@ def insert_rollout(
         insert(RolloutGroup),
         [{"rollout": rollout.id, **asdict(group)} for group in rollout.groups],
     )
-    _insert_new(session, rollout)
+    insert_executions(session, rollout)
     session.add(
         RolloutTransition(
             rollout=rollout.id,
@@ -84,21 +84,6 @@ def insert_rollout(
             actor=created_by,
         )
     )
-
-
-def _insert_new(session: Session, rollout: Rollout) -> None:
-    """Store the executions of a new rollout, on PostgreSQL by COPY: a hundred thousand, one by one, take longer than others wait."""
-    rows = ({"rollout": rollout.id, **_execution_row(one)} for one in rollout.executions.values())
-    connection = session.connection()
-    if connection.dialect.name != "postgresql":
-        session.execute(insert(RolloutExecution), list(rows))
-        return
-    columns = {one.key: one.columns[0].name for one in inspect(RolloutExecution).column_attrs}
-    copied = f"COPY {RolloutExecution.__tablename__} ({', '.join(columns.values())}) FROM STDIN"
-    cursor: Any = connection.connection.cursor()  # psycopg's, which knows COPY
-    with cursor, cursor.copy(copied) as copy:
-        for row in rows:
-            copy.write_row([row[name] for name in columns])
 
 
 def find_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRecord]:
@@ -114,7 +99,7 @@ def find_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRec
     )
     whole = replace(
         rollout,
-        executions={DeviceId(row.device): _read_execution(row) for row in executions},
+        executions={DeviceId(row.device): read_execution(row) for row in executions},
         index=Index(gifts=_read_gifts(session, rollout_id)),
     )
     return whole.counted(), record
@@ -179,35 +164,6 @@ def _read_group(row: RolloutGroup) -> Group:
         looks=row.looks,
         is_cleared=row.is_cleared,
     )
-
-
-def _read_execution(row: RolloutExecution) -> Execution:
-    return Execution(
-        device=DeviceId(row.device),
-        group=row.group,
-        state=InstallStatus(row.state),
-        reason=row.reason,
-        since=row.since,
-        attempt=row.attempt,
-        allowed=row.allowed,
-        given_at=row.given_at,
-        previous=row.previous,
-        before=None if row.before is None else Figures(**row.before),
-        is_unheard=row.is_unheard,
-        held_until=row.held_until,
-        failed_at=row.failed_at,
-        returns=row.returns,
-        returned_at=row.returned_at,
-        is_awaited=row.is_awaited,
-        restored_at=row.restored_at,
-        superseded_by=row.superseded_by,
-    )
-
-
-def _execution_row(execution: Execution) -> dict[str, Any]:
-    # asdict() copies recursively, field by field: half a second for ten thousand devices
-    before = None if execution.before is None else asdict(execution.before)
-    return {**vars(execution), "before": before}
 
 
 def watched_rollouts(session: Session) -> list[str]:
@@ -305,7 +261,7 @@ def write_decision(session: Session, decision: Decision) -> set[DeviceId]:
                 touched.add(command.device)
     _write_rollout(session, rollout, groups)
     rows = {
-        device: {"rollout": rollout.id, **_execution_row(rollout.executions[device])}
+        device: {"rollout": rollout.id, **execution_row(rollout.executions[device])}
         for device in sorted(touched | joined | wishes.keys())
     }
     if joined:
