@@ -84,6 +84,7 @@ class Arms:
         placebos: None where there are canaries enough.
         hazard_events: restarts, crashes and silences of the whole fleet in its past.
         hazard_hours: device hours of that past.
+        ran_before: whether a canary is known to have run a release before, though of its past nothing may be left.
         is_drawn: canaries were drawn by lot within their strata; where a person or a query picked them, nothing is promised.
     """
 
@@ -95,4 +96,5 @@ class Arms:
     placebos: Placebos | None
     hazard_events: float
     hazard_hours: float
+    ran_before: bool = False
     is_drawn: bool = True

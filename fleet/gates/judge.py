@@ -74,9 +74,9 @@ def _missing(arms: Arms) -> tuple[Finding, str] | None:
     if not arms.is_canary.any():
         return Finding.PAUSE, "no evidence: no device has the release (revoked, or never heard)"
     if not (arms.before.hours > 0).any():
-        if (arms.after.judged[~arms.is_canary] > 0).any():
-            # controls run a release now, so there was a past, and it was lost or is not rolled up yet: that passes nothing
-            return Finding.NOT_SEEN, "no device's past is known, though controls run a release"
+        # there was a past, and it was lost, or is not rolled up yet, or all were switched off: that passes nothing
+        if arms.ran_before or (arms.after.judged[~arms.is_canary] > 0).any():
+            return Finding.NOT_SEEN, "no device's past is known, though devices ran a release before"
         # the first release of a fleet cannot be worse than none
         return Finding.PASS, "nothing to compare with: no device ran a release before"
     return None

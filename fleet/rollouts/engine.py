@@ -22,7 +22,6 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.desired import DesiredPublisher
-from fleet.errors import FleetError
 from fleet.rollouts.decisions import decide
 from fleet.rollouts.gate_evidence import look_if_due
 from fleet.rollouts.memory import Memory
@@ -136,7 +135,7 @@ class RolloutEngine:
             return False
         try:
             return self.advance(memory, rollout_id, news)
-        except (FleetError, SQLAlchemyError):
+        except Exception:  # noqa: BLE001 - a plan that nobody can read any more, figures nobody thought of: the others go on
             _log.exception("rollout_not_advanced", rollout=rollout_id)
             memory.put_off(rollout_id, now)
             return False

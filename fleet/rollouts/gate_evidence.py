@@ -24,7 +24,7 @@ from statistics import median
 from typing import Final
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import select, true
 from sqlalchemy.orm import Session
 
 from fleet.gates.answers import LookAnswer
@@ -161,15 +161,22 @@ def read_arms(
         placebos=placebos,
         hazard_events=float(before.restarts.sum()),
         hazard_hours=float(before.hours.sum()),
+        ran_before=any(rollout.executions[device].previous is not None for device in commits),
     )
 
 
 def _read_strata(session: Session, rollout: Rollout) -> dict[DeviceId, int]:
-    """Hardware and site as one number, of the devices of the rollout that are not shut out."""
+    """Hardware and site as one number, of the devices of the rollout that are not shut out, and were there when it began."""
+    # who enrols later is drawn by nobody, has no past, and is switched off and on by who installs it
+    began = min((e.given_at for e in rollout.executions.values() if e.given_at is not None), default=None)
     rows = session.execute(
         select(Device.id, Device.hardware, Device.site)
         .join(RolloutExecution, RolloutExecution.device == Device.id)
-        .where(RolloutExecution.rollout == rollout.id, Device.state == DeviceState.ENROLLED)
+        .where(
+            RolloutExecution.rollout == rollout.id,
+            Device.state == DeviceState.ENROLLED,
+            true() if began is None else Device.enrolled_at <= began,
+        )
         .order_by(Device.id)
     ).all()
     numbers = number_strata([row.hardware for row in rows], [row.site for row in rows])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rollout_world import RolloutWorld, make_boot
+from rollout_world import RolloutWorld, make_boot, make_device
 from sqlalchemy import delete, update
 
 from fleet.gates.arms import Arms
@@ -48,11 +48,13 @@ def arms_of(world: RolloutWorld, rollout_id: str, group: int = 0) -> Arms:
         return read_arms(session, rollout, rollout.groups[group], world.now, offline_after_s=OFFLINE_S)
 
 
-def soaking(world: RolloutWorld, past_s: float = BASELINE_S, **gates: object) -> tuple[str, list[str]]:
+def soaking(
+    world: RolloutWorld, past_s: float = BASELINE_S, *, dynamic: bool = False, **gates: object
+) -> tuple[str, list[str]]:
     """A rollout whose first group has the release since now, after a past; and who is in that group."""
     world.now = 1_000_200.0
     live(world, past_s, anomaly_rate=0.1, memory_pss_bytes=1000, sight=0.9)
-    rollout = world.started(groups=GROUPS, gates=GATES | gates, limits=[])
+    rollout = world.started(groups=GROUPS, gates=GATES | gates, limits=[], dynamic=dynamic)
     canaries = world.members(rollout, 0)
     world.install(canaries)
     world.tick()
@@ -200,6 +202,21 @@ def test_who_is_shut_out_is_no_evidence_and_with_the_last_canary_there_is_none(w
         session.execute(update(Device).where(Device.id.in_(canaries)).values(state=DeviceState.REVOKED))
     arms = arms_of(world, rollout)
     assert arms.is_canary.sum() == 0
+
+
+def test_who_enrols_after_the_rollout_began_is_of_neither_arm(world: RolloutWorld) -> None:
+    """They were drawn by nobody, and whoever installs a machine switches it off and on again."""
+    rollout, _ = soaking(world, dynamic=True)
+    live(world, WARM_UP_S)
+    with world.database.write() as session:
+        session.add_all(make_device(f"new{n}", world.now) for n in range(8))
+        session.add_all(make_boot(f"new{n}", 2, world.now) for n in range(8))
+    world.tick(60)
+    world.install([name for name in (f"new{n}" for n in range(8)) if world.desired(name)])
+    live(world, 600)
+    with world.database.read() as session:
+        assert len(find_rollout(session, rollout)[0].executions) == len(world.devices) + 8
+    assert sorted(arms_of(world, rollout).devices) == world.devices
 
 
 def test_a_device_that_never_was_heard_shows_nothing_and_fell_not_silent(world: RolloutWorld) -> None:

@@ -115,8 +115,13 @@ def test_the_task_announces_at_its_start_and_moves_rollouts_on_when_woken(world:
     engine.wake()  # after it ended
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [OperationalError("select", {}, Exception("disk I/O error")), ValueError("no such time zone any more")],
+    ids=["database", "plan"],
+)
 def test_a_broken_rollout_does_not_stop_the_others(
-    world: RolloutWorld, monkeypatch: pytest.MonkeyPatch
+    world: RolloutWorld, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     first = world.started(target_query="id=in=(d00,d01)", groups=[{"percentage": 100}], success={}, limits=[])
     second = world.started(
@@ -127,7 +132,7 @@ def test_a_broken_rollout_does_not_stop_the_others(
 
     def fail_on_first(memory: Memory, rollout_id: str, news: News) -> bool:
         if rollout_id == first:
-            raise OperationalError("select", {}, Exception("disk I/O error"))
+            raise fault
         return advance(memory, rollout_id, news)
 
     monkeypatch.setattr(world.engine, "advance", fail_on_first)

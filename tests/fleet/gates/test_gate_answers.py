@@ -157,6 +157,9 @@ def test_a_past_that_was_lost_passes_nothing() -> None:
     found = last_look(arms(5, 20, shown(25, hours=0.0), shown(25, windows=3600.0, judged=3600.0)))
     assert found.finding is Finding.NOT_SEEN
     assert "past is known" in found.reason
+    # nor where nobody is left who would show that there was one
+    alone = last_look(replace(arms(5, 0, shown(5, hours=0.0), shown(5, windows=3600.0)), ran_before=True))
+    assert (alone.finding, alone.reason) == (Finding.NOT_SEEN, found.reason)
 
 
 def test_what_no_device_ever_measured_is_asked_of_nobody_but_what_canaries_stopped_measuring_is() -> None:
