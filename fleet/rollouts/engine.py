@@ -109,8 +109,8 @@ class RolloutEngine:
         try:
             with self._database.read() as session:
                 devices = list(session.scalars(latest_first))
-        except (SQLAlchemyError, DatabaseAwayError):
-            _log.exception("desired_states_not_announced")
+        except SQLAlchemyError as error:
+            _tell("desired_states_not_announced", error)
             return
         self._publisher.announce(devices)
 
@@ -122,8 +122,8 @@ class RolloutEngine:
         try:
             with self._database.read() as session:
                 news = memory.look(session)
-        except (SQLAlchemyError, DatabaseAwayError):
-            _log.exception("rollouts_not_read")
+        except SQLAlchemyError as error:
+            _tell("rollouts_not_read", error)
             self._memory = Memory()  # what was read and not acted upon is read again
             return 0
         # the latest first: of several dynamic rollouts it has a device that matches them all
@@ -135,8 +135,8 @@ class RolloutEngine:
             return False
         try:
             return self.advance(memory, rollout_id, news)
-        except Exception:  # noqa: BLE001 - a plan that nobody can read any more, figures nobody thought of: the others go on
-            _log.exception("rollout_not_advanced", rollout=rollout_id)
+        except Exception as error:  # noqa: BLE001 - a plan that nobody can read any more, figures nobody thought of: the others go on
+            _tell("rollout_not_advanced", error, rollout=rollout_id)
             memory.put_off(rollout_id, now)
             return False
 
@@ -173,6 +173,12 @@ class RolloutEngine:
             _log_milestone(rollout_id, command)
         memory.let_go(held, now)
         return bool(decision.steps)
+
+
+def _tell(event: str, error: Exception, **fields: str) -> None:
+    """Log what nobody foresaw, with its traceback; a database that is away has been told."""
+    if not isinstance(error, DatabaseAwayError):
+        _log.error(event, exc_info=error, **fields)
 
 
 def _log_milestone(rollout_id: str, command: Command) -> None:

@@ -9,6 +9,7 @@ import pytest
 from fleet_world import TENANT, Machine, arrival
 from rollout_world import DEVICE_KEY, RolloutWorld
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
@@ -17,6 +18,7 @@ from fleet.rollouts.memory import Memory
 from fleet.rollouts.news import News
 from fleet.rollouts.states import RolloutState
 from fleet.rollouts.verbs import Verb
+from fleet.storage.outages import DatabaseAwayError
 from protocol.messages.kinds import AgentState, InstallStatus, InstallStep
 from protocol.messages.payloads import Health, InstallReport, Payload
 
@@ -163,3 +165,22 @@ def test_a_wake_up_at_the_moment_of_the_end_does_not_keep_the_engine_alive(
     engine = RolloutEngine(world.database, world.publisher, now=lambda: world.now, tick_s=3600.0)
     monkeypatch.setattr(engine, "advance_all", lambda: 0)
     asyncio.run(_cancel_together_with_a_wake_up(engine))
+
+
+def test_while_the_database_is_away_the_engine_says_nothing_of_it_and_goes_on_afterwards(
+    world: RolloutWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> None:
+        raise DatabaseAwayError("the database is away")
+
+    rollout = world.started(groups=[{"percentage": 100}], limits=[], success={})
+    world.install(world.devices)
+    with capture_logs() as logs:
+        for kind in ("read", "write"):
+            with monkeypatch.context() as patched:
+                patched.setattr(world.database, kind, away)
+                world.tick(1)
+        assert world.view(rollout).state is RolloutState.RUNNING
+        assert [one for one in logs if one["log_level"] == "error"] == []
+    world.tick(60)
+    assert world.view(rollout).state is RolloutState.COMPLETED
