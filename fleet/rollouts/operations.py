@@ -23,6 +23,7 @@ from fleet.rollouts.states import OCCUPYING, RolloutState
 from fleet.rollouts.steps import Decision, MoveRollout
 from fleet.rollouts.store import (
     insert_rollout,
+    take_back,
     write_decision,
 )
 from fleet.rollouts.target_devices import Targets, check_releases, find_targets
@@ -190,5 +191,5 @@ def withdraw_release(
             raise ConflictError(
                 f"rollout {rollout} of release {release} is under way; roll it back, which withdraws the release and gives its devices back what they ran"
             )
-        record.withdrawn_at, record.withdrawn_reason = now, reason
+        take_back(session, record, reason, now)
         audit.record(session, at=now, actor=actor, action="release_withdrawn", subject=release, reason=reason)

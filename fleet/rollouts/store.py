@@ -18,13 +18,14 @@ from fleet.releases import find_release
 from fleet.rollouts import tallies
 from fleet.rollouts.desired_states import Wish, write_desired
 from fleet.rollouts.execution_rows import execution_row, insert_executions, read_execution
-from fleet.rollouts.executions import Group, Index
+from fleet.rollouts.executions import NO_MORE_ATTEMPTS, Group, Index
 from fleet.rollouts.pacing import Gift
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import Rollout
 from fleet.rollouts.states import OCCUPYING, OPEN, GroupState, RolloutState
 from fleet.rollouts.steps import Decision, GiveBack, GiveRelease, Join, Look, MoveGroup, MoveRollout, Withdraw
 from fleet.rollouts.timeline import timeline_row
+from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import (
     RolloutExecution,
     RolloutGroup,
@@ -42,6 +43,7 @@ __all__ = [
     "is_unchanged",
     "let_go",
     "occupied_devices",
+    "take_back",
     "tallies_of",
     "watched_rollouts",
     "write_decision",
@@ -247,7 +249,8 @@ def write_decision(session: Session, decision: Decision) -> set[DeviceId]:
                 }
                 session.execute(insert(RolloutLook).values(look | {"answer": msgspec.to_builtins(answer)}))
             case Withdraw():
-                _withdraw(session, command, now)
+                record = find_release(session, *split_release_id(command.release))
+                take_back(session, record, command.reason, now, by=rollout.id)
             case Join(device=device):
                 joined.add(device)
             case GiveRelease(device=device):
@@ -302,11 +305,26 @@ def _write_rollout(session: Session, rollout: Rollout, groups: Collection[int]) 
         )
 
 
-def _withdraw(session: Session, command: Withdraw, now: float) -> None:
-    """Mark the release as harmful: another rollout of it needs `force`. Its bytes stay for devices that have it."""
-    record = find_release(session, *split_release_id(command.release))
-    record.withdrawn_at = now
-    record.withdrawn_reason = command.reason
+def take_back(session: Session, release: Release, reason: str, now: float, *, by: str = "") -> None:
+    """Mark a release as harmful: another rollout of it needs `force`. Its bytes stay for devices that have it.
+
+    Completed rollouts of it, but for `by`, try it on nobody again: a device may still fail late, and has a retry by its plan.
+    """
+    release.withdrawn_at, release.withdrawn_reason = now, reason
+    completed = (
+        RolloutRecord.release == f"{release.family}/{release.version}",
+        RolloutRecord.state == RolloutState.COMPLETED,
+        RolloutRecord.id != by,
+    )
+    rollouts = list(session.scalars(select(RolloutRecord.id).where(*completed)))
+    theirs = RolloutExecution.rollout.in_(rollouts)
+    session.execute(
+        update(RolloutExecution)
+        .where(theirs)
+        .values(allowed=NO_MORE_ATTEMPTS)
+        .execution_options(synchronize_session=False)
+    )
+    _count_anew(session, rollouts)
 
 
 def let_go(session: Session, device: DeviceId, keeper: str) -> None:

@@ -165,6 +165,23 @@ def test_what_was_withdrawn_is_not_tried_again(world: RolloutWorld) -> None:
         carry_out_verb(world.database, world.publisher, rollout, Verb.RETRY_FAILED, caller=ANN, now=world.now)
 
 
+def test_who_fails_when_the_release_was_withdrawn_is_not_told_to_try_it_again(world: RolloutWorld) -> None:
+    rollout = world.started(**ALL_AT_ONCE, retry={"FAILED": 1})
+    *most, last = world.devices
+    world.install(most)
+    world.report(last, InstallStatus.IN_PROGRESS)
+    world.tick(1)
+    assert world.view(rollout).state is RolloutState.COMPLETED
+    withdraw_release(world.database, "pump", 2, reason="it harms", actor="operator:ann", now=world.now)
+    told = world.desired(last)
+    world.report(last, InstallStatus.FAILED)
+    world.tick(60)
+    now = world.desired(last)
+    assert told is not None
+    assert now is not None
+    assert now.execution == told.execution, "a second attempt"
+
+
 def test_a_device_of_another_family_is_no_rollouts_any_more(world: RolloutWorld) -> None:
     first = completed(world)
     with world.database.write() as session:
