@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
+from databases import PostgresqlDatabases
 from fleet_world import NOW, TENANT, Machine, anomaly, enrol_directly, health
 from free_ports import is_taken
 from mosquitto_site import Client, MosquittoSite
+from sqlalchemy import text
 from waiting import wait_until
 
 from fleet.app import _broker_account, _instance
@@ -17,17 +21,18 @@ from fleet.errors import BrokerError
 from fleet.ingest.judging import Arrival
 from fleet.ingest.store import EventStore
 from fleet.installation import check_shared, installation_of
-from fleet.leadership import PostgresqlLeadership, is_led
+from fleet.leadership import LEADER_LOCK, PostgresqlLeadership, is_led
 from fleet.metrics import FleetMetrics
-from fleet.migrations.upgrade import open_storage
+from fleet.migrations.upgrade import _config, open_storage
 from fleet.mqtt.outgoing import Outgoing
 from fleet.replicas import Replicas
-from fleet.storage.base import Database
+from fleet.storage.base import Database, open_database
 from fleet.storage.device_tables import Device
 from protocol.errors import TopicError
 from protocol.messages.kinds import DeathReason, Kind
 from protocol.messages.payloads import Death
 from protocol.names import check_name
+from runtime.errors import StorageError
 from service.errors import StartError
 
 
@@ -242,3 +247,18 @@ def test_the_name_of_a_replica_at_the_broker_is_none_that_a_device_may_have(
     account = _broker_account(shared_site.settings.mqtt, _instance("0123456789abcdef"))
     with pytest.raises(TopicError):
         check_name(account._client_id, "device id")
+
+
+@pytest.mark.slow
+def test_a_newer_build_does_not_change_the_schema_below_a_process_that_leads(
+    postgresql_databases: PostgresqlDatabases,
+) -> None:
+    with postgresql_databases.fresh(is_migrated=False) as url, closing(open_database(url)) as former:
+        with former.write() as session:
+            command.upgrade(_config(session), "0017")
+        with former.engine.connect() as leader:
+            leader.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LEADER_LOCK})
+            with pytest.raises(StorageError, match=r"schema is 0017, .* stop every replica"):
+                open_storage(url)
+            leader.execute(text("SELECT pg_advisory_unlock_all()"))
+        open_storage(url).close()
