@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from databases import Databases, PostgresqlDatabases, SqliteDatabases, postgresq
 from rollout_world import RolloutWorld
 
 from fleet.migrations.upgrade import open_storage
+from fleet.retention.pruning import Pruning
 from fleet.storage.base import Database
 
 # By default rich renders a traceback with all its locals, whole bundles among them: seconds for each answer of status 500.
@@ -23,6 +25,16 @@ structlog.configure(
     # a command's answer is read by tests in the process that also plays the service: click puts its own in the place of both
     logger_factory=lambda *_: structlog.PrintLogger(sys.__stderr__),
 )
+
+
+@pytest.fixture(autouse=True)
+def the_service_of_a_test_prunes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices of tests speak at a fixed time, which is further back each day than what is kept; `test_pruning` prunes by hand."""
+
+    async def rest(_self: Pruning) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Pruning, "run", rest)
 
 
 @pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
