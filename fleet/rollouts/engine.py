@@ -44,6 +44,9 @@ TICK_S: Final = 0.25
 REST: Final = 1.0
 """Rest after a round, in rounds: events come in crowds and are gathered, and half of a core is left to everybody else."""
 
+RETRY_S: Final = 1.0
+"""Until it is asked again what every device shall run, by an engine that has just begun."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -85,7 +88,8 @@ class RolloutEngine:
         """Run until canceled. An error in one rollout is logged and neither stops the others nor the engine."""
         self._loop = asyncio.get_running_loop()
         self._memory = Memory()  # another process may have led since
-        await asyncio.to_thread(self.announce_all)
+        while not await asyncio.to_thread(self.announce_all):
+            await asyncio.sleep(RETRY_S)
         while True:
             self._woken.clear()
             began = self._loop.time()
@@ -96,10 +100,13 @@ class RolloutEngine:
                 async with asyncio.timeout(self._memory.wait_s(self._now(), self._tick_s)):
                     await self._woken.wait()
 
-    def announce_all(self) -> None:
+    def announce_all(self) -> bool:
         """Announce every device that ever had a desired state: what was stored before a crash may never have been sent.
 
         Also those whose desired state was taken away since: their retained message must go. The latest first.
+
+        Returns:
+            Whether the database said whose that is.
         """
         latest_first = (
             select(DesiredCounter.device)
@@ -111,8 +118,9 @@ class RolloutEngine:
                 devices = list(session.scalars(latest_first))
         except SQLAlchemyError as error:
             _tell("desired_states_not_announced", error)
-            return
+            return False
         self._publisher.announce(devices)
+        return True
 
     def advance_all(self) -> int:
         """One round over all rollouts with news; how many of them changed."""

@@ -51,9 +51,9 @@ READER_TIMEOUT_S: Final = 2
 QUEUE_S: Final = 10.0
 """How long a writer waits for the others of this process."""
 
-CROWD, CROWD_S = 16, 0.25
+CROWD, CROWD_S = 30, 2.0
 """So many writers may wait as long; who comes later waits so long only, and gives its worker thread back: the API has forty of
-them, and whoever reads needs one too."""
+them, and whoever reads needs one too. Fifty devices that enrol at once all get in, at some milliseconds each."""
 
 POOL: Final = {"pool_size": 8, "max_overflow": 32, "pool_timeout": 5, "pool_pre_ping": True}
 """A connection for each worker thread of the API, of which eight are kept."""

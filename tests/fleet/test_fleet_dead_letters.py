@@ -109,7 +109,8 @@ def test_a_letter_is_replayed_after_an_upgrade_and_stored_as_of_when_it_first_ca
     path = f"/v1/dead-letters/{letter['id']}:replay"
     is_problem(fleet.call("POST", path), 403, "operator")
     assert fleet.call("POST", path, Role.OPERATOR).json()["refused"] == [letter["id"]]
-    monkeypatch.setattr("protocol.messages.envelope.VERSION", 2)  # the upgrade
+    understood = {f"dev.fedge.{kind.value}.v2": kind for kind in Kind}
+    monkeypatch.setattr("protocol.messages.envelope._KIND_OF_TYPE", understood)  # the upgrade
     assert fleet.call("POST", path, Role.OPERATOR).json()["stored"] == [letter["id"]]
     is_problem(fleet.call("POST", path, Role.OPERATOR), 404, str(letter["id"]))
     assert letters(fleet, enrolled) == []

@@ -11,20 +11,24 @@ down_revision = '0018'
 branch_labels = None
 depends_on = None
 
+NEW = (
+    ('rollouts', 'version', sa.BigInteger(), '0'),
+    ('rollouts', 'rollback_to', sa.String(80), None),
+    ('rollout_groups', 'is_cleared', sa.Boolean(), sa.false()),
+    ('rollout_executions', 'allowed', sa.Integer(), '0'),
+    ('rollout_executions', 'is_unheard', sa.Boolean(), sa.false()),
+    ('rollout_executions', 'is_awaited', sa.Boolean(), sa.false()),
+    ('rollout_executions', 'held_until', sa.Double(), None),
+    ('rollout_executions', 'failed_at', sa.Double(), None),
+    ('rollout_executions', 'superseded_by', sa.String(64), None),
+)
+"""Table, column, type, and what rows of before have in it; null where that is None."""
+
 
 def upgrade() -> None:
-    with op.batch_alter_table('rollouts') as table:
-        table.add_column(sa.Column('version', sa.BigInteger(), nullable=False, server_default='0'))
-        table.add_column(sa.Column('rollback_to', sa.String(80), nullable=True))
-    with op.batch_alter_table('rollout_groups') as table:
-        table.add_column(sa.Column('is_cleared', sa.Boolean(), nullable=False, server_default=sa.false()))
-    with op.batch_alter_table('rollout_executions') as table:
-        table.add_column(sa.Column('allowed', sa.Integer(), nullable=False, server_default='0'))
-        table.add_column(sa.Column('is_unheard', sa.Boolean(), nullable=False, server_default=sa.false()))
-        table.add_column(sa.Column('is_awaited', sa.Boolean(), nullable=False, server_default=sa.false()))
-        table.add_column(sa.Column('held_until', sa.Double(), nullable=True))
-        table.add_column(sa.Column('failed_at', sa.Double(), nullable=True))
-        table.add_column(sa.Column('superseded_by', sa.String(64), nullable=True))
+    # not in a batch: that would make the tables anew, their constraints in another order each time
+    for table, name, kind, default in NEW:
+        op.add_column(table, sa.Column(name, kind, nullable=default is None, server_default=default))
     op.execute(
         "UPDATE rollout_executions SET is_awaited = (returned_at IS NOT NULL AND restored_at IS NULL)"
     )
@@ -44,8 +48,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     # column by column: SQLite would rebuild tables to which others refer
-    for name in ('superseded_by', 'failed_at', 'held_until', 'is_awaited', 'is_unheard', 'allowed'):
-        op.drop_column('rollout_executions', name)
-    op.drop_column('rollout_groups', 'is_cleared')
-    for name in ('rollback_to', 'version'):
-        op.drop_column('rollouts', name)
+    for table, name, _, _ in reversed(NEW):
+        op.drop_column(table, name)
