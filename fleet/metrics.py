@@ -26,6 +26,11 @@ class FleetMetrics:
         self.duplicates = Counter(
             "fedge_fleet_events_duplicate", "Events that were stored before", registry=registry
         )
+        self.repeated = Counter(
+            "fedge_fleet_events_repeated",
+            "Copies of messages that still waited to be stored",
+            registry=registry,
+        )
         self.refused = Counter(
             "fedge_fleet_events_refused",
             "Messages not taken for what they are",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fleet.ingest.boots import BootKey
 from fleet.ingest.judging import Refusal
-from fleet.ingest.sequences import Range
+from fleet.ingest.sequences import Range, merge
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack, BootAck, RefusedEvent
 
@@ -38,13 +38,13 @@ class BatchResult:
 
 
 def acks_of(
-    acked: Mapping[BootKey, tuple[Range, ...]], told: Mapping[str, Sequence[RefusedEvent]]
+    acked: Mapping[BootKey, Sequence[Range]], told: Mapping[str, Sequence[RefusedEvent]]
 ) -> dict[str, Ack]:
     """What each device is told: the ranges that are on disk, and the events that will never be stored as what they claim."""
     boots: dict[str, list[BootAck]] = defaultdict(list)
     for (device, boot_id), ranges in acked.items():
         if ranges:
-            boots[device].append(BootAck(boot_id=boot_id, ranges=ranges))
+            boots[device].append(BootAck(boot_id=boot_id, ranges=tuple(ranges)))
     return {
         device: Ack(boots=tuple(boots.get(device, ())), refused=tuple(told.get(device, ())))
         for device in boots.keys() | told.keys()
@@ -52,11 +52,15 @@ def acks_of(
 
 
 def join_results(one: BatchResult, other: BatchResult) -> BatchResult:
-    """The result of a batch that had to be halved."""
+    """The result of a batch that was stored in two parts."""
     acks = dict(one.acks)
     for device, ack in other.acks.items():
         before = acks.get(device, Ack(boots=()))
-        acks[device] = Ack(boots=before.boots + ack.boots, refused=before.refused + ack.refused)
+        ranges: dict[str, tuple[Range, ...]] = {}
+        for boot in before.boots + ack.boots:
+            ranges[boot.boot_id] = merge((*ranges.get(boot.boot_id, ()), *boot.ranges), ())
+        boots = tuple(BootAck(boot_id=boot_id, ranges=found) for boot_id, found in ranges.items())
+        acks[device] = Ack(boots=boots, refused=before.refused + ack.refused)
     return BatchResult(
         acks=acks,
         stored=Counter(one.stored) + Counter(other.stored),

@@ -8,7 +8,8 @@
 
 A commit costs an fsync however much is in it, so what arrives within `batch_wait_s` shares one. The queue is bounded:
 when the disk cannot keep up, messages are dropped and counted, of the device that has most of them first. Nothing is lost
-by that, since a device forgets an event only when it is acknowledged, and a dropped one never is.
+by that, since a device forgets an event only when it is acknowledged, and a dropped one never is. A copy of what still waits
+is no second piece of work: beyond its capacity the fleet goes on storing at its capacity, and is only late.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fleet.ingest.batch_result import BatchResult
 from fleet.ingest.judging import Arrival
 from fleet.ingest.rates import TokenBuckets
 from fleet.metrics import FleetMetrics
-from fleet.mqtt.fair_queue import FairQueue
+from fleet.mqtt.fair_queue import FairQueue, Place
 from fleet.mqtt.outgoing import Outgoing
 from fleet.settings import MqttSettings
 from fleet.storage.outages import DatabaseAwayError, why_not_stored
@@ -114,8 +115,11 @@ class Intake:
             if not self._patience.take(device, 1.0, arrival.received_at):
                 self._silence(device)
             return
-        if not self._queue.put(device, arrival):
-            self._metrics.overflowed.inc()
+        match self._queue.put(device, arrival):
+            case Place.DROPPED:
+                self._metrics.overflowed.inc()
+            case Place.COPY:
+                self._metrics.repeated.inc()
         self._filled.set()
 
     async def run(self) -> None:

@@ -21,7 +21,7 @@ from fleet.ingest.judging import Arrival
 from fleet.ingest.rates import TokenBuckets
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
-from fleet.mqtt.fair_queue import FairQueue
+from fleet.mqtt.fair_queue import FairQueue, Place
 from fleet.mqtt.intake import Intake
 from fleet.mqtt.outgoing import Outgoing
 from fleet.settings import MqttSettings
@@ -132,7 +132,7 @@ def test_the_fair_queue_keeps_its_bound_the_order_of_each_device_and_for_each_it
     queue, given_way = FairQueue(most), 0
     for number, name in enumerate(offered):
         arrival = Arrival(topic=f"{name}/{number}", payload=b"", retained=False, received_at=NOW)
-        given_way += not queue.put(name, arrival)
+        given_way += queue.put(name, arrival) is Place.DROPPED
     assert len(queue) == len(offered) - given_way <= most
     taken: list[str] = []
     while queue:
