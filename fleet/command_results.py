@@ -105,6 +105,8 @@ def hear_results(session: Session, results: Sequence[tuple[str, CommandResult]],
         results: by device, each sealed by its key.
         now: Unix seconds.
     """
+    if not results:  # nearly every batch: nothing is asked for that
+        return HeardResults(changed=(), commanded=frozenset(), desiring=frozenset())
     of_commands = [one for one in results if one[1].code != RefusalCode.OUTDATED]
     obeyed = {
         kind: {

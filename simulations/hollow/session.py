@@ -42,6 +42,9 @@ READ_BYTES: Final = 32 * 1024
 WELCOME_S: Final = 60.0
 """How long a broker to which ten thousand come at once may take for one of them."""
 
+RECORDS_AT_ONCE: Final = 256
+"""Read of one session before it is the others' turn."""
+
 UNSENT_BYTES: Final = 1024 * 1024
 """A broker that takes nothing while so much waits has stalled; the session is given up, and what waits is sent again."""
 
@@ -226,24 +229,28 @@ class Session:
             self._loop.remove_writer(self._line)
 
     def _readable(self) -> None:
-        # what TLS has decrypted already does not show at the socket
-        while (line := self._line) is not None:
+        # All that has come, and not one TLS record a turn of the loop: each word of the broker is a record of its own, and the
+        # fleet's would wait behind the broker's for as many turns as the device has said things.
+        received, is_over = [], False
+        while self._line is not None and len(received) < RECORDS_AT_ONCE:
             try:
-                received = line.recv(READ_BYTES)
+                record = self._line.recv(READ_BYTES)
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
+                break
             except OSError:
-                received = b""
-            if not received:
-                self._break()
-                return
-            try:
-                self._take(self._reader.feed(received))
-            except PacketError:
-                self._break()
-                return
-            if self._line is not None and not self._line.pending():
-                return
+                record = b""
+            if not record:
+                is_over = True
+                break
+            received.append(record)
+        try:
+            self._take(self._reader.feed(b"".join(received)))
+        except PacketError:
+            is_over = True
+        if is_over:
+            self._break()
+        elif len(received) == RECORDS_AT_ONCE:  # what TLS has decrypted already does not show at the socket
+            self._loop.call_soon(self._readable)
 
     def _take(self, packets: list[tuple[int, bytes]]) -> None:
         heard = []
