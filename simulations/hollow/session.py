@@ -231,7 +231,8 @@ class Session:
     def _readable(self) -> None:
         # All that has come, and not one TLS record a turn of the loop: each word of the broker is a record of its own, and the
         # fleet's would wait behind the broker's for as many turns as the device has said things.
-        received, is_over = [], False
+        received: list[bytes] = []
+        is_over = False
         while self._line is not None and len(received) < RECORDS_AT_ONCE:
             try:
                 record = self._line.recv(READ_BYTES)
