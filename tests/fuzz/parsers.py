@@ -42,6 +42,7 @@ from fleet import device_query
 from fleet.certificate_requests import requested_key
 from fleet.errors import FleetError
 from fleet.rollouts.plans import EXAMPLE_PLAN, RolloutPlan
+from fleet.rollouts.windows import check_time_zone
 from fleet.settings import Settings as FleetSettings
 from fleet.trust.metadata import read_metadata
 from fleet.trust.published import split_name
@@ -53,10 +54,10 @@ from protocol.enrolment import CertificateQuestion, EnrolmentQuestion
 from protocol.messages.commands import CommandResult
 from runtime.errors import FedgeError, SettingsError
 from runtime.settings import load_settings
-from service import paging
+from service import mqtt_packets, paging
 from service.addresses import split_endpoint
 from service.durations import read_duration
-from service.errors import InvalidBodyError, ServiceError
+from service.errors import InvalidBodyError, InvalidQueryError, ServiceError
 
 __all__ = ["PARSERS"]
 
@@ -69,6 +70,15 @@ def _believed(content: bytes) -> object:
         lambda name, most: content[:most] if name == "timestamp.json" else FILES.get(name),
         now_s=time.time(),
     )
+
+
+def _packets(content: bytes) -> list[object]:
+    """What a broker sent, cut and read as the client does."""
+    cut = mqtt_packets.PacketReader(1 << 20).feed(content)
+    return [
+        mqtt_packets.read_publish(head, body) if head >> 4 == 3 else mqtt_packets.read_identifier(body)
+        for head, body in cut
+    ]
 
 
 PARSERS: Final[tuple[Parser, ...]] = (
@@ -110,6 +120,23 @@ PARSERS: Final[tuple[Parser, ...]] = (
         [(GOLDEN / "result.v1.json").read_bytes()],
         (InvalidBodyError,),
     ),
+    fed(
+        "packets of MQTT",
+        _packets,
+        [
+            mqtt_packets.publish(b"fedge/v1/demo/press-1/health", b"{}", identifier=7),
+            mqtt_packets.puback([1, 2]),
+        ],
+        (mqtt_packets.PacketError,),
+        "service.mqtt_packets.read_identifier",
+    ),
+    fed(
+        "time zone",
+        text(check_time_zone),
+        [b"Europe/Berlin", b"UTC"],
+        (ValueError,),
+        "fleet.rollouts.windows.check_time_zone",
+    ),
     fed("plan", document(RolloutPlan), [json.dumps(EXAMPLE_PLAN).encode()], (InvalidBodyError,)),
     fed(
         "certificate request",
@@ -133,14 +160,14 @@ PARSERS: Final[tuple[Parser, ...]] = (
         "cursor",
         text(paging.decode_cursor),
         [paging.encode_cursor("press-1").encode()],
-        (FleetError,),
+        (InvalidQueryError,),
         "service.paging.decode_cursor",
     ),
     fed(
         "row cursor",
         text(paging.decode_row_cursor),
         [paging.encode_cursor(17).encode()],
-        (FleetError,),
+        (InvalidQueryError,),
         "service.paging.decode_row_cursor",
     ),
     fed(

@@ -11,7 +11,7 @@ import pytest
 river = pytest.importorskip("river.drift", reason="river is the peer that the laboratory measures")
 stats = pytest.importorskip("scipy.stats", reason="SciPy is the oracle of the distance")
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from drift_lab.curves import World, healthy_maxima, level_for, run_length_of  # noqa: E402 - needs the path above
 from drift_lab.ours import OurDetectors  # noqa: E402 - as above

@@ -12,7 +12,7 @@ import pytest
 
 from fleet.gates.power import _wilson
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 
 from gates_lab.play import Tally, play
 from gates_lab.releases import EDGE, GOOD, RELEASES, Release, give
