@@ -6,16 +6,14 @@ were cut off the end (`fleet.audit_chain`).
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.audit import read_head
 from fleet.audit_chain import Head
+from fleet.repeating import repeat
 from fleet.storage.base import Database
-from fleet.storage.outages import DatabaseAwayError, why_not_stored
 from service.tokens import StoredTokens
 
 __all__ = ["Bookkeeping"]
@@ -39,14 +37,7 @@ class Bookkeeping:
 
     async def run(self) -> None:
         """Keep them every `EVERY_S` until canceled."""
-        while True:
-            try:
-                await asyncio.to_thread(self.keep)
-            except DatabaseAwayError:
-                pass  # it has been told
-            except SQLAlchemyError as error:
-                _log.error("bookkeeping_failed", error=why_not_stored(error))
-            await asyncio.sleep(EVERY_S)
+        await repeat(self.keep, every_s=EVERY_S, failed="bookkeeping_failed")
 
     def keep(self) -> None:
         """Do it now."""

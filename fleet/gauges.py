@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
-import structlog
 from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.metrics import FleetMetrics
+from fleet.repeating import repeat
 from fleet.storage.base import Database
 from fleet.storage.boot_tables import IdentityConflict
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device, DeviceState
-from fleet.storage.outages import DatabaseAwayError, why_not_stored
 from protocol.messages.kinds import AgentState
 
 __all__ = ["Gauges"]
 
 EVERY_S: Final = 5.0
-
-_log = structlog.get_logger()
 
 
 class Gauges:
@@ -37,14 +32,7 @@ class Gauges:
 
     async def run(self) -> None:
         """Count every `EVERY_S` until canceled."""
-        while True:
-            try:
-                await asyncio.to_thread(self.count)
-            except DatabaseAwayError:
-                pass  # it has been told
-            except SQLAlchemyError as error:
-                _log.error("gauges_not_counted", error=why_not_stored(error))
-            await asyncio.sleep(EVERY_S)
+        await repeat(self.count, every_s=EVERY_S, failed="gauges_not_counted")
 
     def count(self) -> None:
         """Do it now."""

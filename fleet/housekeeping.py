@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 
-import structlog
 from sqlalchemy import select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.desired import DesiredPublisher
 from fleet.device_commands import expire_commands, is_due
 from fleet.ingest.clones import end_conflicts, is_over
+from fleet.repeating import repeat
 from fleet.storage.base import Database
 from fleet.storage.boot_tables import IdentityConflict
 from fleet.storage.command_tables import CommandRecord
 from fleet.storage.device_tables import Device
-from fleet.storage.outages import DatabaseAwayError, why_not_stored
 from protocol.messages.kinds import Kind
 
 __all__ = ["Housekeeping"]
 
 EVERY_S: Final = 5.0
 """How late a silent device may be called offline; four statements on indexed columns."""
-
-_log = structlog.get_logger()
 
 
 class Housekeeping:
@@ -53,14 +48,7 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Tidy every `EVERY_S` until canceled."""
-        while True:
-            try:
-                await asyncio.to_thread(self.tidy)
-            except DatabaseAwayError:
-                pass  # it has been told
-            except SQLAlchemyError as error:
-                _log.error("housekeeping_failed", error=why_not_stored(error))
-            await asyncio.sleep(EVERY_S)
+        await repeat(self.tidy, every_s=EVERY_S, failed="housekeeping_failed")
 
     def tidy(self) -> None:
         """Do everything that is due now."""

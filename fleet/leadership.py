@@ -24,6 +24,7 @@ import asyncio
 import fcntl
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -74,7 +75,7 @@ _EPOCH: ContextVar[int | None] = ContextVar("epoch", default=None)
 _log = structlog.get_logger()
 
 
-class Leadership:
+class Leadership(ABC):
     """Whether this process leads; subclasses say when. Construct inside the running loop.
 
     Args:
@@ -96,9 +97,9 @@ class Leadership:
         """Of which epoch it is the leader; None: of none."""
         return self._epoch() if self.is_leader else None
 
+    @abstractmethod
     async def run(self) -> None:
         """Come to lead whenever nobody else does, until canceled."""
-        raise NotImplementedError
 
     async def wait_until_leader(self) -> None:
         """Return once this process leads."""

@@ -13,22 +13,19 @@ block, and where our clock steps, in the block that it said.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-import structlog
 from sqlalchemy import case, func, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from fleet.repeating import repeat
 from fleet.storage.base import Database
 from fleet.storage.block_tables import BLOCK_S, MOST_DRIFT, MOST_SECONDS, MOST_WINDOWS, HealthBlock, RollUp
 from fleet.storage.event_tables import HealthRecord
-from fleet.storage.outages import DatabaseAwayError, why_not_stored
 
 __all__ = ["HealthRollUp", "count_anew", "sum_up"]
 
@@ -54,7 +51,6 @@ _SUMS: Final = (
         "silences",
     ),
 )
-_log = structlog.get_logger(__name__)
 
 
 class HealthRollUp:
@@ -73,15 +69,7 @@ class HealthRollUp:
 
     async def run(self) -> None:
         """Roll up until canceled. A database that is away is waited for."""
-        while True:
-            has_more = False
-            try:
-                has_more = await asyncio.to_thread(self.roll_up)
-            except DatabaseAwayError:
-                pass  # it has been told
-            except SQLAlchemyError as error:
-                _log.error("health_not_rolled_up", error=why_not_stored(error))
-            await asyncio.sleep(PAUSE_S if has_more else EVERY_S)
+        await repeat(self.roll_up, every_s=EVERY_S, pause_s=PAUSE_S, failed="health_not_rolled_up")
 
     def roll_up(self) -> bool:
         """Take the next messages into their blocks; whether more wait."""

@@ -6,19 +6,16 @@ A block of an hour has the start of its first ten minutes and is a row of the sa
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-import structlog
 from sqlalchemy import delete, func, insert, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from fleet.repeating import repeat
 from fleet.storage.base import Database
 from fleet.storage.block_tables import HealthBlock, RollUp
-from fleet.storage.outages import DatabaseAwayError, why_not_stored
 
 __all__ = ["HOUR_S", "HourBlocks", "join_blocks"]
 
@@ -36,7 +33,6 @@ _ADDED: Final = (
     *("memory_count", "memory_y", "sight_count", "sight_sum", "silences"),
 )
 _NAMES: Final = tuple(column.key for column in HealthBlock.__table__.columns)
-_log = structlog.get_logger(__name__)
 
 
 class HourBlocks:
@@ -62,15 +58,7 @@ class HourBlocks:
 
     async def run(self) -> None:
         """Join until canceled. A database that is away is waited for."""
-        while True:
-            has_more = False
-            try:
-                has_more = await asyncio.to_thread(self.join)
-            except DatabaseAwayError:
-                pass  # it has been told
-            except SQLAlchemyError as error:
-                _log.error("blocks_not_joined", error=why_not_stored(error))
-            await asyncio.sleep(PAUSE_S if has_more else EVERY_S)
+        await repeat(self.join, every_s=EVERY_S, pause_s=PAUSE_S, failed="blocks_not_joined")
 
     def join(self) -> bool:
         """Join the blocks of some devices in the oldest hour that has blocks to join; whether more may wait."""

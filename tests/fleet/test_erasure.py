@@ -13,12 +13,9 @@ import sqlalchemy as sa
 from fleet_api_world import Fleet, fleet, machine
 from fleet_world import NOW, TENANT, Machine, anomaly, closed, enrol_directly, health, of_a_newer_agent
 from sqlalchemy.orm import Session
-from test_fleet_commands import run
-from typer.testing import CliRunner
 
 from fleet import audit
 from fleet.api.erasures import Erasure
-from fleet.cli import app
 from fleet.erasure import ERASED, erase_device
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
@@ -31,7 +28,7 @@ from protocol.messages.kinds import CommandStatus, DriftState, InstallStatus, In
 from protocol.messages.payloads import Birth, DriftReport, InstallReport, Payload
 from service.roles import Role
 
-__all__ = ["fleet", "machine", "run"]  # the fixtures
+__all__ = ["fleet", "machine"]  # the fixtures
 
 MARK: Final = "SENT-BY-IT"
 NUMBER: Final = 424_242.25
@@ -381,28 +378,3 @@ def test_a_revoked_device_that_was_erased_neither_speaks_nor_enrols_again(
     assert fleet.enrol(other, fleet.claim()).status_code == 403
     token = machine.token(fleet.now())
     assert fleet.call("GET", "/v1/device/desired", token).status_code == 403
-
-
-def test_only_an_admin_who_repeats_the_name_erases(fleet: Fleet, machine: Machine) -> None:
-    enrol_directly(fleet.database, machine)
-    path = f"/v1/devices/{machine.name}:erase"
-    for role in (Role.VIEWER, Role.OPERATOR, Role.PUBLISHER):
-        assert fleet.call("POST", path, role, json={"confirm": machine.name}).status_code == 403
-    assert fleet.call("POST", path, Role.ADMIN, json={"confirm": "press"}).status_code == 422
-    assert fleet.call("POST", path, Role.ADMIN, json={}).status_code == 422
-    assert (
-        fleet.call("POST", "/v1/devices/nobody:erase", Role.ADMIN, json={"confirm": "nobody"}).status_code
-        == 404
-    )
-
-
-def test_on_the_command_line_a_person_is_asked_first(fleet: Fleet, machine: Machine, run: Any) -> None:
-    enrol_directly(fleet.database, machine)
-    EventStore(fleet.database, TENANT, FleetMetrics()).store(everything_it_can_say(machine))
-    refused = CliRunner().invoke(app, ["devices", "erase", machine.name], input="n\n")
-    assert refused.exit_code != 0
-    assert "anomalies" in counts(fleet.database, machine.name)
-    done = run("devices", "erase", machine.name, "--yes")
-    assert f"erased: {machine.name} (1 of anomalies" in done
-    assert "revoke it first" in done
-    assert json.loads(run("devices", "erase", machine.name, "--yes", "--json"))["state"] == "enrolled"

@@ -1,0 +1,37 @@
+"""What the fleet does again and again beside its calls, on a worker thread, whatever the database does meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from fleet.storage.outages import DatabaseAwayError, why_not_stored
+
+__all__ = ["repeat"]
+
+_log = structlog.get_logger()
+
+
+async def repeat(
+    work: Callable[[], bool | None], *, every_s: float, failed: str, pause_s: float | None = None
+) -> None:
+    """Do `work` every `every_s` seconds until canceled. A database that is away is waited for.
+
+    Args:
+        work: called on a worker thread; true where more waits to be done.
+        every_s: between two turns.
+        failed: the event that is logged where the database refused it.
+        pause_s: instead, while more waits.
+    """
+    while True:
+        has_more = None
+        try:
+            has_more = await asyncio.to_thread(work)
+        except DatabaseAwayError:
+            pass  # it has been told
+        except SQLAlchemyError as error:
+            _log.error(failed, error=why_not_stored(error))
+        await asyncio.sleep(pause_s if has_more and pause_s is not None else every_s)
