@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fleet.rollouts.executions import Index, Mark
-from fleet.rollouts.plans import AbortRule, SuccessCriteria
+from fleet.rollouts.plans import AbortRule, SuccessCriteria, share_of
 from fleet.rollouts.states import EXECUTED, FAILURES
 from protocol.messages.kinds import InstallStatus
 
@@ -92,7 +92,7 @@ def judge_counts(counts: Counts, criteria: SuccessCriteria) -> Judgement:
         )
     neutral = counts.deferred + counts.held
     floor = min(criteria.min_devices, max(counted - neutral, math.ceil(counted / 2)))
-    needed = max(floor, _share(criteria.threshold_pct, counted))
+    needed = max(floor, share_of(criteria.threshold_pct, counted))
     if counted - counts.failed < needed:
         if counted - counts.failed + counts.unheard >= needed:
             return Judgement(
@@ -104,7 +104,7 @@ def judge_counts(counts: Counts, criteria: SuccessCriteria) -> Judgement:
             outcome=Outcome.FAILS,
             reason=f"{counts.failed} of {counted} devices failed; {needed} must succeed ({criteria.threshold_pct:g} %)",
         )
-    if counts.succeeded >= max(floor, 1, _share(criteria.threshold_pct, counted - neutral)):
+    if counts.succeeded >= max(floor, 1, share_of(criteria.threshold_pct, counted - neutral)):
         return Judgement(
             outcome=Outcome.HOLDS,
             reason=f"{counts.succeeded} of {counted} devices run the release{_neutral(counts)}",
@@ -120,10 +120,6 @@ def judge_counts(counts: Counts, criteria: SuccessCriteria) -> Judgement:
 def _neutral(counts: Counts) -> str:
     deferred = f", {counts.deferred} deferred" if counts.deferred else ""
     return deferred + (f", {counts.held} in quarantine" if counts.held else "")
-
-
-def _share(percentage: float, count: int) -> int:
-    return math.ceil(count * percentage / 100 - 1e-9)
 
 
 def aborting_rule(index: Index, rules: Iterable[AbortRule]) -> tuple[AbortRule, str] | None:

@@ -25,7 +25,7 @@ from typing import Final
 
 from fleet.rollouts.counts import Judgement, Outcome
 from fleet.rollouts.executions import Execution, Figures
-from fleet.rollouts.plans import Limit, LimitMetric, SuccessCriteria
+from fleet.rollouts.plans import Limit, LimitMetric, SuccessCriteria, share_of
 from protocol.names import DeviceId
 
 __all__ = [
@@ -37,10 +37,6 @@ __all__ = [
 
 TOLERANCE: Final = 1.25
 """How much above its own earlier figure a device may be that was beyond the value already."""
-
-
-def _share(percentage: float, count: int) -> int:
-    return math.ceil(count * percentage / 100 - 1e-9)
 
 
 def judge_limits(
@@ -77,7 +73,7 @@ def judge_limits(
     blind = sorted(e.device for e in treated if _sees_nothing(figures.get(e.device), is_overdue=is_overdue))
     asked = [e.device for e in treated if e.device not in blind]
     silent = sorted(device for device in asked if not _suffices(figures.get(device), criteria))
-    if len(asked) - len(silent) < _share(criteria.threshold_pct, len(asked)):
+    if len(asked) - len(silent) < share_of(criteria.threshold_pct, len(asked)):
         return Judgement(
             outcome=Outcome.UNDECIDED,
             reason=f"{len(silent)} of {len(asked)} devices have not shown enough health on the release yet ({_name(silent)})",

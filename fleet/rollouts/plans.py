@@ -7,6 +7,7 @@ reason beside it; unknown fields are refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from itertools import pairwise
@@ -32,6 +33,7 @@ __all__ = [
     "LimitMetric",
     "RolloutPlan",
     "SuccessCriteria",
+    "share_of",
 ]
 
 Percentage = Annotated[float, Meta(gt=0, le=100)]
@@ -223,6 +225,17 @@ class RolloutPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """How often an execution that ended in `failure` is tried again."""
         tries = {InstallStatus.FAILED: self.retry.failed, InstallStatus.TIMED_OUT: self.retry.timed_out}
         return tries.get(failure, 0)
+
+
+def share_of(percentage: float, count: int) -> int:
+    """The least whole number that is at least `percentage` % of `count`.
+
+    Example:
+        >>> share_of(7, 100), share_of(7, 101)
+        (7, 8)
+    """
+    # the guard keeps 7 % of 100 at 7: 7.000000000000001 would round up to 8
+    return math.ceil(count * percentage / 100 - 1e-9)
 
 
 def _family(release: str) -> FamilyName:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from fleet.gates.strata import draw_order, number_strata
-from fleet.rollouts.plans import GroupPlan
+from fleet.rollouts.plans import GroupPlan, share_of
 from protocol.names import DeviceId
 
 __all__ = ["assign_groups", "group_of_joiner", "hold_out", "rank_device"]
@@ -94,8 +94,7 @@ def hold_out(
 def _end(group: GroupPlan, devices: int) -> int:
     if group.percentage is None:
         return group.count or 0
-    # the guard keeps 7 % of 100 at 7: 7.000000000000001 would round up to 8
-    return math.ceil(devices * group.percentage / 100 - 1e-9)
+    return share_of(group.percentage, devices)
 
 
 def group_of_joiner(
