@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -102,7 +101,7 @@ class ApiClient:
                 answer = self._http.request(method, path, **arguments)
             except httpx.HTTPError as error:
                 # who is not there at all is told at once: most often the address is wrong
-                if is_last or isinstance(error, httpx.ConnectError | httpx.InvalidURL):
+                if is_last or isinstance(error, httpx.ConnectError):
                     raise self._unanswered(error) from None
                 self._sleep(attempt)
                 continue
@@ -140,17 +139,25 @@ def open_connection(
             f"where is the {service}, and who are you? Give --url and --token-file, "
             f"or set FEDGE_{service.upper()}_URL and FEDGE_{service.upper()}_TOKEN_FILE"
         )
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or (
-        parts.scheme == "http" and not is_loopback(parts.hostname or "")
-    ):
-        raise ClientError(f"--url {url!r} must be https:// (http:// only to loopback)")
+    if not _may_carry_a_token(url):
+        raise ClientError(f"--url {url!r} must be https://host:port (http:// only to loopback)")
     token = TokenFile(token_file, "--token-file")
     try:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         raise ClientError(f"--ca {ca} holds no usable CA: {error}") from None
     return httpx.Client(base_url=url, verify=context, timeout=TIMEOUT_S, auth=token)
+
+
+def _may_carry_a_token(url: str) -> bool:
+    try:
+        address = httpx.URL(url)
+        address.raw_host.decode("ascii").encode(
+            "idna"
+        )  # as the resolver will, whose error nobody understands
+    except (httpx.InvalidURL, ValueError):
+        return False
+    return address.scheme == "https" or (address.scheme == "http" and is_loopback(address.host))
 
 
 def new_key() -> str:

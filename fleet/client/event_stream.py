@@ -41,14 +41,14 @@ def read_events(
     query = {"kinds": kinds} | ({} if name is None else {"name": name})
     while True:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": place} if place else {})
+        why = "the fleet ends every connection to /v1/events at once; is it the fleet?"
         try:
             with http.stream("GET", "/v1/events", params=query, headers=headers, timeout=SILENCE_S) as answer:
                 if not answer.is_success:
                     answer.read()
+                    why = f"the fleet refused GET /v1/events ({answer.status_code}): {refusal_words(answer)}"
                     if answer.status_code not in LATER:
-                        raise ClientError(
-                            f"the fleet refused GET /v1/events ({answer.status_code}): {refusal_words(answer)}"
-                        )
+                        raise ClientError(why)
                 for line in answer.iter_lines() if answer.is_success else ():
                     field, _, value = line[:LONGEST_LINE].partition(": ")
                     if field == "id":
@@ -56,13 +56,10 @@ def read_events(
                     elif field == "data" and (change := _read(value)).kind is not ChangeKind.END:
                         yield change
         except httpx.HTTPError as error:
-            if failed >= ATTEMPTS:
-                raise ClientError(
-                    f"no answer from the fleet at {http.base_url}: {error}; is it running?"
-                ) from None
+            why = f"no answer from the fleet at {http.base_url}: {error}; is it running?"
         failed += 1
         if failed > ATTEMPTS:
-            raise ClientError("the fleet ends every connection to /v1/events at once; is it the fleet?")
+            raise ClientError(why)
         sleep(min(failed, 5.0))
 
 

@@ -20,6 +20,7 @@ from waiting import wait_until
 from fleet.app import build_app
 from fleet.changes import hub
 from fleet.changes.change import ChangeKind
+from fleet.client import event_stream
 from fleet.client.client import FleetClient
 from fleet.commands.rollouts import rollouts
 from fleet.settings import Settings
@@ -132,6 +133,38 @@ def test_a_stream_that_is_cut_off_goes_on_after_the_last_event_and_one_that_is_r
         next(events)
     places = [request.headers.get("Last-Event-ID") for request in asked]
     assert places == [None, "t1.a0.e0.d0.v0.u0", "t1.a0.e0.d0.v0.u0", "t2.a0.e0.d0.v0.u0"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (httpx.Response(429, json={"title": "x", "detail": "you listen too often"}), "you listen too often"),
+        (httpx.Response(200, text=""), "is it the fleet"),
+        (httpx.ReadError("broken off"), "broken off"),
+    ],
+)
+def test_a_stream_that_never_tells_anything_is_given_up_with_what_was_wrong_last(
+    answer: httpx.Response | httpx.ReadError, words: str
+) -> None:
+    def answered(_request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    asking, slept = client(answered)
+    events = asking.events("rollout")
+    next(events)
+    with pytest.raises(ClientError, match=words):
+        next(events)
+    assert len(slept) == event_stream.ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a:b", "https://a..b", "https://a\x01", "http://fleet:1", "ftp://a", "a"]
+)
+def test_an_address_that_is_none_or_would_send_the_token_in_clear_is_refused_in_one_line(url: str) -> None:
+    with pytest.raises(ClientError, match="must be https"):
+        FleetClient.open(url, None, Path("token"))
 
 
 @pytest.fixture
