@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 
 import msgspec
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from fleet.errors import NotFoundError
@@ -18,7 +18,7 @@ from fleet.releases import find_release
 from fleet.rollouts import tallies
 from fleet.rollouts.desired_states import Wish, write_desired
 from fleet.rollouts.execution_rows import execution_row, insert_executions, read_execution
-from fleet.rollouts.executions import NO_MORE_ATTEMPTS, Group, Index
+from fleet.rollouts.executions import NO_MORE_ATTEMPTS, RETRYABLE, Group, Index
 from fleet.rollouts.pacing import Gift
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import Rollout
@@ -177,7 +177,16 @@ def watched_rollouts(session: Session) -> list[str]:
         & RolloutExecution.restored_at.is_(None)
         & RolloutExecution.superseded_by.is_(None)
     )
-    retries = RolloutExecution.attempt < RolloutExecution.allowed
+    by_plan = or_(
+        *(
+            (RolloutExecution.state == state)
+            & (RolloutExecution.attempt <= RolloutRecord.plan["retry", str(state)].as_integer())
+            for state in sorted(RETRYABLE)
+        )
+    )
+    retries = (RolloutExecution.attempt < RolloutExecution.allowed) | (
+        by_plan & (RolloutExecution.allowed != NO_MORE_ATTEMPTS)
+    )
     waits = (RolloutRecord.state == RolloutState.COMPLETED) & (is_open | retries)
     goes_back = RolloutRecord.state.in_([RolloutState.ROLLED_BACK, RolloutState.CANCELED]) & is_returning
     is_dynamic = (RolloutRecord.state == RolloutState.COMPLETED) & RolloutRecord.plan["dynamic"].as_boolean()

@@ -190,6 +190,32 @@ def test_a_device_that_is_back_after_an_hour_wakes_its_rollout_that_is_no_longer
     assert world.view(rollout).groups[0].counts == {"SUCCEEDED": 12}
 
 
+def test_a_retry_that_waits_for_its_window_is_given_though_the_engine_died_meanwhile(
+    world: RolloutWorld,
+) -> None:
+    rollout = world.started(
+        groups=[{"percentage": 100}],
+        success={"threshold_pct": 50},
+        limits=[],
+        retry={"FAILED": 1},
+        schedule={"windows": [{"cron": "0 0 * * *", "duration_s": 3600}]},
+    )
+    *most, late = world.devices
+    world.install(most)
+    world.tick()
+    assert world.view(rollout).state is RolloutState.COMPLETED
+    world.tick(2 * 3600)
+    world.report(most[0], InstallStatus.FAILED)
+    world.tick()
+    world.install([late])  # nobody is under way any more, and one waits for the night
+    world.tick()
+    assert world.view(rollout).counts == {"SUCCEEDED": 11, "FAILED": 1}
+    world.engine = RolloutEngine(world.database, world.publisher, now=lambda: world.now)
+    world.tick()
+    world.tick(22 * 3600)
+    assert world.view(rollout).counts == {"SUCCEEDED": 11, "QUEUED": 1}
+
+
 @pytest.mark.parametrize("verb", [Verb.ROLLBACK, Verb.CANCEL])
 def test_everybody_is_told_to_go_back_a_few_at_a_time_whoever_dies_in_between(
     world: RolloutWorld, monkeypatch: pytest.MonkeyPatch, verb: Verb
