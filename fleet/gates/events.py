@@ -17,6 +17,7 @@ for multinomial count data", 2022. Upper bound: Wilson & Hilferty 1931.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -25,7 +26,15 @@ from numpy.typing import NDArray
 from fleet.gates.arms import Shown
 from fleet.gates.scores import log_choices
 
-__all__ = ["HARMED_SHARE", "binomial_tail", "history_e", "logrank_e", "time_at_risk", "upper_hazard"]
+__all__ = [
+    "HARMED_SHARE",
+    "binomial_tail",
+    "history_e",
+    "logrank_e",
+    "mean_of_exponentials",
+    "time_at_risk",
+    "upper_hazard",
+]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -58,7 +67,7 @@ def logrank_e(hours: Floats, has_event: Bools, is_canary: Bools) -> float:
         now = has_event & (hours == moment)
         hit, events = int((now & is_canary).sum()), int(now.sum())
         logs += [_log_factor(bet, canaries, controls, hit, events) for bet in _BETS]
-    return _mean_of_exponentials(logs)
+    return mean_of_exponentials(logs)
 
 
 def _log_factor(bet: float, canaries: int, controls: int, hit: int, events: int) -> float:
@@ -75,12 +84,13 @@ def history_e(events: float, hours: float, hazard: float) -> float:
     """E-value of so many first events in so many device hours against `hazard` an hour or less."""
     if hazard <= 0 or (hours <= 0 and not events):
         return 1.0
-    return _mean_of_exponentials(
+    return mean_of_exponentials(
         np.array([events * math.log(bet) - (bet - 1) * hazard * hours for bet in _BETS])
     )
 
 
-def _mean_of_exponentials(logs: Floats) -> float:
+def mean_of_exponentials(logs: Floats | Sequence[float]) -> float:
+    """The e-value of bets made side by side, from the logarithm of each; never infinite."""
     return float(np.exp(min(700.0, float(np.logaddexp.reduce(logs)) - math.log(len(logs)))))
 
 

@@ -19,7 +19,16 @@ from typing import Final
 
 from fleet.gates.plan import GatePlan
 
-__all__ = ["HEALTH_INTERVAL_S", "PASS_LEVEL", "Levels", "Look", "extension_time", "levels", "look_times"]
+__all__ = [
+    "HEALTH_INTERVAL_S",
+    "PASS_LEVEL",
+    "Levels",
+    "Look",
+    "extension_time",
+    "has_placebos",
+    "levels",
+    "look_times",
+]
 
 HEALTH_INTERVAL_S: Final = 30.0
 """How often a device tells how it is; two looks within one interval would see the same."""
@@ -69,8 +78,13 @@ class Look:
 
     @property
     def is_of_placebos(self) -> bool:
-        """Whether past hours are compared with at this look: at an eighth of the soak and at its end."""
-        return self.number in {self.of, self.of - 3}
+        """See `has_placebos`."""
+        return has_placebos(self.number, self.of)
+
+
+def has_placebos(number: int, of: int) -> bool:
+    """Whether look `number` (from 1) of `of` compares with past hours: at an eighth of the soak and at its end."""
+    return number in {of, of - 3}
 
 
 def look_times(soak_s: float) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fleet.gates import words
 from fleet.gates.answers import Answer, Finding
 from fleet.gates.arms import Arms, Shown
+from fleet.gates.events import mean_of_exponentials
 from fleet.gates.looks import Look
 from fleet.gates.plan import Metric
 
@@ -62,7 +63,7 @@ def verdicts_e(after: Shown, is_canary: Bools, bound: float) -> tuple[float, int
         return 1.0, devices
     bets = [bound + step * (1 - bound) for step in _BETS]
     logs = [wrong * math.log(bet / bound) + right * math.log((1 - bet) / (1 - bound)) for bet in bets]
-    return float(np.exp(min(700.0, float(np.logaddexp.reduce(logs)) - math.log(len(logs))))), devices
+    return mean_of_exponentials(logs), devices
 
 
 def judge_verdicts(arms: Arms, look: Look) -> Answer:

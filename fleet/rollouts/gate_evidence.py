@@ -30,7 +30,8 @@ from sqlalchemy.orm import Session
 from fleet.gates.answers import LookAnswer
 from fleet.gates.arms import Arms
 from fleet.gates.judge import judge_look
-from fleet.gates.looks import look_times
+from fleet.gates.looks import has_placebos, look_times
+from fleet.gates.placebos import FEW
 from fleet.gates.plan import GatePlan
 from fleet.gates.strata import number_strata
 from fleet.rollouts.histories import Commit, Histories
@@ -47,9 +48,6 @@ __all__ = ["MOST", "Drawn", "draw_arms", "look_at", "look_if_due", "read_arms"]
 
 MOST: Final = 1000
 """Devices of either arm that are looked at."""
-
-FEW: Final = 2
-"""Up to so many canaries are compared with pretended ones of the past."""
 
 _AT_ONCE: Final = 500
 
@@ -86,7 +84,7 @@ def look_at(
         group,
         now,
         offline_after_s=offline_after_s,
-        asks_placebos=min(number, of) in {of, of - 3},
+        asks_placebos=has_placebos(min(number, of), of),
     )
     judged = [one.number for one in rollout.groups if one.soak_s]
     return judge_look(
@@ -148,9 +146,7 @@ def read_arms(
     histories = Histories(session, rollout.plan.release, plan, offline_after_s=offline_after_s)
     before = histories.before(devices, began)
     placebos = (
-        histories.placebos(devices, began, now - start)
-        if asks_placebos and 0 < len(spans.keys() & commits.keys()) <= FEW
-        else None
+        histories.placebos(devices, began, now - start) if asks_placebos and 0 < len(commits) <= FEW else None
     )
     return Arms(
         devices=devices,
