@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fleet.broker_door.shut_out import BrokerDoor
 from fleet.errors import BrokerError
 from fleet.leadership import CHANNEL, Leadership
-from fleet.mqtt.held import Word
+from fleet.mqtt.held import WordKey
 from fleet.mqtt.outgoing import Outgoing
 from fleet.storage.base import Database
 from fleet.storage.outages import why_not_stored
@@ -181,6 +181,6 @@ class Replicas:
             connection.execute(text("SELECT pg_notify(:channel, :word)"), told)
 
 
-def _told(words: Sequence[Word]) -> Iterator[str]:
+def _told(words: Sequence[WordKey]) -> Iterator[str]:
     for kind, some in groupby(sorted(words), key=itemgetter(0)):
         yield " ".join((kind.value, *(device for _, device in some)))

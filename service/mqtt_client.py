@@ -156,9 +156,7 @@ class MqttClient:
                 raise self._broken
             self._come.clear()
             await self._come.wait()
-        taken = list(self._messages)
-        self._messages.clear()
-        return taken
+        return self.take_now()
 
     def take_now(self) -> list[Published]:
         """The same without waiting; perhaps nothing."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from simulations.mosquitto import BrokerChoice, choose_broker
 from simulations.observer import Observer
 from simulations.patience import measure_pace
 from simulations.picture import take_picture
-from simulations.processes import Supervisor
+from simulations.processes import Supervisor, terminate_as_interrupt
 from simulations.record import Record
 from simulations.report import write_json, write_report
 from simulations.scenario import Scenario, at_pace, load_scenario
@@ -80,7 +78,7 @@ def open_world_and_play(
             take_picture(seen, picture_path)
         on_tick(seen, supervisor)
 
-    with _terminate_as_interrupt(), Supervisor(directory / "logs") as supervisor:
+    with terminate_as_interrupt(), Supervisor(directory / "logs") as supervisor:
         world = World(directory, scenario, machines, supervisor, mosquitto=mosquitto)
         observer = Observer(world, record, clock=lambda: time.monotonic() - began, epoch=record.epoch_s)
         try:
@@ -127,17 +125,3 @@ def _as_long_as_recorded(scenario: Scenario) -> Scenario:
         detection, commissioning_longest_windows=detection.commissioning_windows
     )
     return msgspec.structs.replace(scenario, detection=shortest)
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a run the way Ctrl-C does: everything that was started is stopped."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

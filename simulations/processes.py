@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -21,7 +22,7 @@ from typing import Final, Self
 from simulations.errors import ProcessFailedError
 from simulations.patience import Patience
 
-__all__ = ["Supervisor", "WorldProcess"]
+__all__ = ["Supervisor", "WorldProcess", "terminate_as_interrupt"]
 
 RESTART_DELAY_S: Final = 0.5
 MAXIMUM_RESTARTS: Final = 10
@@ -30,6 +31,20 @@ HOLD_WITHIN_S: Final = 90.0
 """What ends by itself ends within seconds, on a machine that is ten times slower too."""
 _PR_SET_PDEATHSIG: Final = 1
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a run the way Ctrl-C does: everything that was started is stopped."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(kw_only=True)

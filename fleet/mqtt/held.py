@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from protocol.messages.kinds import Kind
 
-__all__ = ["HeldWords", "Word"]
+__all__ = ["HeldWords", "WordKey"]
 
-Word = tuple[Kind, str]
+WordKey = tuple[Kind, str]
 """A retained message, by its kind and its device."""
 
 
@@ -38,10 +38,10 @@ class HeldWords:
     def __init__(self, life: str) -> None:
         self._life = life
         self._number = 1
-        self._under: dict[Word, int] = {}
+        self._under: dict[WordKey, int] = {}
         self._has_news = False
 
-    def confirm(self, words: Iterable[Word]) -> None:
+    def confirm(self, words: Iterable[WordKey]) -> None:
         """The broker has confirmed `words`, as they are in the database or later."""
         for word in words:
             self._under[word] = self._number
@@ -56,13 +56,13 @@ class HeldWords:
         self._number += 1
         return mark
 
-    def doubtful(self, mark: bytes) -> set[Word] | None:
+    def doubtful(self, mark: bytes) -> set[WordKey] | None:
         """The words that a broker may lack which holds `mark` (empty: none); None: it may lack every word there is."""
         life, _, number = mark.decode(errors="replace").partition(" ")
         if life != self._life or not number.isdecimal():
             return None
         return {word for word, under in self._under.items() if under > int(number)}
 
-    def everything(self) -> set[Word]:
+    def everything(self) -> set[WordKey]:
         """All words that were ever confirmed: also of what has no row any more."""
         return set(self._under)

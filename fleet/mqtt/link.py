@@ -138,9 +138,9 @@ class BrokerLink:
                 topic, payload = message.topic, message.payload
                 if self._door and topic == RESPONSE_TOPIC:
                     self._door.hear(payload)
-                elif payload or not topic.endswith(
-                    _DEATH
-                ):  # a device that came back has cleared its retained will
+                elif not payload and topic.endswith(_DEATH):
+                    pass  # a device that came back has cleared its retained will
+                else:
                     self._intake.offer(
                         Arrival(topic=topic, payload=payload, retained=message.retained, received_at=now)
                     )

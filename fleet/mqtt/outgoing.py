@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Final
 
 from fleet.ingest.sequences import Range, merge
-from fleet.mqtt.held import Word
+from fleet.mqtt.held import WordKey
 from protocol.limits import MAX_RANGES, MAX_REFUSED
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import Ack, BootAck, RefusedEvent
@@ -45,9 +45,9 @@ class Outgoing:
         self._lock = threading.Lock()
         self._acks: dict[str, _Waiting] = {}
         # dictionaries, for their order: who waits longest goes first
-        self._news: dict[Word, None] = {}
-        self._again: dict[Word, None] = {}
-        self._under_way: set[Word] = set()
+        self._news: dict[WordKey, None] = {}
+        self._again: dict[WordKey, None] = {}
+        self._under_way: set[WordKey] = set()
         self.acks_waiting = asyncio.Event()
         self.retained_waiting = asyncio.Event()
 
@@ -77,7 +77,7 @@ class Outgoing:
         if waiting:
             self._loop.call_soon_threadsafe(self.retained_waiting.set)
 
-    def say_again(self, words: Iterable[Word]) -> None:
+    def say_again(self, words: Iterable[WordKey]) -> None:
         """Queue words that have not changed, behind all that have."""
         with self._lock:
             self._again.update((word, None) for word in words if word not in self._news)
@@ -90,15 +90,15 @@ class Outgoing:
             waiting, self._acks = self._acks, {}
         return {device: tuple(_ack_messages(one)) for device, one in waiting.items()}
 
-    def take_news(self, most: int) -> list[Word]:
+    def take_news(self, most: int) -> list[WordKey]:
         """At most `most` words that have changed, to publish now; each is under way until it is settled."""
         return self._take(self._news, most)
 
-    def take_again(self, most: int) -> list[Word]:
+    def take_again(self, most: int) -> list[WordKey]:
         """The same of words that have not changed: none while one that has waits."""
         return [] if self._news else self._take(self._again, most)
 
-    def _take(self, waiting: dict[Word, None], most: int) -> list[Word]:
+    def _take(self, waiting: dict[WordKey, None], most: int) -> list[WordKey]:
         with self._lock:
             taken = list(islice((word for word in waiting if word not in self._under_way), most))
             for word in taken:
@@ -108,7 +108,7 @@ class Outgoing:
                 self.retained_waiting.clear()
         return taken
 
-    def settle(self, words: Iterable[Word], *, unsaid: Iterable[Word] = ()) -> None:
+    def settle(self, words: Iterable[WordKey], *, unsaid: Iterable[WordKey] = ()) -> None:
         """What was taken is published, or it ended otherwise; `unsaid` of it goes to the front of what waits."""
         with self._lock:
             self._under_way.difference_update(words)

@@ -24,7 +24,7 @@ from fleet.device_commands import words_for
 from fleet.instructions import Instructions
 from fleet.leadership import Leadership
 from fleet.metrics import FleetMetrics
-from fleet.mqtt.held import HeldWords, Word
+from fleet.mqtt.held import HeldWords, WordKey
 from fleet.mqtt.outgoing import Outgoing
 from fleet.releases import approved_among
 from fleet.storage.base import Database
@@ -50,7 +50,7 @@ AGAIN_PER_S: Final = 1000.0
 
 MARK_EVERY_S: Final = 1.0
 
-_Said = Mapping[Word, DesiredState | Commands]
+_Said = Mapping[WordKey, DesiredState | Commands]
 
 
 class RetainedPublisher:
@@ -116,8 +116,8 @@ class RetainedPublisher:
                 await self._publish(client, again)
                 await asyncio.sleep(len(again) / AGAIN_PER_S)
 
-    async def _publish(self, client: MqttClient, words: Sequence[Word]) -> None:
-        unsaid: Collection[Word] = words  # also when canceled: a cleared state has no row to be found by
+    async def _publish(self, client: MqttClient, words: Sequence[WordKey]) -> None:
+        unsaid: Collection[WordKey] = words  # also when canceled: a cleared state has no row to be found by
         try:
             said, sealed = await asyncio.to_thread(self._seal, words)
             async with asyncio.TaskGroup() as tasks:
@@ -137,16 +137,16 @@ class RetainedPublisher:
         await self.leadership.wait_until_leader()  # at once; else this is about to be canceled
         await client.publish(topic, payload, qos=1, retain=True)
 
-    def _seal(self, words: Sequence[Word]) -> tuple[_Said, dict[Word, bytes]]:
+    def _seal(self, words: Sequence[WordKey]) -> tuple[_Said, dict[WordKey, bytes]]:
         said = self._read(words)
         return said, {word: self._instructions.message(said[word], word[1]) for word in said}
 
-    def _read(self, words: Sequence[Word]) -> _Said:
+    def _read(self, words: Sequence[WordKey]) -> _Said:
         """What is to be said now; of a word that is not in the answer: nothing."""
         named: dict[Kind, list[str]] = {}
         for kind, device in words:
             named.setdefault(kind, []).append(device)
-        found: dict[Word, DesiredState | Commands] = {}
+        found: dict[WordKey, DesiredState | Commands] = {}
         with self._database.read() as session:
             if devices := named.get(Kind.DESIRED):
                 rows = session.scalars(select(Desired).where(Desired.device.in_(devices))).all()
@@ -159,7 +159,7 @@ class RetainedPublisher:
                 }
         return found
 
-    def _every_word(self) -> list[Word]:
+    def _every_word(self) -> list[WordKey]:
         with self._database.read() as session:
             wished = session.scalars(select(Desired.device).order_by(Desired.set_at.desc())).all()
             # the counter outlives a state that was taken away, whose retained message must go

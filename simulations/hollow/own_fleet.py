@@ -6,7 +6,6 @@ rollouts can be made of them.
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -25,6 +24,7 @@ from models.drift.reference import fit_reference
 from protocol.bundle import entries_for, pack_bundle
 from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 from service.addresses import split_endpoint
+from service.client import open_connection
 from simulations.addresses import pick_addresses
 from simulations.certificates import create_certificates
 from simulations.fleet_site import FleetSite, Table
@@ -99,13 +99,10 @@ class OwnFleet:
 
     def client(self) -> httpx.Client:
         """A client of the API in the name of an administrator."""
-        token = self.site.token_file("admin").read_text("ascii").strip()
-        return httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {token}"},
-            verify=ssl.create_default_context(cafile=str(self.site.certificates.ca)),
-            timeout=60.0,
-        )
+        site = self.site
+        client = open_connection(self.url, site.certificates.ca, site.token_file("admin"), service="fleet")
+        client.timeout = httpx.Timeout(60.0)  # ten thousand devices are at work beside it
+        return client
 
     def start(self) -> None:
         """Start broker and fleet, and publish the releases; raises ProcessFailedError."""

@@ -8,8 +8,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from simulations.hollow.ledger import percentile
 from simulations.hollow.own_fleet import FAMILY, OwnFleet
 from simulations.hollow.place import Place
 from simulations.patience import Patience
-from simulations.processes import Supervisor
+from simulations.processes import Supervisor, terminate_as_interrupt
 
 __all__ = ["Figures", "Join", "allow_connections", "figures_of", "play"]
 
@@ -68,7 +68,7 @@ def play(
         SimulationError: what was missing; everything is stopped all the same.
     """
     with ExitStack() as stack:
-        stack.enter_context(_terminate_as_interrupt())
+        stack.enter_context(terminate_as_interrupt())
         allow_connections(plan.devices)
         home = directory or Path(tempfile.mkdtemp(prefix="fedge-hollow-"))
         if directory is None:
@@ -148,7 +148,7 @@ async def _run(crowd: Crowd, seconds: float | None, tell: Callable[[str], None])
     try:
         while not stopping.done():
             done, _ = await asyncio.wait(
-                {running, stopping}, timeout=TOLD_EVERY_S, return_when="FIRST_COMPLETED"
+                {running, stopping}, timeout=TOLD_EVERY_S, return_when=asyncio.FIRST_COMPLETED
             )
             if running in done:
                 running.result()
@@ -171,7 +171,7 @@ async def _run(crowd: Crowd, seconds: float | None, tell: Callable[[str], None])
 async def _until(crowd: Crowd, seconds: float | None, stop: asyncio.Event) -> None:
     everybody = asyncio.create_task(crowd.everybody_in.wait())
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({everybody, stopped}, return_when="FIRST_COMPLETED")
+    await asyncio.wait({everybody, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if seconds is None:
         await stopped
     else:
@@ -199,15 +199,3 @@ def _enrolment_teller(tell: Callable[[str], None]) -> Callable[[int, int], None]
             tell(f"{done:,} of {of:,} devices are enrolled")
 
     return told
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
