@@ -26,7 +26,10 @@ from edge_agent import settings as agent_settings
 from edge_agent.commands.application import application as agent
 from edge_agent.sources.settings import PluginSettings, ReplaySettings, SimulatedSettings
 from fleet.cli import app as fleet
-from fleet.settings import EnrolmentSettings, MqttSettings
+from fleet.gates.plan import GatePlan
+from fleet.rollouts.pacing import Quarantine, Timeouts
+from fleet.rollouts.plans import AbortRule, GroupPlan, Limit, RolloutPlan, SuccessCriteria
+from fleet.settings import EnrolmentSettings, MqttSettings, RetentionSettings
 from fleet.settings import Settings as FleetSettings
 from protocol.training import TrainingSettings as LearningSettings
 from simulations.cli import app as simulation
@@ -115,7 +118,10 @@ def test_the_commands_are_found_at_all() -> None:
                 LearningSettings,
             ],
         ),
-        ("deploy/examples/fleet.toml", [FleetSettings, MqttSettings, EnrolmentSettings]),
+        ("deploy/examples/fleet.toml", [FleetSettings, MqttSettings, EnrolmentSettings, RetentionSettings]),
+        ("docs/scaling.md", [RetentionSettings]),
+        ("docs/gates.md", [GatePlan]),
+        ("docs/fleet.md", [RolloutPlan, GroupPlan, Limit, SuccessCriteria, AbortRule, Timeouts, Quarantine]),
     ],
 )
 def test_every_key_of_a_configuration_is_explained(page: str, sections: list[type]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def test_aggregator_toml_is_read_and_its_rollout_is_a_plan_that_the_fleet_takes(
     )
     assert [group.percentage for group in plan.groups] == [5, 25, 100]
     assert settings.tenant == load_fleet_settings(EXAMPLES / "fleet.toml").tenant
+
+
+def test_the_plan_that_the_documents_show_is_one_that_the_fleet_takes() -> None:
+    shown = re.findall(r"```json\n(.*?)```", (DEPLOY.parent / "docs/fleet.md").read_text(), re.DOTALL)
+    (plan,) = (one for one in map(msgspec.json.decode, shown) if "groups" in one)
+    assert msgspec.convert(plan, RolloutPlan).is_gated
 
 
 def test_family_toml_describes_what_the_agents_source_delivers() -> None:
