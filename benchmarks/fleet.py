@@ -29,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "fleet")]
 
 from databases import LASTING, PostgresqlServer  # noqa: E402 - needs the path above
 
+from edge_agent.health import memory_pss_bytes  # noqa: E402 - as above
 from fleet.storage.base import open_database  # noqa: E402 - as above
 from fleet.storage.device_tables import Desired, Device  # noqa: E402 - as above
 from simulations.hollow.accounts import settle_accounts  # noqa: E402 - as above
@@ -105,13 +106,7 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.5):
-            try:
-                lines = self._file.read_text().splitlines()
-            except OSError:  # it has ended
-                return
-            for line in lines:
-                if line.startswith("Pss:"):
-                    self.largest_mb = max(self.largest_mb, int(line.split()[1]) / 1024)
+            self.largest_mb = max(self.largest_mb, memory_pss_bytes(self._file) / 2**20)
 
     def stop(self) -> float:
         """Look no more; what it was."""
@@ -333,7 +328,7 @@ def rest(work: AtWork) -> None:
         time.sleep(0.2)
 
 
-def wait(ready: Any, what: str) -> None:
+def wait(ready: Callable[[], bool], what: str) -> None:
     patience = Patience(PATIENCE_S)
     while not ready():
         if patience.is_used_up():

@@ -130,7 +130,7 @@ def unknown_key(key: str, path: KeyPath, valid: set[str]) -> Refused:
 def nearest(key: str, path: KeyPath, valid: set[str]) -> str:
     """The valid key that was probably meant, or all of them."""
     near = unknown_key(key, path, valid).nearest
-    return f"did you mean {near!r}?" if near else f"valid here: {', '.join(sorted(valid))}"
+    return f"did you mean {near!r}?" if near else f"valid here: {', '.join(sorted(valid)) or 'none'}"
 
 
 def bounded(key: str, value: object) -> object:

@@ -16,7 +16,6 @@ __all__ = [
     "CONNACK",
     "DISCONNECT",
     "PINGREQ",
-    "PINGRESP",
     "PUBACK",
     "PUBLISH",
     "SUBACK",
@@ -33,8 +32,8 @@ __all__ = [
     "unsubscribe",
 ]
 
-CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK, PINGRESP = 2, 3, 4, 9, 11, 13
-"""Types of packets that a broker sends: the high four bits of the first byte."""
+CONNACK, PUBLISH, PUBACK, SUBACK, UNSUBACK = 2, 3, 4, 9, 11
+"""Types of packets from a broker that say something: the high four bits of the first byte."""
 
 PINGREQ: Final = b"\xc0\x00"
 DISCONNECT: Final = b"\xe0\x00"

@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from runtime.errors import Refused
-from runtime.settings_messages import bounded, unknown_key
+from runtime.settings_messages import bounded, nearest, unknown_key
 from service.errors import InvalidQueryError
 
 __all__ = ["check_query", "refused_parameter"]
@@ -35,10 +35,7 @@ async def check_query(request: Request) -> None:
     for name in request.query_params:
         if name not in known:
             refused = replace(unknown_key(name, (), known), where="query")
-            hint = (
-                f"did you mean {refused.nearest!r}?" if refused.nearest else f"valid here: {_listed(known)}"
-            )
-            raise InvalidQueryError(f"unknown query {name[:80]!r}; {hint}").about(refused)
+            raise InvalidQueryError(f"unknown query {name[:80]!r}; {nearest(name, (), known)}").about(refused)
         if len(request.query_params.getlist(name)) > 1:
             refused = Refused(field=name, nearest=name, allowed="once", where="query")
             raise InvalidQueryError(f"query {name!r} is given more than once").about(refused)
@@ -77,7 +74,3 @@ def _keys_of_body(route: object) -> list[str]:
         part for part in (kind, *get_args(kind)) if isinstance(part, type) and issubclass(part, BaseModel)
     ]
     return [name for model in models for name in model.model_fields]
-
-
-def _listed(names: set[str]) -> str:
-    return ", ".join(sorted(names)) or "none"

@@ -16,7 +16,7 @@ from fastapi.responses import StreamingResponse
 from fleet.api.dependencies import Services, get_services
 from fleet.changes.change import Change, ChangeKind, Marks
 from fleet.changes.hub import Listener, Told
-from runtime.settings_messages import unknown_key
+from runtime.settings_messages import nearest, unknown_key
 from service.access import bearer_token, require
 from service.errors import ForbiddenError, InvalidQueryError
 from service.roles import Caller, Role, allows
@@ -112,11 +112,11 @@ def _wanted(kinds: str | None, caller: Caller) -> frozenset[str]:
     asked = kinds.split(",")
     for kind in asked:
         if kind not in _CHOICE:
-            refused = replace(
-                unknown_key(kind, (), set(map(str, _CHOICE))), field="kinds", value=kind, where="query"
+            known = set(map(str, _CHOICE))
+            refused = replace(unknown_key(kind, (), known), field="kinds", value=kind, where="query")
+            raise InvalidQueryError(f"kinds: {kind!r} is no kind of event; {nearest(kind, (), known)}").about(
+                refused
             )
-            hint = f"did you mean {refused.nearest!r}?" if refused.nearest else f"valid: {', '.join(_CHOICE)}"
-            raise InvalidQueryError(f"kinds: {kind!r} is no kind of event; {hint}").about(refused)
         if kind not in visible:
             raise ForbiddenError(f"{caller.actor} sees {', '.join(visible)}, and not {kind}")
     return frozenset(asked)
