@@ -26,9 +26,6 @@ TIMEOUT_S: Final = 15.0
 KEEPALIVE_S: Final = 20
 """A connection that died without a word is noticed after one and a half of these."""
 
-UNDER_WAY: Final = 1000
-"""Publishes that may wait for the broker's word at a time: paho's own 20 would hold up whoever keeps a window of their own."""
-
 MAXIMUM_PAUSE_S: Final = 5.0
 """Longest pause before the next attempt. One client: even at this rate no burden for a broker that comes back."""
 

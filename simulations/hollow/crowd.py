@@ -101,7 +101,6 @@ class Crowd:
         self._next_health = self._next_alive = 0
         self._health_owed = self._events_owed = 0.0
         self.everybody_in = asyncio.Event()
-        self.on_notice: Callable[[Device], None] = lambda _device: None
 
     @property
     def devices(self) -> list[Device]:
@@ -217,7 +216,6 @@ class Crowd:
             self._send(seat, said)
         counter = seat.device.installing
         if counter not in {0, before}:
-            self.on_notice(seat.device)
             pause_s = self.pace.install_s * self._everyone.random.uniform(0.5, 1.5)
             due = asyncio.get_running_loop().time() + pause_s
             heapq.heappush(self._installations, (due, next(self._turns), seat, counter))
