@@ -82,7 +82,7 @@ class Arms:
         after: since each committed and warmed up, but not before the present group began (controls: since the group
             began and warmed up), n rows. The spans of both arms are about as long, or one arm is noisier than the other.
         placebos: None where there are canaries enough.
-        hazard_events: restarts, crashes and silences of the whole fleet in its past.
+        hazard_events: restarts, crashes and silences of the fleet's devices in the past that was read.
         hazard_hours: device hours of that past.
         ran_before: whether a canary is known to have run a release before, though of its past nothing may be left.
         is_drawn: canaries were drawn by lot within their strata; where a person or a query picked them, nothing is promised.

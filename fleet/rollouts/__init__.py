@@ -2,7 +2,7 @@
 
 ::
 
-    plans, states ◄ targets, gates, evidence (pure rules) ◄ decisions, verbs (pure state machines) ◄ store, engine (disk, time)
+    plans, states ◄ targets, counts, limits, evidence (pure rules) ◄ decisions, verbs (pure state machines) ◄ store, engine (disk, time)
 
 Read `decisions.py` first. `docs/fleet.md` draws the state machines.
 """

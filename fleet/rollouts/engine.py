@@ -124,9 +124,8 @@ class RolloutEngine:
 
     def advance_all(self) -> int:
         """One round over all rollouts with news; how many of them changed."""
-        memory = (
-            self._memory
-        )  # a round that outlives its leadership must not touch what the next one remembers
+        # a round that outlives its leadership must not touch what the next one remembers
+        memory = self._memory
         try:
             with self._database.read() as session:
                 news = memory.look(session)

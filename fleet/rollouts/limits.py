@@ -28,12 +28,7 @@ from fleet.rollouts.executions import Execution, Figures
 from fleet.rollouts.plans import Limit, LimitMetric, SuccessCriteria, share_of
 from protocol.names import DeviceId
 
-__all__ = [
-    "TOLERANCE",
-    "judge_limit",
-    "judge_limits",
-    "wilson_lower_bound",
-]
+__all__ = ["TOLERANCE", "judge_limit", "judge_limits", "wilson_lower_bound"]
 
 TOLERANCE: Final = 1.25
 """How much above its own earlier figure a device may be that was beyond the value already."""
@@ -71,8 +66,8 @@ def judge_limits(
         if judgement.outcome is Outcome.FAILS:
             return judgement
     blind = sorted(e.device for e in treated if _sees_nothing(figures.get(e.device), is_overdue=is_overdue))
-    asked = [e.device for e in treated if e.device not in blind]
-    silent = sorted(device for device in asked if not _suffices(figures.get(device), criteria))
+    asked = sorted({e.device for e in treated}.difference(blind))
+    silent = [device for device in asked if not _suffices(figures.get(device), criteria)]
     if len(asked) - len(silent) < share_of(criteria.threshold_pct, len(asked)):
         return Judgement(
             outcome=Outcome.UNDECIDED,

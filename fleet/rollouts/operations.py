@@ -21,11 +21,7 @@ from fleet.rollouts.progress import Execution, Group, Rollout
 from fleet.rollouts.saying import Said, decide_said, is_approved_family, store_said
 from fleet.rollouts.states import OCCUPYING, RolloutState
 from fleet.rollouts.steps import Decision, MoveRollout
-from fleet.rollouts.store import (
-    insert_rollout,
-    take_back,
-    write_decision,
-)
+from fleet.rollouts.store import insert_rollout, take_back, write_decision
 from fleet.rollouts.target_devices import Targets, check_releases, find_targets
 from fleet.rollouts.verbs import Verb
 from fleet.storage.base import Database
@@ -34,10 +30,7 @@ from protocol.names import DeviceId
 from service.errors import ForbiddenError
 from service.roles import Caller, Role
 
-__all__ = [
-    "create_rollout",
-    "withdraw_release",
-]
+__all__ = ["create_rollout", "withdraw_release"]
 
 _UNSTARTED: Final = frozenset({RolloutState.READY, RolloutState.WAITING_FOR_APPROVAL})
 

@@ -92,7 +92,7 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     step_s: Seconds = 600.0  # without a word during an installation
     health_s: Seconds = 900.0  # after the soak, for health that a limit still misses: silence is harm
     rollback_s: Seconds = (
-        600.0  # for devices that are online to confirm a rollback before it is called done without them
+        600.0  # for devices that are online to confirm; then a rollback is done without them
     )
 
 

@@ -1,7 +1,7 @@
 """What a person (or the aggregator) may tell a rollout to do.
 
 Pure, like `decisions`: a verb on a rollout in the wrong state is refused with the state and the verbs that would be
-valid. Whether the devices are free, and who may say it, is `fleet.rollouts.operations`' question.
+valid. Whether the devices are free, and who may say it, is `fleet.rollouts.saying`'s question.
 """
 
 from __future__ import annotations

@@ -114,7 +114,8 @@ class LookView(BaseModel):
 class TimelineLine(BaseModel):
     """One transition, by its number in the order of all. `was` is None where there was nothing before.
 
-    `state` of a device is an execution state, or GIVEN, GIVEN_BACK, RESTORED; of a release, WITHDRAWN.
+    `state` of a device is an execution state, or GIVEN, GIVEN_BACK, RESTORED, NOT_AWAITED, HELD, JOINED, RETRY, NO_RETRY; of a
+    group, its state, or what its gates saw: LOOK_ and a finding; of a release, WITHDRAWN.
     """
 
     model_config = ConfigDict(from_attributes=True)
