@@ -36,6 +36,11 @@ def test_ruff_finds_nothing() -> None:
     run(tool("ruff"), "check", "-q", ".")
 
 
+def test_no_benchmark_hides_a_package_of_ours_from_those_beside_it() -> None:
+    # `python benchmarks/x.py` finds what lies beside it before what is installed
+    assert {path.stem for path in (ROOT / "benchmarks").iterdir()}.isdisjoint(PACKAGES)
+
+
 @pytest.mark.slow
 def test_mypy_strict_finds_nothing() -> None:
     run(sys.executable, "-m", "mypy")

@@ -1,6 +1,6 @@
 """What one fleet service does for ten thousand connected devices on this machine. Prints one JSON object a figure.
 
-``python benchmarks/fleet.py [--devices 10000] [--database sqlite|postgresql] [--events-per-s 6000] [--seconds 30]``
+``python benchmarks/fleet_under_load.py [--devices 10000] [--database sqlite|postgresql] [--events-per-s 6000] [--seconds 30]``
 
 Everything is real but the inside of the devices (`simulations.hollow`): Mosquitto over mutual TLS with the fleet's own files, the
 service as a process of its own, SQLite or a PostgreSQL server that keeps what it commits, enrolment, seals. In this order:
