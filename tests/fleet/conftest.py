@@ -8,7 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from databases import Databases, PostgresqlDatabases, SqliteDatabases, postgresql_server
+from databases import (
+    LASTING,
+    Databases,
+    PostgresqlDatabases,
+    PostgresqlServer,
+    SqliteDatabases,
+    postgresql_server,
+)
 from rollout_world import RolloutWorld
 
 from fleet.migrations.upgrade import open_storage
@@ -60,6 +67,18 @@ def postgresql_url(postgresql_databases: PostgresqlDatabases) -> Iterator[str]:
     """An empty database of PostgreSQL, for what several processes do on one."""
     with postgresql_databases.fresh() as url:
         yield url
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresqlServer]:
+    """A PostgreSQL of this test's own, with an empty database ``fleet``: it may be killed, and keeps what it committed."""
+    made = PostgresqlServer(LASTING)
+    try:
+        made.start()
+        made.run("CREATE DATABASE fleet")
+        yield made
+    finally:
+        made.remove()
 
 
 @pytest.fixture

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from databases import LASTING, PostgresqlServer
+from databases import PostgresqlServer
 from fleet_world import Machine, anomaly, fleet_process
 from test_fleet_service import Site, is_connected
 from waiting import AMPLE_S, wait_until
@@ -17,17 +16,6 @@ from waiting import AMPLE_S, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 EVENTS = 300
 RESEND_S = 2.0
-
-
-@pytest.fixture
-def server() -> Iterator[PostgresqlServer]:
-    made = PostgresqlServer(LASTING)
-    try:
-        made.start()
-        made.run("CREATE DATABASE fleet")
-        yield made
-    finally:
-        made.remove()
 
 
 def test_a_database_that_crashes_and_one_that_is_read_only_cost_no_event_and_no_restart_of_the_fleet(

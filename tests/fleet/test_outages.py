@@ -7,13 +7,12 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 import pytest
-from databases import LASTING, PostgresqlServer
+from databases import PostgresqlServer
 from fastapi.testclient import TestClient
 from fleet_world import TENANT, Machine, enrol_directly, fleet_process, make_trust, operator_token
 from sqlalchemy import create_engine, text
@@ -43,17 +42,6 @@ def settle(folder: Path, database_url: str) -> tuple[Path, dict[str, str]]:
         token = operator_token(session, "ann", Role.ADMIN, time.time())
     database.close()
     return config, {"Authorization": f"Bearer {token}"}
-
-
-@pytest.fixture
-def server() -> Iterator[PostgresqlServer]:
-    made = PostgresqlServer(LASTING)
-    try:
-        made.start()
-        made.run("CREATE DATABASE fleet")
-        yield made
-    finally:
-        made.remove()
 
 
 class Asking:

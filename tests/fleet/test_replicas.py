@@ -6,13 +6,12 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from databases import LASTING, PostgresqlServer
+from databases import PostgresqlServer
 from fleet_api_world import Fleet
 from fleet_world import anomaly
 from replica_world import Plant, Replica, plant
@@ -113,17 +112,6 @@ def strike_at_random(world: Plant, draw: random.Random, stop: threading.Event) -
         victim = draw.choice([world.a, world.b])
         victim.kill()
         victim.start()
-
-
-@pytest.fixture
-def server() -> Iterator[PostgresqlServer]:
-    made = PostgresqlServer(LASTING)
-    try:
-        made.start()
-        made.run("CREATE DATABASE fleet")
-        yield made
-    finally:
-        made.remove()
 
 
 @pytest.mark.long
