@@ -47,7 +47,7 @@ PlanBody = Annotated[RolloutPlan, Depends(json_body(RolloutPlan, example=EXAMPLE
 RolloutId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["ro-4f1c0a7be2d95386"])]
 
 
-class Asked(Confirmation):
+class VerbAsked(Confirmation):
     """What goes with a verb. `rollback_to`: of a rollback, the release that everybody goes back to, over what the plan says."""
 
     rollback_to: str | None = Field(default=None, max_length=80, examples=["rotating-machine/1"])
@@ -212,7 +212,7 @@ def carry_out(
     response: Response,
     caller: Caller = Depends(require(Role.OPERATOR, Role.PUBLISHER)),
     services: Services = Depends(get_services),
-    asked: Asked | None = None,
+    asked: VerbAsked | None = None,
     if_match: IfMatch = None,
 ) -> RolloutView:
     """Approve, start, pause, resume, cancel, roll back, or do not wait for the present group.
