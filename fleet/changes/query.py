@@ -44,6 +44,9 @@ ALARMS: Final = frozenset(
 )
 """Actions of the audit log that are nobody's doing, and that somebody should look at."""
 
+_ERASED: Final = "device_erased"
+"""After it told rows are gone, and SQLite gives the numbers of the last ones once more: to rows that would look told already."""
+
 _NEWEST: Final = "^"
 """Before the letter of a table: the row that says its newest number."""
 
@@ -102,7 +105,7 @@ def read_changes(session: Session, since: Marks, upto: Marks | None = None) -> B
     bounds |= {f"upto_{table}": MAX_INTEGER if upto is None else getattr(upto, table) for table in _TABLES}
     found = [row._asdict() for row in session.execute(_statement(), bounds)]
     newest = {row["table_"][1:]: row["id_"] or 0 for row in found if row["table_"].startswith(_NEWEST)}
-    # rows that were told are gone (a device was erased), and SQLite may give their numbers once more
+    # rows that were told are gone
     skipped = [kind for table, kind in _KINDS.items() if getattr(since, table) > newest[table]]
     marks = since
     changes: list[tuple[Marks, Change]] = []
@@ -111,6 +114,8 @@ def read_changes(session: Session, since: Marks, upto: Marks | None = None) -> B
         if len(rows) > AT_ONCE:
             rows = rows[-AT_ONCE:]
             skipped += [kind, ChangeKind.ALARM] if kind is ChangeKind.AUDIT else [kind]
+        if any(row["what_"] == _ERASED for row in rows):
+            skipped += [ChangeKind.ANOMALY, ChangeKind.DRIFT]
         for row in rows:
             marks = marks.moved(table, row["id_"])
             changes.append((marks, _change(kind, row)))
