@@ -143,7 +143,9 @@ def test_after_an_erasure_new_rows_are_told_and_that_old_ones_are_gone(database:
         batch = read_changes(session, marks)
     assert set(batch.skipped) == {ChangeKind.ANOMALY, ChangeKind.DRIFT}
     store.store([machines[0].arrival(anomaly()) for _ in range(5)])
-    with database.read() as session:  # who was away meanwhile: SQLite has given the numbers of the five once more
+    with (
+        database.read() as session
+    ):  # who was away meanwhile: SQLite has given the numbers of the five once more
         assert ChangeKind.ANOMALY in read_changes(session, marks).skipped
     assert ("d0", "open") in {(one.name, one.what) for one in since(database, batch.marks)}
 
