@@ -169,10 +169,9 @@ def test_what_no_device_ever_measured_is_asked_of_nobody_but_what_canaries_stopp
     told = np.where(evidence.is_canary, np.nan, 0.8)
     evidence = replace(
         evidence,
-        before=replace(evidence.before, sight=told * 0 + 0.8),
+        before=replace(evidence.before, sight=np.full(80, 0.8)),
         after=replace(evidence.after, sight=told),
     )
-    evidence = replace(evidence, before=replace(evidence.before, sight=np.full(80, 0.8)))
     found = last_look(evidence, plan)
     assert found.finding is Finding.NOT_SEEN
     assert "sight: no canary told enough yet" in found.reason
