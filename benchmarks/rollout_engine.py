@@ -34,6 +34,7 @@ from databases import LASTING, PostgresqlDatabases, PostgresqlServer  # noqa: E4
 from mosquitto_broker import MosquittoBroker  # noqa: E402 - as above
 from rollout_world import PLAN, RolloutWorld, make_device  # noqa: E402 - as above
 
+from fleet.api.rollout_views import list_rollouts, view_executions, view_rollout, view_timeline  # noqa: E402 - as above
 from fleet.instruction_key import InstructionKey  # noqa: E402 - as above
 from fleet.instructions import Instructions  # noqa: E402 - as above
 from fleet.leadership import SoleLeadership  # noqa: E402 - as above
@@ -42,9 +43,8 @@ from fleet.migrations.upgrade import open_storage  # noqa: E402 - as above
 from fleet.mqtt.outgoing import Outgoing  # noqa: E402 - as above
 from fleet.mqtt.retained import RetainedPublisher  # noqa: E402 - as above
 from fleet.rollouts.plans import RolloutPlan  # noqa: E402 - as above
+from fleet.rollouts.states import Verb  # noqa: E402 - as above
 from fleet.rollouts.target_devices import find_targets  # noqa: E402 - as above
-from fleet.rollouts.verbs import Verb  # noqa: E402 - as above
-from fleet.rollouts.views import list_rollouts, view_executions, view_rollout, view_timeline  # noqa: E402 - as above
 from fleet.storage.base import Database  # noqa: E402 - as above
 from fleet.storage.event_tables import InstallRecord  # noqa: E402 - as above
 from protocol.messages.kinds import InstallStatus, InstallStep  # noqa: E402 - as above

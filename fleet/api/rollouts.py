@@ -13,24 +13,14 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import Field
 
 from fleet.api.dependencies import Services, get_services
+from fleet.api.rollout_views import list_rollouts, view_executions, view_rollout, view_timeline
 from fleet.rollouts.operations import create_rollout
 from fleet.rollouts.plans import EXAMPLE_PLAN, MAXIMUM_GROUPS, RolloutPlan
 from fleet.rollouts.saying import carry_out_verb, check_may_say, standing
-from fleet.rollouts.states import RolloutState
+from fleet.rollouts.states import RolloutState, Subject, Verb
 from fleet.rollouts.target_devices import preview_rollout
-from fleet.rollouts.timeline import Subject
-from fleet.rollouts.verbs import Verb
-from fleet.rollouts.views import (
-    ExecutionView,
-    RolloutSummary,
-    RolloutView,
-    TimelineLine,
-    list_rollouts,
-    view_executions,
-    view_rollout,
-    view_timeline,
-)
 from fleet.views.previews import PowerLineView, PowerView, Preview, PreviewGroup
+from fleet.views.rollouts import ExecutionView, RolloutSummary, RolloutView, TimelineLine
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
 from service.etags import IfMatch, versioned_tag
@@ -75,6 +65,7 @@ def preview(
         _rollout_id(caller, key),
         services.now(),
         offline_after_s=services.settings.offline_after_s,
+        kept=services.settings.retention,
     )
     return Preview(
         idempotency_key=key,
@@ -121,6 +112,7 @@ def create(
         caller=caller,
         now=services.now(),
         approved_families=services.settings.approved_families,
+        kept=services.settings.retention,
         starts=services.publisher if start else None,
     )
     services.wake_rollouts()

@@ -13,9 +13,9 @@ from fleet.client.client import FleetClient
 from fleet.commands.connection import IfMatchOption, JsonOption, KeyOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, print_table, say, show_time
 from fleet.rollouts.plans import RolloutPlan
-from fleet.rollouts.states import RolloutState
-from fleet.rollouts.verbs import Verb
-from fleet.rollouts.views import (
+from fleet.rollouts.states import RolloutState, Verb
+from fleet.views.previews import Preview, PreviewGroup
+from fleet.views.rollouts import (
     ExecutionView,
     GroupView,
     RolloutSummary,
@@ -23,7 +23,6 @@ from fleet.rollouts.views import (
     ShadowView,
     TimelineLine,
 )
-from fleet.views.previews import Preview, PreviewGroup
 from runtime.printable import printable_json
 from runtime.settings import read_settings
 from service.client import new_key

@@ -85,7 +85,6 @@ class Arms:
         hazard_events: restarts, crashes and silences of the fleet's devices in the past that was read.
         hazard_hours: device hours of that past.
         ran_before: whether a canary is known to have run a release before, though of its past nothing may be left.
-        is_drawn: canaries were drawn by lot within their strata; where a person or a query picked them, nothing is promised.
     """
 
     devices: tuple[str, ...]
@@ -97,4 +96,3 @@ class Arms:
     hazard_events: float
     hazard_hours: float
     ran_before: bool = False
-    is_drawn: bool = True

@@ -64,8 +64,6 @@ def judge_look(
         # also where one alone fell silent, which is no event of two: of devices that died nothing is ever seen
         canaries = words.devices(int(arms.is_canary.sum()), "canary")
         finding, reason = Finding.PAUSE, f"no evidence: none of {canaries} was heard; {reason}"
-    if not arms.is_drawn:
-        reason = f"{reason}; {words.NOT_DRAWN}"
     return LookAnswer(finding=finding, reason=reason, number=number, of=of, is_last=is_last, answers=answers)
 
 

@@ -12,7 +12,6 @@ from fleet.gates.plan import Metric
 __all__ = [
     "BEFORE_AND_AFTER",
     "NAMES",
-    "NOT_DRAWN",
     "as_effect",
     "at_least",
     "between",
@@ -41,8 +40,6 @@ NAMES: Final[dict[Metric, str]] = {
 }
 
 BEFORE_AND_AFTER: Final = "before and after only: no device was left to compare with"
-
-NOT_DRAWN: Final = "the canaries were picked, not drawn within hardware and site: how often a harmless release is stopped is not known"
 
 _LONG_H: Final = 7 * 24.0
 _MANY: Final = 100_000

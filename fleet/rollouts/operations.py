@@ -16,14 +16,15 @@ from fleet import audit
 from fleet.desired import DesiredPublisher
 from fleet.errors import ConflictError
 from fleet.releases import find_release
+from fleet.rollouts.kept_past import check_past_is_kept
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import Execution, Group, Rollout
 from fleet.rollouts.saying import Said, decide_said, is_approved_family, store_said
-from fleet.rollouts.states import OCCUPYING, RolloutState
+from fleet.rollouts.states import OCCUPYING, RolloutState, Verb
 from fleet.rollouts.steps import Decision, MoveRollout
 from fleet.rollouts.store import insert_rollout, take_back, write_decision
 from fleet.rollouts.target_devices import Targets, check_releases, find_targets
-from fleet.rollouts.verbs import Verb
+from fleet.settings import RetentionSettings
 from fleet.storage.base import Database
 from fleet.storage.rollout_tables import RolloutRecord
 from protocol.names import DeviceId
@@ -43,6 +44,7 @@ def create_rollout(
     caller: Caller,
     now: float,
     approved_families: Collection[str] = (),
+    kept: RetentionSettings | None = None,
     starts: DesiredPublisher | None = None,
 ) -> bool:
     """Store a rollout of `plan` for the devices that it means now; it waits for its start, or first for approval.
@@ -57,6 +59,7 @@ def create_rollout(
         caller: who asks, for the audit log and the approval by a second person.
         now: Unix seconds.
         approved_families: whose rollouts always need approval (`Settings.approved_families`).
+        kept: how long the past is kept that gates compare with; None: for good.
         starts: start it in the same transaction, and announce its first devices to this one: where it cannot start, nothing was
             created. None: it waits for its start.
 
@@ -68,13 +71,13 @@ def create_rollout(
         NotFoundError: the release, or the one to go back to, was never published here.
         QuerySyntaxError: the device query does not parse.
         ConflictError: the release is not listed, or was withdrawn and `force` is not set, or `rollout_id` has another plan.
-        UnacceptableError: no device would get the release.
+        UnacceptableError: no device would get the release, or its gates look back further than is `kept`.
         ConflictError, ForbiddenError: with `starts`, as `carry_out_verb`.
     """
     told: set[DeviceId] = set()
     with database.write() as session:
         created = _create(
-            session, plan, rollout_id, caller=caller, now=now, approved_families=approved_families
+            session, plan, rollout_id, caller=caller, now=now, approved_families=approved_families, kept=kept
         )
         if starts is not None and session.get_one(RolloutRecord, rollout_id).state in _UNSTARTED:
             start = Said(
@@ -98,6 +101,7 @@ def _create(
     caller: Caller,
     now: float,
     approved_families: Collection[str],
+    kept: RetentionSettings | None,
 ) -> Rollout | None:
     """The rollout as it is stored now; None where it was there before."""
     if caller.role is Role.PUBLISHER:
@@ -107,6 +111,7 @@ def _create(
     needs_approval = plan.require_approval or plan.force or is_approved_family(plan.family, approved_families)
     if _is_known(session, plan, rollout_id):
         return None
+    check_past_is_kept(plan, kept)
     check_releases(session, plan)
     targets = find_targets(session, plan, rollout_id)
     rollout = _draft_rollout(plan, rollout_id, targets, now)

@@ -7,9 +7,9 @@ meanwhile. Called on worker threads. Desired states are announced after the tran
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from sqlalchemy.orm import Session
 
@@ -21,12 +21,11 @@ from fleet.releases import find_release
 from fleet.rollouts.observations import observe
 from fleet.rollouts.progress import Rollout
 from fleet.rollouts.sham import reactivate_controls
-from fleet.rollouts.states import RolloutState
+from fleet.rollouts.states import RolloutState, Verb
 from fleet.rollouts.steps import Decision
 from fleet.rollouts.store import find_rollout, is_unchanged, occupied_devices, write_decision
 from fleet.rollouts.target_devices import check_releases
-from fleet.rollouts.verbs import Verb, carry_out
-from fleet.rollouts.views import RolloutView
+from fleet.rollouts.verbs import carry_out
 from fleet.storage.base import Database
 from fleet.storage.rollout_tables import RolloutRecord
 from protocol.errors import TopicError
@@ -204,7 +203,21 @@ def store_said(session: Session, said: Said, answer: Answer) -> tuple[set[Device
     return devices, commanded
 
 
-def standing(rollout: Rollout | RolloutView) -> str:
+class _Moving(Protocol):
+    """What is in a state since some time: as it is decided about, or as it is shown."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def since(self) -> float: ...
+
+
+class _Standing(_Moving, Protocol):
+    @property
+    def groups(self) -> Sequence[_Moving]: ...
+
+
+def standing(rollout: _Standing) -> str:
     """Where a rollout and its groups stand, in a word: another one as soon as one of them enters another state.
 
     What single devices do in between is not in it: nobody decides otherwise for that.

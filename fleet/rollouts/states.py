@@ -27,6 +27,8 @@ __all__ = [
     "OPEN",
     "GroupState",
     "RolloutState",
+    "Subject",
+    "Verb",
     "check_follows",
     "may_follow",
 ]
@@ -59,6 +61,28 @@ class GroupState(StrEnum):
     SOAKING = "SOAKING"
     PASSED = "PASSED"
     FAILED = "FAILED"
+
+
+class Verb(StrEnum):
+    """``POST /v1/rollouts/{id}:<verb>``."""
+
+    APPROVE = "approve"
+    START = "start"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    ROLLBACK = "rollback"
+    TRIGGER_NEXT_GROUP = "trigger-next-group"
+    RETRY_FAILED = "retry-failed"
+
+
+class Subject(StrEnum):
+    """What a line is about."""
+
+    ROLLOUT = "rollout"
+    GROUP = "group"
+    DEVICE = "device"
+    RELEASE = "release"
 
 
 _R = RolloutState

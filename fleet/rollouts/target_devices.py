@@ -12,8 +12,10 @@ from fleet.errors import ConflictError, UnacceptableError
 from fleet.release_lists import check_listed
 from fleet.releases import find_release
 from fleet.rollouts.foresight import Foresight, foresee
+from fleet.rollouts.kept_past import check_past_is_kept
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.targets import assign_groups, hold_out
+from fleet.settings import RetentionSettings
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.names import DeviceId, split_release_id
@@ -30,7 +32,13 @@ class Targets:
 
 
 def preview_rollout(
-    database: Database, plan: RolloutPlan, rollout_id: str, now: float, *, offline_after_s: float
+    database: Database,
+    plan: RolloutPlan,
+    rollout_id: str,
+    now: float,
+    *,
+    offline_after_s: float,
+    kept: RetentionSettings | None = None,
 ) -> tuple[Targets, Foresight]:
     """The exact devices that `plan` would reach at Unix second `now`, and what its gates would see; nothing is changed.
 
@@ -40,6 +48,7 @@ def preview_rollout(
     Raises:
         UnacceptableError, QuerySyntaxError, NotFoundError: as `create_rollout`.
     """
+    check_past_is_kept(plan, kept)
     with database.read() as session:
         check_releases(session, plan)
         targets = find_targets(session, plan, rollout_id)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from enum import StrEnum
 from typing import Any, Final, assert_never
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from fleet.rollouts.progress import Rollout
+from fleet.rollouts.states import Subject
 from fleet.rollouts.steps import (
     AllowAttempts,
     ConfirmReturn,
@@ -28,19 +28,10 @@ from fleet.rollouts.steps import (
 )
 from fleet.storage.rollout_tables import RolloutTransition
 
-__all__ = ["LATEST", "Subject", "latest_lines", "read_timeline", "timeline_row"]
+__all__ = ["LATEST", "latest_lines", "read_timeline", "timeline_row"]
 
 LATEST: Final = 100
 """Lines that are shown with a rollout: so many of its devices, and so many of everything else."""
-
-
-class Subject(StrEnum):
-    """What a line is about."""
-
-    ROLLOUT = "rollout"
-    GROUP = "group"
-    DEVICE = "device"
-    RELEASE = "release"
 
 
 def timeline_row(rollout: Rollout, step: Step, now: float) -> dict[str, Any]:

@@ -7,7 +7,6 @@ valid. Whether the devices are free, and who may say it, is `fleet.rollouts.sayi
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Final
 
 from fleet.errors import ConflictError
@@ -15,23 +14,10 @@ from fleet.rollouts.decisions import go_on
 from fleet.rollouts.executions import RETRYABLE, Mark, mark_of
 from fleet.rollouts.progress import Observations, Rollout
 from fleet.rollouts.returning import begin_cancel, begin_rollback
-from fleet.rollouts.states import GroupState, RolloutState
+from fleet.rollouts.states import GroupState, RolloutState, Verb
 from fleet.rollouts.steps import AllowAttempts, Decision, MoveGroup, MoveRollout
 
-__all__ = ["Verb", "carry_out", "valid_verbs"]
-
-
-class Verb(StrEnum):
-    """``POST /v1/rollouts/{id}:<verb>``."""
-
-    APPROVE = "approve"
-    START = "start"
-    PAUSE = "pause"
-    RESUME = "resume"
-    CANCEL = "cancel"
-    ROLLBACK = "rollback"
-    TRIGGER_NEXT_GROUP = "trigger-next-group"
-    RETRY_FAILED = "retry-failed"
+__all__ = ["carry_out", "valid_verbs"]
 
 
 _R = RolloutState

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import Verb
 from fleet.storage.base import Database
 
 PRESS = "press-1"

@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from fleet.retention.health_blocks import HealthRollUp
 from fleet.rollouts.states import RolloutState
-from fleet.rollouts.views import RolloutView
 from fleet.storage.device_tables import Device
+from fleet.views.rollouts import RolloutView
 
 EVERY_S: Final = 100.0
 BASELINE_S, WARM_UP_S, SOAK_S = 3600.0, 900.0, 3600.0

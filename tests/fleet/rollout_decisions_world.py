@@ -19,10 +19,10 @@ from fleet.rollouts.progress import (
     Rollout,
     Running,
 )
-from fleet.rollouts.states import RolloutState
+from fleet.rollouts.states import RolloutState, Verb
 from fleet.rollouts.steps import Command, Decision, GiveBack, GiveRelease, MoveExecution
 from fleet.rollouts.targets import assign_groups
-from fleet.rollouts.verbs import Verb, carry_out
+from fleet.rollouts.verbs import carry_out
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 

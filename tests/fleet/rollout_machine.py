@@ -24,9 +24,8 @@ from fleet.errors import ConflictError, UnacceptableError
 from fleet.rollouts.engine import RolloutEngine
 from fleet.rollouts.progress import Rollout
 from fleet.rollouts.saying import carry_out_verb
-from fleet.rollouts.states import GroupState, RolloutState
+from fleet.rollouts.states import GroupState, RolloutState, Verb
 from fleet.rollouts.store import find_rollout
-from fleet.rollouts.verbs import Verb
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.rollout_tables import DesiredCounter, RolloutTransition
 from protocol.messages.kinds import InstallStatus

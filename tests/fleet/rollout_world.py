@@ -9,19 +9,19 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import insert, select, update
 
+from fleet.api.rollout_views import view_rollout
 from fleet.rollouts.engine import RolloutEngine
 from fleet.rollouts.operations import create_rollout
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.saying import carry_out_verb
-from fleet.rollouts.states import RolloutState
-from fleet.rollouts.verbs import Verb
-from fleet.rollouts.views import RolloutView, view_rollout
+from fleet.rollouts.states import RolloutState, Verb
 from fleet.storage.base import Database, open_database
 from fleet.storage.boot_tables import Boot
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.event_tables import HealthRecord, InstallRecord
 from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import RolloutExecution
+from fleet.views.rollouts import RolloutView
 from protocol.identity import public_key_pem
 from protocol.messages.kinds import AgentState, InstallStatus, InstallStep, Kind
 from service.roles import Caller, Role

@@ -21,7 +21,7 @@ from fleet.erasure import erase_device
 from fleet.errors import TooOftenError
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import Verb
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device
 from fleet.storage.outages import DatabaseAwayError

@@ -16,7 +16,7 @@ from fleet.errors import ConflictError, UnacceptableError
 from fleet.ingest.judging import Arrival, RefusalReason
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import Verb
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device

@@ -14,9 +14,8 @@ from fleet.gates.arms import Arms
 from fleet.retention.health_blocks import HealthRollUp
 from fleet.rollouts import gate_evidence
 from fleet.rollouts.gate_evidence import read_arms
-from fleet.rollouts.states import GroupState
+from fleet.rollouts.states import GroupState, Verb
 from fleet.rollouts.store import find_rollout
-from fleet.rollouts.verbs import Verb
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, HealthRecord
 from fleet.storage.verdict_tables import VerdictRecord

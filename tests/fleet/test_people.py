@@ -16,7 +16,7 @@ from rights_table import routes
 from rollout_world import FAMILY, PLAN, RolloutWorld
 
 from fleet.app import build_app
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import Verb
 from fleet.settings import Settings
 from service.roles import Role
 

@@ -16,7 +16,7 @@ from fleet.metrics import FleetMetrics
 from fleet.retention.health_blocks import HealthRollUp
 from fleet.retention.hour_blocks import HourBlocks, join_blocks
 from fleet.retention.pruning import HELD_S, Pruning
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import Verb
 from fleet.settings import RetentionSettings
 from fleet.storage.base import Database
 from fleet.storage.block_tables import HealthBlock, RollUp

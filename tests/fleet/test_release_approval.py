@@ -20,8 +20,7 @@ from fleet.app import build_app
 from fleet.auth.device_tokens import AUDIENCE
 from fleet.migrations.upgrade import _config, open_storage
 from fleet.rollouts.saying import carry_out_verb
-from fleet.rollouts.states import RolloutState
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import RolloutState, Verb
 from fleet.settings import Settings
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.device_tables import Device

@@ -9,7 +9,7 @@ from fleet_world import Machine, enrol_directly, operator_token
 from rights_table import Call, address, routes, written_rights
 from sqlalchemy import update
 
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import Verb
 from fleet.storage.device_tables import Device, DeviceState
 from service.roles import Role
 

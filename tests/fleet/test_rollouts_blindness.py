@@ -12,8 +12,7 @@ from fleet.rollouts.counts import Outcome
 from fleet.rollouts.limits import judge_limits
 from fleet.rollouts.plans import Limit, SuccessCriteria
 from fleet.rollouts.progress import Execution, Figures
-from fleet.rollouts.states import RolloutState
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import RolloutState, Verb
 from protocol.messages.kinds import AgentState, InstallStatus, InstallStep
 from protocol.names import DeviceId
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from rollout_world import RolloutWorld
 
-from fleet.rollouts.states import RolloutState
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import RolloutState, Verb
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +19,7 @@ KILLED_BEFORE_PUBLISHING = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from rollout_world import RolloutWorld
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import Verb
 
 class Killed:
     def announce(self, devices):

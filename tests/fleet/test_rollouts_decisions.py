@@ -11,10 +11,9 @@ from rollout_decisions_world import S, World, make_rollout, started
 
 from fleet.rollouts.evidence import explain
 from fleet.rollouts.plans import GroupPlan
-from fleet.rollouts.states import GroupState, RolloutState
+from fleet.rollouts.states import GroupState, RolloutState, Verb
 from fleet.rollouts.steps import GiveRelease, MoveGroup, MoveRollout
 from fleet.rollouts.targets import assign_groups
-from fleet.rollouts.verbs import Verb
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 

@@ -16,8 +16,7 @@ from fleet.metrics import FleetMetrics
 from fleet.rollouts.engine import RolloutEngine
 from fleet.rollouts.memory import Memory
 from fleet.rollouts.news import News
-from fleet.rollouts.states import RolloutState
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import RolloutState, Verb
 from fleet.storage.outages import DatabaseAwayError
 from protocol.messages.kinds import AgentState, InstallStatus, InstallStep
 from protocol.messages.payloads import Health, InstallReport, Payload

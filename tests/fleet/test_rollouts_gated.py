@@ -8,8 +8,7 @@ import pytest
 from gated_machines import GATES, SOAK_S, WARM_UP_S, Harm, Machines
 from sqlalchemy import select, update
 
-from fleet.rollouts.states import RolloutState
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import RolloutState, Verb
 from fleet.storage.command_tables import CommandRecord
 from fleet.storage.device_tables import Device, DeviceState
 

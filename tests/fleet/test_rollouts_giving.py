@@ -16,10 +16,9 @@ from fleet.errors import ConflictError
 from fleet.rollouts.pacing import ExponentialRate, Gift, Quarantine, Rate, held_until, recent_gifts, slice_now
 from fleet.rollouts.plans import GroupPlan
 from fleet.rollouts.progress import Running
-from fleet.rollouts.states import GroupState, RolloutState
+from fleet.rollouts.states import GroupState, RolloutState, Verb
 from fleet.rollouts.steps import GiveBack, GiveRelease, Hold, Join
 from fleet.rollouts.targets import assign_groups, group_of_joiner
-from fleet.rollouts.verbs import Verb
 from protocol.names import DeviceId
 
 KNOWN = Running(release="pump/1", returnable="pump/1", at=0.0)

@@ -10,9 +10,9 @@ from rollout_decisions_world import World, make_rollout
 from fleet.errors import ConflictError
 from fleet.rollouts.decisions import decide
 from fleet.rollouts.progress import Figures, Running
-from fleet.rollouts.states import GroupState, RolloutState
+from fleet.rollouts.states import GroupState, RolloutState, Verb
 from fleet.rollouts.steps import GiveRelease, Withdraw
-from fleet.rollouts.verbs import Verb, valid_verbs
+from fleet.rollouts.verbs import valid_verbs
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollout_world import RolloutWorld
 
-from fleet.rollouts.views import view_executions
+from fleet.api.rollout_views import view_executions
 from protocol.messages.kinds import InstallStatus, InstallStep
 
 

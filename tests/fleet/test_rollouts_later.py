@@ -16,9 +16,8 @@ from fleet.rollouts.operations import create_rollout, withdraw_release
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import Rollout
 from fleet.rollouts.saying import Answer, Said, carry_out_verb, decide_said
-from fleet.rollouts.states import RolloutState
+from fleet.rollouts.states import RolloutState, Verb
 from fleet.rollouts.store import find_rollout
-from fleet.rollouts.verbs import Verb
 from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import RolloutExecution, RolloutTransition
 from protocol.messages.kinds import InstallStatus

@@ -8,9 +8,8 @@ from fleet.rollouts.pacing import Timeouts
 from fleet.rollouts.plans import MAXIMUM_GROUPS, SuccessCriteria
 from fleet.rollouts.progress import Figures, Running
 from fleet.rollouts.returning import MAXIMUM_RETURNS, SETTLE_S
-from fleet.rollouts.states import GroupState, RolloutState
+from fleet.rollouts.states import GroupState, RolloutState, Verb
 from fleet.rollouts.steps import MoveExecution
-from fleet.rollouts.verbs import Verb
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 

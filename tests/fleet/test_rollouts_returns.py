@@ -10,9 +10,9 @@ from rollout_decisions_world import LIMITS, S, World, make_rollout, moves, start
 
 from fleet.errors import ConflictError
 from fleet.rollouts.progress import Running
-from fleet.rollouts.states import RolloutState
+from fleet.rollouts.states import RolloutState, Verb
 from fleet.rollouts.steps import GiveBack, GiveRelease, MoveRollout, Withdraw
-from fleet.rollouts.verbs import Verb, carry_out
+from fleet.rollouts.verbs import carry_out
 from protocol.names import DeviceId
 
 

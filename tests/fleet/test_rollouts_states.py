@@ -9,9 +9,9 @@ from rollout_decisions_world import World, make_rollout
 
 from fleet.errors import ConflictError
 from fleet.rollouts.progress import Observations
-from fleet.rollouts.states import GroupState, RolloutState, check_follows, may_follow
+from fleet.rollouts.states import GroupState, RolloutState, Verb, check_follows, may_follow
 from fleet.rollouts.steps import Command
-from fleet.rollouts.verbs import Verb, carry_out, valid_verbs
+from fleet.rollouts.verbs import carry_out, valid_verbs
 from protocol.messages.kinds import InstallStatus
 
 # The drawing of `fleet.rollouts.states` written out once more, arrow by arrow: whoever adds one there says it here too.

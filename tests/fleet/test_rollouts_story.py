@@ -7,8 +7,7 @@ from rollout_world import RolloutWorld, make_device
 from sqlalchemy import delete, update
 
 from fleet.errors import ConflictError, NotFoundError, UnacceptableError
-from fleet.rollouts.states import RolloutState
-from fleet.rollouts.verbs import Verb
+from fleet.rollouts.states import RolloutState, Verb
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.rollout_tables import DesiredCounter, RolloutRecord
 from protocol.messages.kinds import InstallStatus

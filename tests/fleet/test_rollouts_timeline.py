@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from rollout_world import RolloutWorld
 
+from fleet.api.rollout_views import view_timeline
 from fleet.errors import NotFoundError
 from fleet.rollouts import timeline
-from fleet.rollouts.timeline import Subject
-from fleet.rollouts.verbs import Verb
-from fleet.rollouts.views import TimelineLine, view_timeline
+from fleet.rollouts.states import Subject, Verb
+from fleet.views.rollouts import TimelineLine
 
 
 def read_all(

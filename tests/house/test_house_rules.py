@@ -116,3 +116,11 @@ def test_importing_a_package_runs_nothing() -> None:
         assert all(
             isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign | ast.ImportFrom) for node in tree.body
         )
+
+
+def test_the_fleets_command_line_starts_without_numpy() -> None:
+    script = "import sys, fleet.cli\nprint([m for m in ('numpy', 'fastapi', 'paho') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

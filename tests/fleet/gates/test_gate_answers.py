@@ -224,11 +224,6 @@ def test_without_a_control_every_answer_says_before_and_after_only() -> None:
         assert "before and after only" in look.answers[0].reason
 
 
-def test_picked_canaries_are_told_that_nothing_is_promised() -> None:
-    evidence = replace(latency_arms(20, 60, 1.3, np.random.default_rng(13)), is_drawn=False)
-    assert "picked, not drawn" in last_look(evidence).reason
-
-
 def test_what_a_device_cannot_have_shown_counts_as_not_told() -> None:
     wrong = shown(3, windows=100.0, judged=90.0, over=5.0, sight=0.5, log_latency=7.0)
     broken = replace(
