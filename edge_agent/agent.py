@@ -214,8 +214,7 @@ class Agent:
         vitals.state, vitals.is_unusable = AgentState.WATCHING, False
         vitals.last_score = judged.score
         vitals.latencies.add(judged.latency_us)
-        vitals.interval.judged += 1
-        vitals.interval.score_sum += judged.score
+        vitals.interval.note(judged.score, judged.threshold)
         if judged.is_over:
             self._counters.windows_over_threshold += 1
             vitals.interval.over += 1

@@ -93,13 +93,22 @@ class Counters(Struct, kw_only=True):
 
 
 class Interval(Struct, kw_only=True):
-    """What happened since the last health message; `over` and `score_sum` are of `judged` windows."""
+    """What happened since the last health message; `over` and the scores are of `judged` windows, `threshold` of the last of them."""
 
     started_s: float
     windows: int = 0
     judged: int = 0
     over: int = 0
     score_sum: float = 0.0
+    score_max: float = 0.0
+    threshold: float | None = None
+
+    def note(self, score: float, threshold: float) -> None:
+        """One window was judged."""
+        self.judged += 1
+        self.score_sum += score
+        self.score_max = max(self.score_max, score)
+        self.threshold = threshold
 
 
 class LatencyReservoir:
@@ -220,6 +229,8 @@ def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
             interval_judged=judged,
             anomaly_rate=_brief(interval.over / judged) if judged else 0.0,
             score_mean=_brief(interval.score_sum / judged) if judged else 0.0,
+            score_max=_brief(interval.score_max),
+            threshold=None if interval.threshold is None else _brief(interval.threshold),
             drift_score=_brief(readings.drift_score),
             drifted=readings.drifted,
             drift_severity=None if readings.drift_severity is None else _brief(readings.drift_severity),

@@ -152,7 +152,8 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     The most frequent message by far, so fields that hold their default do not travel.
 
-    `anomaly_rate` is windows over threshold ÷ judged windows, in the interval; `score_mean` is over the judged ones too.
+    `anomaly_rate` is windows over threshold ÷ judged windows, in the interval; `score_mean` and `score_max` are over the judged ones too,
+    and `threshold` is the one that the last of them was compared with; None: none was, or an agent from before it told.
     A window is *unjudged* if a model was in force and gave no score for it; windows of commissioning are not.
     `interval_judged` is None from agents that did not count: read `judged`. Bytes are payload bytes,
     but `telemetry_bytes` all that left for the broker. `outbox_refused` events the fleet would never take; `outbox_parked` ended
@@ -186,6 +187,8 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     interval_windows: Count = 0
     anomaly_rate: float = 0.0
     score_mean: float = 0.0
+    score_max: float = 0.0
+    threshold: float | None = None
     drift_score: float = 0.0
     drifted: bool = False
     drift_severity: Annotated[float, Meta(ge=0)] | None = None

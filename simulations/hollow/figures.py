@@ -62,6 +62,8 @@ class Temper:
             interval_judged=windows if release else 0,
             anomaly_rate=over / drawn if release else 0.0,
             score_mean=draw.uniform(0.2, 0.4),
+            score_max=draw.uniform(1.0, 1.5) if over else draw.uniform(0.6, 0.95),
+            threshold=1.0 if release else None,
             drift_score=draw.uniform(0.1, 0.6),
             inference_p50_us=latency_us,
             inference_p99_us=2.5 * latency_us,

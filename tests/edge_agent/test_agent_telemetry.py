@@ -345,7 +345,8 @@ def test_a_device_listens_to_its_own_topics_and_its_familys_training() -> None:
 
 def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:
     counters = Counters(windows=100, windows_over_threshold=9, anomalies=2, raw_bytes=800, training_bytes=7)
-    interval = Interval(started_s=10.0, windows=25, judged=20, over=5, score_sum=30.0)
+    interval = Interval(started_s=10.0, windows=25, judged=19, over=5, score_sum=28.0, score_max=3.5)
+    interval.note(2.0, 2.25)
     latencies = LatencyReservoir(random.Random(1))
     for i in range(1, 101):
         latencies.add(float(i))
@@ -378,6 +379,7 @@ def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:
     assert (health.windows, health.interval_windows, health.interval_s) == (100, 25, 4.0)
     assert (health.interval_judged, health.judged) == (20, 20)
     assert (health.anomaly_rate, health.score_mean) == (0.25, 1.5)
+    assert (health.score_max, health.threshold) == (3.5, 2.25), "the highest score, and what scores are compared with"
     assert (health.inference_p50_us, health.inference_p99_us) == (51.0, 100.0)
     assert (health.raw_bytes, health.uptime_s, health.release) == (800, 3.0, "pump/1")
 
