@@ -379,7 +379,9 @@ def test_health_carries_rates_of_the_interval_and_sums_of_the_device() -> None:
     assert (health.windows, health.interval_windows, health.interval_s) == (100, 25, 4.0)
     assert (health.interval_judged, health.judged) == (20, 20)
     assert (health.anomaly_rate, health.score_mean) == (0.25, 1.5)
-    assert (health.score_max, health.threshold) == (3.5, 2.25), "the highest score, and what scores are compared with"
+    assert (health.score_max, health.threshold) == (3.5, 2.25), (
+        "the highest score, and what scores are compared with"
+    )
     assert (health.inference_p50_us, health.inference_p99_us) == (51.0, 100.0)
     assert (health.raw_bytes, health.uptime_s, health.release) == (800, 3.0, "pump/1")
 
