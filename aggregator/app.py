@@ -161,7 +161,11 @@ def build_aggregator(settings: Settings) -> Aggregator:
     registry.register(RunMetrics(store))
     expose_days_left(registry, certificate)
     api = create_api(
-        scheduler, tokens, registry, lambda: {"status": "ok", "broker_connected": board.is_connected}
+        scheduler,
+        privacy,
+        tokens,
+        registry,
+        lambda: {"status": "ok", "broker_connected": board.is_connected},
     )
     return Aggregator(
         settings=settings,

@@ -2,9 +2,10 @@
 
 ::
 
-    person (API) ──┐
-    drift trigger ─┼─► start_run ─► store ─► worker thread ─► Coordinator.advance, one run at a time
-    schedule ──────┘
+    person (API) ───┐
+    program (API) ──┤
+    drift trigger ──┼─► start_run ─► store ─► worker thread ─► Coordinator.advance, one run at a time
+    schedule ───────┘
 
 The worker takes up unfinished runs first, so a restart after a kill goes on by itself. The watcher asks the fleet for drift
 and lets `aggregator.triggers` decide. A fleet that is away is waited for and said once, not once a look.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
@@ -23,10 +25,10 @@ from aggregator.errors import FleetError, RosterError, RunConflictError, Unknown
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
-from aggregator.triggers import DriftSummary, RunHistory, decide_trigger
+from aggregator.triggers import DriftSummary, RunHistory, decide_trigger, is_resting
 from protocol.names import FamilyName, RunId
 
-__all__ = ["DriftSource", "Looking", "RunDriver", "RunScheduler"]
+__all__ = ["Asked", "DriftSource", "Looking", "RunDriver", "RunScheduler"]
 
 JOIN_S: Final = 5.0
 """How long a stopping service waits for its threads; what they have committed is safe anyway."""
@@ -58,6 +60,15 @@ class RunDriver(Protocol):
         """See `aggregator.rounds.coordinator.Coordinator.advance`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What came of a program's wish: the run that serves it (None: there is none), whether it `is_new`, and why."""
+
+    reason: str
+    run: TrainingRun | None = None
+    is_new: bool = False
+
+
 class RunScheduler:
     """Starts, drives and cancels runs.
 
@@ -86,7 +97,7 @@ class RunScheduler:
         new_id: Callable[[], str],
         watch_every_s: float,
     ) -> None:
-        self.store, self._families, self._driver, self._drift = store, families, driver, drift
+        self.store, self.families, self._driver, self._drift = store, families, driver, drift
         self._door = door
         self._stopping, self._now, self._new_id, self._watch_every_s = stopping, now, new_id, watch_every_s
         self._work = threading.Event()
@@ -127,11 +138,7 @@ class RunScheduler:
             UnknownRunError: the family is not configured here; the message lists those that are.
             RunConflictError: the family is training already, or `run_id` is taken.
         """
-        policy = self._families.get(family)
-        if policy is None:
-            raise UnknownRunError(
-                f"family {family[:80]!r} is not configured here; valid are {', '.join(sorted(self._families))}"
-            )
+        policy = self.policy_of(family)
         now, identifier = self._now(), run_id or self._new_id()
         run = TrainingRun(
             id=RunId(identifier),
@@ -152,10 +159,51 @@ class RunScheduler:
         self._work.set()
         return run
 
+    def start_for_program(
+        self, family: str, *, reason: str, requested_by: str, run_id: str, rounds: int | None = None
+    ) -> Asked:
+        """Open a run under `run_id` because a program of somebody's asked for it, unless that would be one too many.
+
+        It asks as often as it likes: under one id there is one run, of one family one at a time, and none before the family has rested.
+
+        Raises:
+            UnknownRunError: the family is not configured here.
+        """
+        rest = self.policy_of(family).trigger
+        if (known := self.store.find(run_id)) is not None:
+            return Asked(run=known, reason="this was asked for before, under the same key")
+        ended = self.store.last_ended_at(FamilyName(family))
+        if is_resting(rest, ended, self._now()):
+            return Asked(
+                reason=f"the last run of family {family!r} ended less than {rest.cooldown_s:g} s ago (trigger.cooldown_s)"
+            )
+        try:
+            run = self.start_run(
+                family,
+                trigger="program",
+                reason=reason,
+                requested_by=requested_by,
+                rounds=rounds,
+                run_id=run_id,
+            )
+        except RunConflictError as error:
+            under_way = next((run for run in self.store.unfinished() if run.family == family), None)
+            return Asked(run=under_way, reason=str(error))
+        return Asked(run=run, is_new=True, reason="started")
+
+    def policy_of(self, family: str) -> FamilySettings:
+        """The settings of a family; raises UnknownRunError, which lists those that are configured."""
+        policy = self.families.get(family)
+        if policy is None:
+            raise UnknownRunError(
+                f"family {family[:80]!r} is not configured here; valid are {', '.join(sorted(self.families))}"
+            )
+        return policy
+
     def look(self) -> None:
         """One look of the watcher at the door, and at every family that may start by itself."""
         self._look_at_door()
-        for family, policy in self._families.items():
+        for family, policy in self.families.items():
             if not policy.trigger.is_on:
                 continue
             try:

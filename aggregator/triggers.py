@@ -1,7 +1,7 @@
 """When a training run starts by itself: the rules, and nothing else.
 
 Pure: what the fleet's drift looks like, what has run before and the time of day are arguments. A person's request is
-not asked here; it always starts a run unless one of the family is under way.
+not asked here; it always starts a run unless one of the family is under way. Another program's rests as long as ours.
 
 A drift trigger fires when at least `drift_share` of a family's devices are in drift and have entered it within the last
 `within_s`: a fleet whose world changed shows many fresh reports, while machines that wear out one by one over a year do
@@ -17,7 +17,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-__all__ = ["DriftSummary", "RunHistory", "Trigger", "TriggerSettings", "decide_trigger"]
+__all__ = ["DriftSummary", "RunHistory", "Trigger", "TriggerSettings", "decide_trigger", "is_resting"]
 
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -29,7 +29,8 @@ class TriggerSettings(Struct, frozen=True, kw_only=True):
         drift_share: share of the family that must be in drift; None: drift starts nothing.
         precision_drift: whether people's verdicts may start a run.
         within_s: how fresh the drift must be.
-        cooldown_s: after the end of the last run. Devices answer each question once a day: a run that begins sooner spends rounds and fails.
+        cooldown_s: after the end of the last run, also where another program asks. Devices answer each question once a day: a run that
+            begins sooner spends rounds and fails.
         schedule_every_s: a run at least this often; None: no schedule.
     """
 
@@ -90,13 +91,18 @@ def decide_trigger(
     if history.is_running or drift.devices < minimum_devices:
         return None
     ended = history.last_ended_at
-    if ended is not None and now - ended < settings.cooldown_s:
+    if is_resting(settings, ended, now):
         return None
     return (
         _drift_trigger(settings, drift, now)
         or _precision_trigger(settings, drift, ended)
         or _schedule_trigger(settings, ended, now, watching_since)
     )
+
+
+def is_resting(settings: TriggerSettings, last_ended_at: float | None, now: float) -> bool:
+    """Whether a family's last run ended so lately that no program starts another one, at Unix second `now`."""
+    return last_ended_at is not None and now - last_ended_at < settings.cooldown_s
 
 
 def _drift_trigger(settings: TriggerSettings, drift: DriftSummary, now: float) -> Trigger | None:

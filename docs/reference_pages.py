@@ -104,7 +104,7 @@ def _apis() -> dict[str, dict[str, Any]]:
     fleet = FastAPI(title="Fedge fleet")
     for router in ROUTERS:
         fleet.include_router(router)
-    aggregator = create_api(Any, Any, CollectorRegistry(), dict)  # described, never called
+    aggregator = create_api(Any, Any, Any, CollectorRegistry(), dict)  # described, never called
     return {"fleet-api": fleet.openapi(), "aggregator-api": aggregator.openapi()}
 
 

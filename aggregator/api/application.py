@@ -9,8 +9,9 @@ from typing import Any, Final
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from aggregator.api.training_runs import router
+from aggregator.api import privacy, programs, training_runs
 from aggregator.errors import AggregatorError, RunConflictError, UnknownRunError
+from aggregator.privacy.accounts import PrivacyAccounts
 from aggregator.run_scheduler import RunScheduler
 from aggregator.tokens import TokenStore
 from service.application import create_application
@@ -19,7 +20,7 @@ from service.problems import StatusTable
 __all__ = ["create_api"]
 
 MAXIMUM_BODY_BYTES: Final = 64 * 1024
-"""The largest request is a training run with a reason of 500 characters."""
+"""The largest request is Alertmanager's message: some 50 alerts; its `max_alerts` makes it smaller."""
 
 STATUSES: Final[StatusTable] = {
     UnknownRunError: HTTPStatus.NOT_FOUND,
@@ -30,6 +31,7 @@ STATUSES: Final[StatusTable] = {
 
 def create_api(
     scheduler: RunScheduler,
+    privacy_accounts: PrivacyAccounts,
     tokens: TokenStore,
     registry: CollectorRegistry,
     health: Callable[[], dict[str, Any]],
@@ -42,8 +44,9 @@ def create_api(
         statuses=STATUSES,
         largest_body=lambda _caller, _method, _path: MAXIMUM_BODY_BYTES,
     )
-    api.state.scheduler = scheduler
-    api.include_router(router)
+    api.state.scheduler, api.state.privacy = scheduler, privacy_accounts
+    for module in (training_runs, programs, privacy):
+        api.include_router(module.router)
 
     @api.get("/healthz", tags=["operations"])
     async def healthz() -> dict[str, Any]:

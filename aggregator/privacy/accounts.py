@@ -98,6 +98,11 @@ class PrivacyAccounts:
         plan = None if run is None else self._history.planned(run)
         return FamilyBudget() if plan is None else plan.budget
 
+    def families(self) -> tuple[FamilyName, ...]:
+        """Families with at least one plan or round, sorted."""
+        with self._lock:
+            return self._history.families()
+
     def rounds(self, family: FamilyName) -> tuple[HeldRound, ...]:
         """What happened in a family's rounds, the oldest first."""
         with self._lock:

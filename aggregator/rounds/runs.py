@@ -142,7 +142,7 @@ class RefitRecord(Struct, frozen=True, kw_only=True):
 class TrainingRun(Struct, frozen=True, kw_only=True):
     """A training run. Times are Unix seconds; `finished_rounds` counts rounds whose step was taken.
 
-    `trigger` is ``person``, ``drift``, ``precision`` or ``schedule``; `reason` is for people. `detail` says in one sentence why the run
+    `trigger` is ``person``, ``program``, ``drift``, ``precision`` or ``schedule``; `reason` is for people. `detail` says in one sentence why the run
     is where it is. `mode` is ``robust`` (secure sums in `groups`, which are the same for all its questions), ``private`` (with noise) or
     ``plain``, and `protection` what that means for poisoners. `refit` says what became of the
     fleet's prior, where devices judge by one. `rollout` is the fleet's id of the rollout that was started, if the family has a template. `privacy` is the
