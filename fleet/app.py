@@ -32,6 +32,7 @@ from typing import Final
 import structlog
 from fastapi import FastAPI
 
+from fleet.aggregator_client import open_aggregator
 from fleet.api import (
     admission,
     commands,
@@ -177,6 +178,7 @@ def build_app(
     )
     broker = settings.mqtt and _broker_account(settings.mqtt, instance)
     installation = installation_of(settings.data_dir)
+    aggregator = open_aggregator(settings.aggregator)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -277,6 +279,7 @@ def build_app(
             wake_rollouts=replicas.wake,
             door=replicas,
             enrolments=entrance,
+            aggregator=aggregator,
         )
         running = [asyncio.create_task(_keep_running(name, task)) for name, task in tasks.items()]
         try:
@@ -284,6 +287,7 @@ def build_app(
         finally:
             hub.close()
             await end_tasks(running)
+            await aggregator.close()
 
     app = create_application(
         title="Fedge fleet",
@@ -392,5 +396,6 @@ def open_certificate(settings: Settings) -> ServedCertificate | None:
 def check_files(settings: Settings) -> None:
     """Read every file the settings name; raises SettingsError or StartError for the first that cannot be used."""
     open_certificate(settings)
+    open_aggregator(settings.aggregator)
     if settings.mqtt:
         _broker_account(settings.mqtt, "check")

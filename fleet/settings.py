@@ -22,6 +22,7 @@ from service.broker_settings import BrokerSettings
 
 __all__ = [
     "PREFIX",
+    "AggregatorSettings",
     "EnrolmentSettings",
     "MqttSettings",
     "RetentionSettings",
@@ -84,6 +85,14 @@ class EnrolmentSettings(Struct, frozen=True, kw_only=True):
     certificate_lifetime_s: Annotated[float, Meta(ge=60, le=366 * 86400)] = 30 * 86400.0
 
 
+class AggregatorSettings(Struct, frozen=True, kw_only=True):
+    """Where training runs are read from, for the dashboard. token_file: holds an aggregator's token of role viewer, made with --program."""
+
+    url: Annotated[str, Meta(pattern=r"^https://[^/\s]+/?$(?!\n)")]
+    ca_file: Path | None = None
+    token_file: Path
+
+
 DAY_S: Final = 86_400.0
 
 
@@ -117,6 +126,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     database_url: default is fleet.sqlite in data_dir.
     offline_after_s: silence before a device counts as offline; four of the agent's 30 s health messages.
+    aggregator: whose training runs the dashboard shows; None: none.
     approved_families: families whose every rollout waits for a second person's approval, whatever its plan says; ``["*"]``: all.
     """
 
@@ -135,6 +145,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     mqtt: MqttSettings | None = None
     enrolment: EnrolmentSettings = EnrolmentSettings()
     retention: RetentionSettings = RetentionSettings()
+    aggregator: AggregatorSettings | None = None
     approved_families: tuple[str, ...] = ()
     maximum_bundle_bytes: Annotated[int, Meta(ge=1, le=MAX_BUNDLE_BYTES)] = MAX_BUNDLE_BYTES
     offline_after_s: PositiveSeconds = 120.0

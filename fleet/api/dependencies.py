@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 
+from fleet.aggregator_client import AggregatorClient
 from fleet.broker_door.shut_out import BrokerDoor
 from fleet.changes.hub import ChangeHub
 from fleet.desired import DesiredPublisher
@@ -47,6 +48,7 @@ class Services:
     enrolments: Enrolments
     changes: ChangeHub
     door: BrokerDoor  # told after whatever shuts a device out
+    aggregator: AggregatorClient
     now: Callable[[], float] = field(default=time.time)  # Unix seconds
 
 

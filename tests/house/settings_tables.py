@@ -178,6 +178,9 @@ FLEET: dict[str, tuple[Any, Any]] = {
     "mqtt.device_bytes_per_s": (0.5, 20),
     "mqtt.device_burst_bytes": (131_072, 262_144),
     "enrolment.certificate_lifetime_s": (60.5, 86400),
+    "aggregator.url": ("https://a", "https://b:1"),
+    "aggregator.ca_file": ("a.pem", "/b.pem"),
+    "aggregator.token_file": ("a", "/b"),
     "maximum_bundle_bytes": (1, 2),
     "offline_after_s": (1.5, 2),
     **{
