@@ -111,7 +111,7 @@ class AggregatorClient:
         given = {key: value for key, value in query.items() if value is not None}
         # a segment of dots alone is a way up, which httpx would walk
         path = "/v1/" + "/".join(quote(part, safe="").replace(".", "%2E") for part in parts)
-        key = f"{path}?{httpx.QueryParams(given)}"
+        key = f"{path}?{httpx.QueryParams(given)}" if given else path
         kept = self._kept.get(key)
         if kept is not None and self._clock() < kept.until:
             return kept.said

@@ -64,13 +64,12 @@ from fleet.broker_door.plugin_state import FLEET
 from fleet.changes.hub import ChangeHub
 from fleet.device_ca import DeviceCa
 from fleet.enrolment import Enrolments
-from fleet.errors import NotFoundError, UnacceptableError
 from fleet.gauges import Gauges
 from fleet.housekeeping import Housekeeping
 from fleet.ingest.store import EventStore
 from fleet.installation import check_shared, installation_of
 from fleet.instruction_key import InstructionKey
-from fleet.instructions import Instructions
+from fleet.instructions import Instructions, tell_of_unnamed_key
 from fleet.leadership import alone_on, is_led, open_leadership
 from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
@@ -89,7 +88,6 @@ from fleet.settings import MqttSettings, Settings
 from fleet.storage.base import Database
 from fleet.trust.renewal import TrustRenewal
 from fleet.trust.repository import TrustRepository
-from runtime.errors import StorageError
 from service.addresses import split_endpoint
 from service.application import create_application
 from service.background import end_tasks
@@ -156,7 +154,7 @@ def build_app(
     event_store = EventStore(database, settings.tenant, metrics)
     boot_id = secrets.token_hex(8)
     instruction_key = InstructionKey(settings.data_dir)
-    _tell_of_unnamed_key(repository, instruction_key)
+    tell_of_unnamed_key(repository, instruction_key)
     instructions = Instructions(
         instruction_key,
         tenant=settings.tenant,
@@ -303,20 +301,6 @@ def build_app(
     for router in ROUTERS:
         app.include_router(router)
     return app
-
-
-def _tell_of_unnamed_key(repository: TrustRepository, key: InstructionKey) -> None:
-    """Say so where devices would obey nothing that this fleet says: a key that was lost, restored, or not yet named."""
-    try:
-        named = repository.published().fleet_keys()
-    except (NotFoundError, UnacceptableError, StorageError):
-        return  # without a repository devices believe nobody, and who asks for it is told
-    if key.current().public_key() not in named:
-        _log.warning(
-            "instruction_key_not_named",
-            reason="the signed repository's role fleet names another key: no device obeys this fleet, nor forgets an event",
-            mend="restore instruction.key, or have this one named: fedge-fleet instruction-key, then fedge-fleet trust rotate fleet",
-        )
 
 
 def serve(settings: Settings) -> None:
