@@ -11,7 +11,8 @@ service as a process of its own, SQLite or a PostgreSQL server that keeps what i
 * ``rollback``: from the request until 95 % of the devices run again what they ran before (an installation takes them 1 s);
 * ``ingest``: events that devices were told to forget, each with its seal checked, a second; offered are a few more than are asked for;
 * ``API p95``: lists of devices, anomalies and the rollout while 1,000 events a second come;
-* ``preview``: of a rollout to 100,000 devices in the database;
+* ``preview``: of a rollout to 100,000 devices in the database: of a plan without gates, and of the default plan, whose power is
+  reckoned from six hours of health of each;
 * ``service``: its largest proportional share of memory (PSS) from the first device to here;
 * ``lost``, ``doubled``: the devices' accounts against the database, both 0.
 
@@ -42,10 +43,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "fleet")]
 
 from databases import LASTING, PostgresqlServer  # noqa: E402 - needs the path above
+from recorded_devices import add_recorded  # noqa: E402 - lies beside this one
 
 from edge_agent.health import memory_pss_bytes  # noqa: E402 - as above
 from fleet.storage.base import open_database  # noqa: E402 - as above
-from fleet.storage.device_tables import Desired, Device  # noqa: E402 - as above
+from fleet.storage.device_tables import Desired  # noqa: E402 - as above
 from simulations.hollow.accounts import settle_accounts  # noqa: E402 - as above
 from simulations.hollow.assembly import Plan, make_crowd  # noqa: E402 - as above
 from simulations.hollow.beside import AtWork, at_work  # noqa: E402 - as above
@@ -276,33 +278,20 @@ def measure_api(work: AtWork, own: OwnFleet, report: Report, rollout: str, optio
 
 
 def measure_preview(own: OwnFleet, api: httpx.Client, report: Report, options: Options) -> None:
-    more = range(options.records - options.devices)
-    with closing(open_database(own.database_url)) as stored:
-        for at in range(0, len(more), 5000):
-            with stored.write() as session:
-                session.add_all(recorded(number) for number in more[at : at + 5000])
-    plan = {"name": "preview", "release": f"{FAMILY}/1", "groups": [{"percentage": 100}], "gates": None}
-    took = []
-    for _ in range(5):
-        began = time.monotonic()
-        found = asked(api.post("/v1/rollouts:preview", json=plan))
-        took.append(time.monotonic() - began)
-    report.tell("preview reaches", found["devices"], "devices")
-    report.tell("preview, slowest of five", max(took), "s", 1.0)
-
-
-def recorded(number: int) -> Device:
-    """A device that is enrolled, was heard once and is not connected."""
-    return Device(
-        id=f"recorded-{number:06d}",
-        fingerprint=f"{number:064x}",
-        public_key="",
-        hardware="hollow",
-        family=FAMILY,
-        labels={},
-        enrolled_at=0.0,
-        last_seen=0.0,
-    )
+    add_recorded(own.database_url, options.records - options.devices)
+    for name, part in (
+        ("preview without gates", {"groups": [{"percentage": 100}], "gates": None}),
+        ("preview of the default plan", {}),
+    ):
+        plan = {"name": "preview", "release": f"{FAMILY}/1"} | part
+        took = []
+        for _ in range(5):
+            began = time.monotonic()
+            found = asked(api.post("/v1/rollouts:preview", json=plan))
+            took.append(time.monotonic() - began)
+        report.tell(f"{name} reaches", found["devices"], "devices")
+        report.tell(f"{name} foretells", len(found["power"]["lines"]), "harms")
+        report.tell(f"{name}, slowest of five", max(took), "s", 1.0)
 
 
 def of(notices: list[Notice], release: str) -> list[Notice]:

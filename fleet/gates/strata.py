@@ -8,13 +8,12 @@ a stratum nothing but a hash decides.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["LEAST_DEVICES", "draw_order", "number_strata"]
 
@@ -22,19 +21,17 @@ LEAST_DEVICES: Final = 8
 """A smaller stratum is joined to the rest of its hardware, and if that is small too, to all that are."""
 
 
-def number_strata(hardware: Sequence[str], site: Sequence[str]) -> NDArray[np.int64]:
+def number_strata(places: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
     """(n,) the stratum of each device, from 0; the same devices in any order have the same strata.
 
-    Args:
-        hardware: of each device, "" where it is not known.
-        site: of each device.
+    `places`: hardware and site of each device, "" where one is not known.
 
     Example:
-        >>> number_strata(["pi"] * 20 + ["x86"], ["a"] * 10 + ["b"] * 11).tolist() == [1] * 10 + [2] * 10 + [0]
+        >>> places = [("pi", "a")] * 10 + [("pi", "b")] * 10 + [("x86", "b")]
+        >>> number_strata(places).tolist() == [1] * 10 + [2] * 10 + [0]
         True
     """
-    fine = list(zip(hardware, site, strict=True))
-    sizes = Counter(fine)
+    sizes = Counter(places)
     left: Counter[str] = Counter()
     for (kind, _), count in sizes.items():
         if count < LEAST_DEVICES:
@@ -47,35 +44,36 @@ def number_strata(hardware: Sequence[str], site: Sequence[str]) -> NDArray[np.in
             names[kind, place] = ("hardware", kind) if left[kind] >= LEAST_DEVICES else ("all",)
     numbers = {name: number for number, name in enumerate(sorted(set(names.values())))}
     of_place = {key: numbers[name] for key, name in names.items()}
-    return np.array([of_place[key] for key in fine], dtype=np.int64)
+    return np.array([of_place[key] for key in places], dtype=np.int64)
 
 
-def draw_order(lot: str, devices: Sequence[str], stratum: Sequence[int]) -> list[int]:
-    """Rows of `devices` in the order in which they are given the release; reproducible.
+def draw_order(lot: str, devices: Sequence[str], stratum: ArrayLike) -> NDArray[np.int64]:
+    """(n,) rows of `devices` in the order in which they are given the release; reproducible, whatever order they come in.
 
     Args:
         lot: draws the order, as the id of a rollout; another lot has other canaries.
         devices: names, no two alike.
-        stratum: of each (`number_strata`).
+        stratum: (n,) of each (`number_strata`).
 
     Example:
         >>> devices = [f"press-{n}" for n in range(8)]
         >>> order = draw_order("ro-1", devices, [0, 0, 0, 0, 1, 1, 1, 1])
-        >>> sorted(row // 4 for row in order[:4])
+        >>> sorted(row // 4 for row in order[:4].tolist())
         [0, 0, 1, 1]
     """
-    marks = [_hash(lot, device) for device in devices]
-    order = sorted(range(len(devices)), key=lambda row: (stratum[row], marks[row], devices[row]))
-    place = np.empty(len(devices))
-    start = 0
-    for code, members in itertools.groupby(order, key=stratum.__getitem__):
-        rows = list(members)
-        # where in the first step a stratum begins is drawn too: small ones would never, or always, give the first canary
-        begin = int.from_bytes(_hash(lot, f"\n{code}")[:8], "big") / 2**64
-        place[start : start + len(rows)] = (np.arange(len(rows)) + begin) / len(rows)
-        start += len(rows)
-    return [order[at] for at in np.argsort(place, kind="stable").tolist()]
+    codes = np.asarray(stratum, dtype=np.int64)
+    marks = _hash(lot, devices)
+    order = np.lexsort((marks[:, 1], marks[:, 0], codes))
+    names, starts, sizes = np.unique(codes[order], return_index=True, return_counts=True)
+    # where in the first step a stratum begins is drawn too: small ones would never, or always, give the first canary
+    begins = _hash(lot, [f"\n{code}" for code in names.tolist()])[:, 0] / 2.0**64
+    within = np.arange(len(order)) - np.repeat(starts, sizes)
+    place = (within + np.repeat(begins, sizes)) / np.repeat(sizes, sizes)
+    return order[np.argsort(place, kind="stable")]
 
 
-def _hash(lot: str, name: str) -> bytes:
-    return hashlib.sha256(f"{lot}\n{name}".encode()).digest()
+def _hash(lot: str, names: Sequence[str]) -> NDArray[np.uint64]:
+    """(n, 2) the first half of SHA-256 over lot and name."""
+    prefix = f"{lot}\n".encode()
+    digests = b"".join([hashlib.sha256(prefix + name.encode()).digest() for name in names])
+    return np.frombuffer(digests, dtype=">u8").reshape(-1, 4)[:, :2].astype(np.uint64)

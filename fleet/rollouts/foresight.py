@@ -24,6 +24,9 @@ __all__ = ["Foresight", "foresee"]
 MOST: Final = 600
 """Devices whose past is read: as many as pretended canaries and controls are drawn from."""
 
+LONGEST_S: Final = 86_400.0
+"""Of a longer baseline the last day is read: of a week it would be most of the time that a preview takes, for little."""
+
 DRAWS: Final = 200
 """Pretended releases of each kind of harm: the shares are good to seven points, in a fraction of a second."""
 
@@ -117,7 +120,7 @@ def _read_past(
     lasted_s = soak_s // BLOCK_S * BLOCK_S
     # the last whole block may not have been rolled up yet
     began = (now // BLOCK_S - 1) * BLOCK_S - lasted_s
-    before = histories.past(devices, began)
+    before = histories.past(devices, began, min(gates.baseline_s, LONGEST_S))
     rows = {
         row.id: row
         for row in session.execute(
@@ -128,7 +131,7 @@ def _read_past(
     return Arms(
         devices=tuple(devices),
         is_canary=np.zeros(len(devices), dtype=np.bool_),
-        stratum=number_strata([row.hardware for row in found], [row.site for row in found]),
+        stratum=number_strata([(row.hardware, row.site) for row in found]),
         before=before,
         after=histories.past(devices, began + lasted_s, lasted_s),
         placebos=None,

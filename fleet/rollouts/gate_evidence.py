@@ -175,7 +175,7 @@ def _read_strata(session: Session, rollout: Rollout) -> dict[DeviceId, int]:
         )
         .order_by(Device.id)
     ).all()
-    numbers = number_strata([row.hardware for row in rows], [row.site for row in rows])
+    numbers = number_strata([(row.hardware, row.site) for row in rows])
     return {DeviceId(row.id): int(number) for row, number in zip(rows, numbers, strict=True)}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import select
+import numpy as np
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet.device_query import device_filter
@@ -14,13 +16,17 @@ from fleet.releases import find_release
 from fleet.rollouts.foresight import Foresight, foresee
 from fleet.rollouts.kept_past import check_past_is_kept
 from fleet.rollouts.plans import RolloutPlan
-from fleet.rollouts.targets import assign_groups, hold_out
+from fleet.rollouts.targets import Meant, assign_groups
 from fleet.settings import RetentionSettings
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.names import DeviceId, split_release_id
 
 __all__ = ["Targets", "check_releases", "find_targets", "preview_rollout"]
+
+
+_BETWEEN: Final = "\n"
+"""Between names of devices, none of which holds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,28 +75,44 @@ def check_releases(session: Session, plan: RolloutPlan) -> None:
 
 def find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Targets:
     """The enrolled devices of the family that the query selects, in groups; those on the release already apart."""
-    rows = session.execute(
-        select(
-            Device.id, Device.release, Device.last_seen, Device.last_health_at, Device.hardware, Device.site
-        ).where(
+    # one row for all devices that are alike: a row for each of a hundred thousand takes a third of a second
+    is_unheard = Device.last_seen.is_(None) & Device.last_health_at.is_(None)
+    alike = (
+        Device.hardware,
+        Device.site,
+        is_unheard.label("is_unheard"),
+        (func.coalesce(Device.release, "") == plan.release).label("runs_it"),
+    )
+    query = (
+        select(*alike, func.aggregate_strings(Device.id, _BETWEEN))
+        .where(
             Device.family == plan.family,
             Device.state == DeviceState.ENROLLED,
             device_filter(plan.target_query, field="target_query", where="body"),
         )
-    ).all()
-    if not rows:
+        .group_by(*alike)
+    )
+    current: list[DeviceId] = []
+    devices: list[DeviceId] = []
+    places: list[tuple[str, str]] = []
+    unheard: list[bool] = []
+    for hardware, site, is_mute, runs_it, joined in session.execute(query):
+        names = joined.split(_BETWEEN)
+        if runs_it:
+            current += names
+        else:
+            devices += names
+            places += [(hardware, site)] * len(names)
+            unheard += [is_mute] * len(names)
+    if not devices and not current:
         raise UnacceptableError(
             f"target_query {plan.target_query!r} selects no enrolled device of family {plan.family!r}"
         )
-    current = tuple(sorted(DeviceId(row.id) for row in rows if row.release == plan.release))
-    wanted = [DeviceId(row.id) for row in rows if row.release != plan.release]
-    if not wanted:
+    if not devices:
         raise UnacceptableError(
             f"nothing to do: all {len(current)} targeted devices run {plan.release} already"
         )
-    unheard = {DeviceId(row.id) for row in rows if row.last_seen is None and row.last_health_at is None}
-    places = {DeviceId(row.id): (row.hardware, row.site) for row in rows}
-    groups = assign_groups(rollout_id, wanted, plan.groups, unheard=unheard, places=places)
-    if plan.holds_out and plan.gates is not None:
-        groups[-1:] = hold_out(groups[-1], plan.gates.hold_out, len(wanted), unheard=unheard)
-    return Targets(groups=tuple(groups), current=current)
+    meant = Meant(devices=devices, places=places, is_unheard=np.array(unheard, dtype=np.bool_))
+    held_out = plan.gates.hold_out if plan.gates is not None and plan.holds_out else 0
+    groups = assign_groups(rollout_id, meant, plan.groups, held_out=held_out)
+    return Targets(groups=tuple(groups), current=tuple(sorted(current)))

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fleet.gates.strata import draw_order, number_strata
 from fleet.rollouts.plans import GroupPlan, share_of
 from protocol.names import DeviceId
 
-__all__ = ["assign_groups", "group_of_joiner", "hold_out", "rank_device"]
+__all__ = ["Meant", "assign_groups", "group_of_joiner", "rank_device"]
 
 _RANKS: Final = 2**64
 
@@ -23,72 +28,74 @@ HELD_OUT_SHARE: Final = 0.05
 """Of a large fleet so many are held out: the last group has most devices, and sees little without a share of controls."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Meant:
+    """Devices that a plan means, column by column, as a database answers: a large fleet is drawn in a fraction of a second.
+
+    `devices`: names, no two alike, in any order. `places`: hardware and site of each; each group has its share of every one.
+    `is_unheard`: (n,) bool, of each whether it never said anything.
+    """
+
+    devices: Sequence[DeviceId]
+    places: Sequence[tuple[str, str]]
+    is_unheard: NDArray[np.bool_]
+
+    @classmethod
+    def alike(cls, devices: Sequence[DeviceId]) -> Meant:
+        """Devices that were all heard, of one hardware at one site."""
+        count = len(devices)
+        return cls(devices=devices, places=[("", "")] * count, is_unheard=np.zeros(count, dtype=np.bool_))
+
+
 def assign_groups(
-    rollout_id: str,
-    devices: Iterable[DeviceId],
-    groups: Sequence[GroupPlan],
-    *,
-    unheard: Collection[DeviceId] = frozenset(),
-    places: Mapping[DeviceId, tuple[str, str]] | None = None,
+    rollout_id: str, meant: Meant, groups: Sequence[GroupPlan], *, held_out: int = 0
 ) -> list[tuple[DeviceId, ...]]:
-    """Split `devices` into one tuple per group of a plan.
+    """Split devices into one tuple per group of a plan.
 
     Group k ends at its `count`, or at ceil(`percentage` % of all), and never before the one in front of it. So the first
-    group holds at least one device where there is any; later groups of a small fleet may be empty.
+    group holds at least one device where there is any; later groups of a small fleet may be empty. Devices that never said
+    anything come last: a canary of them would show nothing.
 
     Args:
         rollout_id: draws the order; another rollout has another canary.
-        devices: in any order, doubles count once.
+        meant: the devices.
         groups: the plan's; the last reaches all.
-        unheard: devices that never said anything. They come last: a canary of them would show nothing.
-        places: hardware and site of devices; each group has its share of every one. None: of no device is it known.
+        held_out: controls: so many of the last group, or five percent of all, whichever is more, and at most half of those of it that
+            were ever heard, become a group of their own behind it. 0: there is no such group.
 
     Examples:
-        >>> devices = [DeviceId(f"press-{n}") for n in range(4)]
+        >>> devices = Meant.alike([DeviceId(f"press-{n}") for n in range(4)])
         >>> groups = [GroupPlan(count=1), GroupPlan(percentage=50), GroupPlan(percentage=100)]
         >>> [len(group) for group in assign_groups("ro-1", devices, groups)]
         [1, 1, 2]
+        >>> [len(group) for group in assign_groups("ro-1", devices, groups, held_out=20)]
+        [1, 1, 1, 1]
         >>> assign_groups("ro-1", devices, groups)[0] == assign_groups("ro-2", devices, groups)[0]
         False
     """
-    known = places or {}
-    ordered: list[DeviceId] = []
-    for members in (set(devices).difference(unheard), set(devices).intersection(unheard)):
-        names = sorted(members)
-        hardware, site = (
-            zip(*(known.get(name, ("", "")) for name in names), strict=True) if names else ((), ())
-        )
-        ordered += [
-            names[row] for row in draw_order(rollout_id, names, number_strata(hardware, site).tolist())
-        ]
+    names = _in_order(rollout_id, meant)
     drawn: list[tuple[DeviceId, ...]] = []
     start = 0
     for group in groups:
-        end = max(start, min(len(ordered), _end(group, len(ordered))))
-        drawn.append(tuple(ordered[start:end]))
+        end = max(start, min(len(names), _end(group, len(names))))
+        drawn.append(tuple(names[start:end]))
         start = end
-    return drawn
+    if not held_out:
+        return drawn
+    last = drawn.pop()
+    heard = max(0, len(last) - int(meant.is_unheard.sum()))
+    count = min(max(held_out, math.ceil(len(names) * HELD_OUT_SHARE)), heard // 2)
+    return [*drawn, last[: heard - count] + last[heard:], last[heard - count : heard]]
 
 
-def hold_out(
-    last: Sequence[DeviceId], most: int, devices: int, *, unheard: Collection[DeviceId] = frozenset()
-) -> tuple[tuple[DeviceId, ...], tuple[DeviceId, ...]]:
-    """The last group of a draw, and who of it is left without the release until it has soaked: its controls.
-
-    Args:
-        last: in the order of the draw.
-        most: so many, or five percent of all, whichever is more; at most half of the group.
-        devices: of all groups.
-        unheard: devices that never said anything: no controls.
-
-    Example:
-        >>> hold_out([DeviceId(f"press-{n}") for n in range(4)], 20, 4)
-        (('press-0', 'press-1'), ('press-2', 'press-3'))
-    """
-    heard = [device for device in last if device not in unheard]
-    count = min(max(most, math.ceil(devices * HELD_OUT_SHARE)), len(heard) // 2)
-    held = set(heard[len(heard) - count :])
-    return tuple(d for d in last if d not in held), tuple(d for d in last if d in held)
+def _in_order(rollout_id: str, meant: Meant) -> list[DeviceId]:
+    """All devices in the order in which they are given the release."""
+    names: list[DeviceId] = []
+    for is_drawn in (~meant.is_unheard, meant.is_unheard):
+        some = list(compress(meant.devices, is_drawn))
+        order = draw_order(rollout_id, some, number_strata(list(compress(meant.places, is_drawn))))
+        names += np.array(some, dtype=object)[order].tolist()
+    return names
 
 
 def _end(group: GroupPlan, devices: int) -> int:

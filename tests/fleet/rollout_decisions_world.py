@@ -21,7 +21,7 @@ from fleet.rollouts.progress import (
 )
 from fleet.rollouts.states import RolloutState, Verb
 from fleet.rollouts.steps import Command, Decision, GiveBack, GiveRelease, MoveExecution
-from fleet.rollouts.targets import assign_groups
+from fleet.rollouts.targets import Meant, assign_groups
 from fleet.rollouts.verbs import carry_out
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
@@ -36,7 +36,7 @@ def make_rollout(devices: int = 4, **changes: Any) -> Rollout:
     }
     plan = msgspec.convert(body | changes, RolloutPlan)
     names = [DeviceId(f"d{number}") for number in range(devices)]
-    drawn = assign_groups("ro-1", names, plan.groups)
+    drawn = assign_groups("ro-1", Meant.alike(names), plan.groups)
     return Rollout(
         id="ro-1",
         plan=plan,

@@ -13,7 +13,7 @@ from fleet.rollouts.evidence import explain
 from fleet.rollouts.plans import GroupPlan
 from fleet.rollouts.states import GroupState, RolloutState, Verb
 from fleet.rollouts.steps import GiveRelease, MoveGroup, MoveRollout
-from fleet.rollouts.targets import assign_groups
+from fleet.rollouts.targets import Meant, assign_groups
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
@@ -24,9 +24,9 @@ def test_groups_share_out_every_device_once_and_always_the_same_way(
 ) -> None:
     names = [DeviceId(f"d{number}") for number in range(devices)]
     plan = [GroupPlan(percentage=share) for share in (first, 75.0, 100.0)]
-    groups = assign_groups(salt, names, plan)
+    groups = assign_groups(salt, Meant.alike(names), plan)
     assert sorted(device for group in groups for device in group) == sorted(names)
-    assert groups == assign_groups(salt, list(reversed(names)), plan)
+    assert groups == assign_groups(salt, Meant.alike(names[::-1]), plan)
     assert not devices or len(groups[0]) >= 1
     assert len(groups[0]) <= devices * first / 100 + 1
 
@@ -34,7 +34,7 @@ def test_groups_share_out_every_device_once_and_always_the_same_way(
 def test_another_rollout_draws_another_canary() -> None:
     names = [DeviceId(f"d{number}") for number in range(50)]
     plan = [GroupPlan(percentage=2), GroupPlan(percentage=100)]
-    canaries = {assign_groups(f"ro-{number}", names, plan)[0] for number in range(20)}
+    canaries = {assign_groups(f"ro-{number}", Meant.alike(names), plan)[0] for number in range(20)}
     assert len(canaries) > 10
 
 

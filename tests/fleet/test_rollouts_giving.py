@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from fleet.rollouts.plans import GroupPlan
 from fleet.rollouts.progress import Running
 from fleet.rollouts.states import GroupState, RolloutState, Verb
 from fleet.rollouts.steps import GiveBack, GiveRelease, Hold, Join
-from fleet.rollouts.targets import assign_groups, group_of_joiner
+from fleet.rollouts.targets import Meant, assign_groups, group_of_joiner
 from protocol.names import DeviceId
 
 KNOWN = Running(release="pump/1", returnable="pump/1", at=0.0)
@@ -284,7 +285,8 @@ def test_groups_by_count_and_percentage_share_out_every_device_once(
     plan.append(GroupPlan(percentage=100))
     names = [DeviceId(f"d{number}") for number in range(devices)]
     silent = set(names[:unheard])
-    groups = assign_groups("ro", names, plan, unheard=silent)
+    meant = replace(Meant.alike(names), is_unheard=np.arange(devices) < unheard)
+    groups = assign_groups("ro", meant, plan)
     assert sorted(device for group in groups for device in group) == sorted(names)
     order = [device in silent for group in groups for device in group]
     assert order == sorted(order), "devices that never said a word come last"
