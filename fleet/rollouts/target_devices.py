@@ -97,7 +97,7 @@ def find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Target
     places: list[tuple[str, str]] = []
     unheard: list[bool] = []
     for hardware, site, is_mute, runs_it, joined in session.execute(query):
-        names = joined.split(_BETWEEN)
+        names = list(map(DeviceId, joined.split(_BETWEEN)))
         if runs_it:
             current += names
         else:
