@@ -48,20 +48,24 @@ from fleet.api import (
     releases,
     rollouts,
     roster,
+    sign_in,
     trust,
     verdicts,
 )
 from fleet.api.body_sizes import largest_body
 from fleet.api.dependencies import Services
+from fleet.api.page_paths import is_page
 from fleet.api.statuses import STATUSES
-from fleet.auth.callers import Callers
+from fleet.auth.callers import Callers, Everybody
 from fleet.auth.operator_tokens import open_tokens
+from fleet.auth.web_sessions import WebSessions
 from fleet.bookkeeping import Bookkeeping
 from fleet.broker_door.assembly import open_door
 from fleet.broker_door.broker_files import SERVICES
 from fleet.broker_door.dynamic_security import DynamicSecurity
 from fleet.broker_door.plugin_state import FLEET
 from fleet.changes.hub import ChangeHub
+from fleet.dashboard.site import mount_pages
 from fleet.device_ca import DeviceCa
 from fleet.enrolment import Enrolments
 from fleet.gauges import Gauges
@@ -126,6 +130,7 @@ ROUTERS: Final = tuple(
         dead_letters,
         events,
         operations,
+        sign_in,
     )
 )
 """Every endpoint of the HTTP API."""
@@ -163,17 +168,10 @@ def build_app(
     )
     instance = _instance(boot_id)
     callers = Callers(database, tokens, time.time)
-    hub = ChangeHub(database, callers, time.time)
+    sessions = WebSessions(database, tokens, time.time, secrets.token_bytes)
+    hub = ChangeHub(database, Everybody(callers, sessions), time.time)
     door = open_door(settings, database, session=boot_id)
-    authority = DeviceCa(settings.data_dir, tenant=settings.tenant, random_bytes=secrets.token_bytes)
-    authority.ensure(time.time())
-    entrance = Enrolments(
-        database,
-        authority,
-        tenant=settings.tenant,
-        reserved=SERVICES,
-        certificate_lifetime_s=settings.enrolment.certificate_lifetime_s,
-    )
+    entrance = _open_entrance(settings, database)
     broker = settings.mqtt and _broker_account(settings.mqtt, instance)
     installation = installation_of(settings.data_dir)
     aggregator = open_aggregator(settings.aggregator)
@@ -230,7 +228,7 @@ def build_app(
             "leadership": leadership.run,
             "replicas": replicas.run,
             "gauges": Gauges(database, metrics).run,
-            "bookkeeping": Bookkeeping(database, tokens).run,
+            "bookkeeping": Bookkeeping(database, tokens, sessions).run,
             **{name: partial(leadership.while_leading, task) for name, task in leaders.items()},
             "changes": hub.run,
         }
@@ -278,6 +276,7 @@ def build_app(
             door=replicas,
             enrolments=entrance,
             aggregator=aggregator,
+            sessions=sessions,
         )
         running = [asyncio.create_task(_keep_running(name, task)) for name, task in tasks.items()]
         try:
@@ -294,13 +293,27 @@ def build_app(
         statuses=STATUSES,
         largest_body=largest_body(settings.maximum_bundle_bytes),
         lifespan=lifespan,
+        is_page=is_page,
     )
     app.state.changes = hub
     if certificate is not None:
         expose_days_left(metrics.registry, certificate)
     for router in ROUTERS:
         app.include_router(router)
+    mount_pages(app, sessions, hub, public_url=settings.dashboard.public_url, statuses=STATUSES)
     return app
+
+
+def _open_entrance(settings: Settings, database: Database) -> Enrolments:
+    authority = DeviceCa(settings.data_dir, tenant=settings.tenant, random_bytes=secrets.token_bytes)
+    authority.ensure(time.time())
+    return Enrolments(
+        database,
+        authority,
+        tenant=settings.tenant,
+        reserved=SERVICES,
+        certificate_lifetime_s=settings.enrolment.certificate_lifetime_s,
+    )
 
 
 def serve(settings: Settings) -> None:

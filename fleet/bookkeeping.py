@@ -12,6 +12,7 @@ import structlog
 
 from fleet.audit import read_head
 from fleet.audit_chain import Head
+from fleet.auth.web_sessions import WebSessions
 from fleet.repeating import repeat
 from fleet.storage.base import Database
 from service.tokens import StoredTokens
@@ -29,10 +30,11 @@ class Bookkeeping:
     Args:
         database: the fleet's.
         tokens: its operators'.
+        sessions: their browsers'.
     """
 
-    def __init__(self, database: Database, tokens: StoredTokens) -> None:
-        self._database, self._tokens = database, tokens
+    def __init__(self, database: Database, tokens: StoredTokens, sessions: WebSessions) -> None:
+        self._database, self._tokens, self._sessions = database, tokens, sessions
         self._head: Head | None = None
 
     async def run(self) -> None:
@@ -42,6 +44,7 @@ class Bookkeeping:
     def keep(self) -> None:
         """Do it now."""
         self._tokens.store_uses()
+        self._sessions.forget_ended()
         with self._database.read() as session:
             head = read_head(session)
         if head != self._head:

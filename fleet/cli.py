@@ -21,6 +21,7 @@ from fleet.commands import (
     orders,
     resources,
     rollouts,
+    sign_in,
     trust_changes,
     verdicts,
 )
@@ -57,6 +58,7 @@ app.add_typer(audit.audit, name="audit")
 app.command("broker-files")(broker_files.broker_files)
 app.command("anomalies")(resources.anomalies)
 app.command("drift")(resources.drift)
+app.command("sign-in")(sign_in.sign_in)
 app.command("judge")(verdicts.judge)
 app.command("precision")(verdicts.precision)
 

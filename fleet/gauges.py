@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import func, select
-
 from fleet.metrics import FleetMetrics
 from fleet.repeating import repeat
 from fleet.storage.base import Database
-from fleet.storage.boot_tables import IdentityConflict
-from fleet.storage.dead_letter_tables import DeadLetter
-from fleet.storage.device_tables import Device, DeviceState
-from protocol.messages.kinds import AgentState
+from fleet.views.overview import count_devices, count_waiting
 
 __all__ = ["Gauges"]
 
@@ -36,22 +31,9 @@ class Gauges:
 
     def count(self) -> None:
         """Do it now."""
-        enrolled = Device.state == DeviceState.ENROLLED
-        conditions = {
-            "enrolled": enrolled,
-            "online": enrolled & Device.online.is_(True),
-            "drifted": enrolled & Device.drifted.is_(True),
-            "blind": enrolled & (Device.agent_state == AgentState.BLIND),
-            "waiting": Device.state == DeviceState.WAITING,
-            "revoked": Device.state == DeviceState.REVOKED,
-        }
         with self._database.read() as session:
-            for state, condition in conditions.items():
-                count = session.scalar(select(func.count()).select_from(Device).where(condition))
-                self._metrics.devices.labels(state).set(count or 0)
-            named = (
-                select(func.count()).select_from(IdentityConflict).where(IdentityConflict.since.is_not(None))
-            )
-            self._metrics.identity_conflicts.set(session.scalar(named) or 0)
-            letters = select(func.count()).select_from(DeadLetter)
-            self._metrics.dead_letters_present.set(session.scalar(letters) or 0)
+            for state, count in count_devices(session).items():
+                self._metrics.devices.labels(state).set(count)
+            letters, conflicts = count_waiting(session)
+        self._metrics.identity_conflicts.set(conflicts)
+        self._metrics.dead_letters_present.set(letters)

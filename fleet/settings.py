@@ -7,6 +7,7 @@ file. There are no default secrets: keys are paths to files.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
@@ -23,6 +24,7 @@ from service.broker_settings import BrokerSettings
 __all__ = [
     "PREFIX",
     "AggregatorSettings",
+    "DashboardSettings",
     "EnrolmentSettings",
     "MqttSettings",
     "RetentionSettings",
@@ -93,6 +95,21 @@ class AggregatorSettings(Struct, frozen=True, kw_only=True):
     token_file: Path
 
 
+class DashboardSettings(Struct, frozen=True, kw_only=True):
+    """The pages that people look at. public_url: how their browsers reach them, where that is not this service's own address."""
+
+    public_url: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an address that is none."""
+        if self.public_url is not None and not _PUBLIC_URL.fullmatch(self.public_url):
+            raise ValueError(
+                f"public_url = {self.public_url!r} is not how a browser reaches a page; valid: https://fleet.example.org"
+            )
+
+
+_PUBLIC_URL: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+/?")
+
 DAY_S: Final = 86_400.0
 
 
@@ -146,6 +163,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     enrolment: EnrolmentSettings = EnrolmentSettings()
     retention: RetentionSettings = RetentionSettings()
     aggregator: AggregatorSettings | None = None
+    dashboard: DashboardSettings = DashboardSettings()
     approved_families: tuple[str, ...] = ()
     maximum_bundle_bytes: Annotated[int, Meta(ge=1, le=MAX_BUNDLE_BYTES)] = MAX_BUNDLE_BYTES
     offline_after_s: PositiveSeconds = 120.0

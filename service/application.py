@@ -33,6 +33,7 @@ def create_application(
     statuses: StatusTable,
     largest_body: LargestBody,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    is_page: Callable[[str], bool] = lambda _path: False,
 ) -> FastAPI:
     """An app without routes of its own but ``/metrics`` and ``/v1/openapi.json``, both for viewers.
 
@@ -45,6 +46,7 @@ def create_application(
         statuses: which of the service's errors is which HTTP status.
         largest_body: of whom, and where.
         lifespan: what runs while the app does.
+        is_page: paths of an application behind this one, which asks by itself who comes.
     """
     app = FastAPI(
         title=title,
@@ -59,7 +61,12 @@ def create_application(
     # The last that is added is the first that a request meets.
     app.add_middleware(ETags)
     app.add_middleware(BodyLimit, largest=largest_body)
-    app.add_middleware(TokenFirst, tokens=tokens, open_paths=OPEN_PATHS, statuses=statuses)
+    app.add_middleware(
+        TokenFirst,
+        tokens=tokens,
+        is_open=lambda path: path in OPEN_PATHS or is_page(path),
+        statuses=statuses,
+    )
     install_problems(app, statuses)
 
     @app.get("/metrics", tags=["operations"], response_class=Response)

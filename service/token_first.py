@@ -10,6 +10,7 @@ Endpoints go on to say who of those may call them (`access`), and `body_limit` h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -35,19 +36,19 @@ class TokenFirst:
     Args:
         app: what comes behind.
         tokens: who holds which.
-        open_paths: for which nobody is asked; they must read no body.
+        is_open: paths for which nobody is asked here; they read no body, or ask by themselves.
         statuses: which error of `tokens` is which status, where it is neither 401 nor 403.
     """
 
     def __init__(
-        self, app: ASGIApp, *, tokens: TokenHolders, open_paths: frozenset[str], statuses: StatusTable
+        self, app: ASGIApp, *, tokens: TokenHolders, is_open: Callable[[str], bool], statuses: StatusTable
     ) -> None:
-        self._app, self._tokens, self._open_paths = app, tokens, open_paths
+        self._app, self._tokens, self._is_open = app, tokens, is_open
         self._statuses = statuses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request on, or answer 401 or 403; 429 where its caller has too many connections; 503 where nobody can say."""
-        if scope["type"] == "lifespan" or scope.get("path") in self._open_paths:
+        if scope["type"] == "lifespan" or self._is_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":

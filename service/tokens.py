@@ -261,7 +261,11 @@ class StoredTokens:
 
     def find_caller(self, token: str) -> Caller:
         """See `TokenHolders`."""
-        digest, now = token_digest(token), self._now()
+        return self.caller_of(token_digest(token))
+
+    def caller_of(self, digest: str) -> Caller:
+        """Who holds the token whose secret has this SHA-256; raises as `find_caller`."""
+        now = self._now()
         with self._read() as rows:
             record = rows.find_digest(digest)
         if record is None or record.revoked_at is not None:

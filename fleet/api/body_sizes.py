@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fleet.api.page_paths import PAGE_BYTES, is_page
 from protocol.limits import MAX_PAYLOAD_BYTES
 from service.body_limit import LargestBody
 from service.roles import Caller, CallerKind, Role, allows
@@ -22,7 +23,7 @@ def largest_body(maximum_bundle_bytes: int) -> LargestBody:
 
     def largest(caller: Caller | None, method: str, path: str) -> int:
         if caller is None:
-            return 0
+            return PAGE_BYTES if is_page(path) else 0
         match caller.kind:
             case CallerKind.CLAIM:
                 return CLAIM_BYTES

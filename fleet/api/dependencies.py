@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Request
 
 from fleet.aggregator_client import AggregatorClient
+from fleet.auth.web_sessions import WebSessions
 from fleet.broker_door.shut_out import BrokerDoor
 from fleet.changes.hub import ChangeHub
 from fleet.desired import DesiredPublisher
@@ -47,6 +48,7 @@ class Services:
     wake_rollouts: Callable[[], None]  # called after anything a rollout may wait for; from any thread
     enrolments: Enrolments
     changes: ChangeHub
+    sessions: WebSessions
     door: BrokerDoor  # told after whatever shuts a device out
     aggregator: AggregatorClient
     now: Callable[[], float] = field(default=time.time)  # Unix seconds

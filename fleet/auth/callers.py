@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from fleet.auth import claim_tokens, operator_tokens
+from fleet.auth import claim_tokens, operator_tokens, web_sessions
 from fleet.auth.device_tokens import authenticate_device
+from fleet.auth.web_sessions import WebSessions
 from fleet.storage.base import Database
 from service.errors import UnauthenticatedError
 from service.roles import Caller, CallerKind
 from service.tokens import StoredTokens
 
-__all__ = ["Callers"]
+__all__ = ["Callers", "Everybody"]
 
 DOTS_OF_A_DEVICE_TOKEN: Final = 2
 
@@ -46,3 +47,18 @@ class Callers:
                 ) from None
         # By the whole token: many claims may have been made under one name.
         return Caller(name=claim.sha256[:32], kind=CallerKind.CLAIM)
+
+
+class Everybody:
+    """Implements `service.access.TokenHolders` for tokens and for sessions of browsers: whoever may listen to what changes.
+
+    The API itself takes no session: a page's cookie is none of its tokens.
+    """
+
+    def __init__(self, callers: Callers, sessions: WebSessions) -> None:
+        self._callers, self._sessions = callers, sessions
+
+    def find_caller(self, token: str) -> Caller:
+        """See `TokenHolders`."""
+        holders = self._sessions if token.startswith(web_sessions.PREFIX) else self._callers
+        return holders.find_caller(token)

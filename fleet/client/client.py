@@ -50,6 +50,10 @@ class FleetClient(ApiClient):
         """Put, and what is there now."""
         return _as(kind, self.put(path, body, if_match=if_match))
 
+    def sign_in_url(self) -> str:
+        """An address that signs one browser in as the holder of this token, once."""
+        return f"{str(self._http.base_url).rstrip('/')}{self.post('/v1/sign-in-links')['path']}"
+
     def events(self, kinds: str, name: str | None = None) -> Iterator[Change]:
         """See `fleet.client.event_stream.read_events`."""
         return read_events(self._http, kinds=kinds, name=name, sleep=self._sleep)

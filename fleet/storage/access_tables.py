@@ -14,7 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from fleet.storage.base import Base
 from service.roles import Role
 
-__all__ = ["AuditEntry", "ClaimToken", "OperatorToken"]
+__all__ = ["AuditEntry", "ClaimToken", "OperatorToken", "SignInCode", "WebSession"]
 
 
 class OperatorToken(Base):
@@ -58,6 +58,34 @@ class ClaimToken(Base):
     revoked_at: Mapped[float | None]
     used_at: Mapped[float | None]
     used_by: Mapped[str | None] = mapped_column(String(64))
+
+
+class WebSession(Base):
+    """A browser that is signed in. It is good for what the token with `token_sha256` is good for, and no longer.
+
+    `id` names it to people; the secret itself is in the browser's cookie. `browser` is what the browser calls itself.
+    """
+
+    __tablename__ = "web_sessions"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    token: Mapped[str] = mapped_column(String(64), index=True)
+    token_sha256: Mapped[str] = mapped_column(String(64))
+    browser: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[float]
+    last_used_at: Mapped[float]
+    expires_at: Mapped[float] = mapped_column(index=True)
+
+
+class SignInCode(Base):
+    """Signs one browser in, once, for whoever holds the token with `token_sha256`."""
+
+    __tablename__ = "sign_in_codes"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    token_sha256: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[float]
 
 
 class AuditEntry(Base):

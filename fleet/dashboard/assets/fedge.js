@@ -1,0 +1,82 @@
+// What a page does beyond HTML: it stays true while it is open, times are local too, and keys press its buttons.
+// Without this file every page works by links and forms.
+"use strict";
+
+const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+function dress(root) {
+  for (const time of root.querySelectorAll("time[data-local]")) {
+    const at = new Date(time.dateTime);
+    if (!isNaN(at)) time.title = `${local.format(at)} here`;
+  }
+}
+
+// Regions: the server sends the HTML of those that changed. Where somebody types or has chosen a row, nothing moves.
+function replace(regions) {
+  for (const [name, html] of Object.entries(regions)) {
+    const region = document.querySelector(`[data-region="${CSS.escape(name)}"]`);
+    if (!region || region.innerHTML === html) continue;
+    const held = document.activeElement;
+    if (region.contains(held) && held !== region) { region.dataset.waiting = "yes"; continue; }
+    const opened = [...region.querySelectorAll("details[open][id]")].map((one) => one.id);
+    region.innerHTML = html;
+    for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
+    dress(region);
+    region.classList.remove("fresh");
+    void region.offsetWidth;
+    region.classList.add("fresh");
+  }
+  const pulse = document.getElementById("pulse");
+  if (pulse) pulse.textContent = `live · ${local.format(new Date())}`;
+}
+
+const address = document.body.dataset.live;
+let stream = null;
+
+function listen() {
+  if (!address || stream || document.hidden) return;
+  stream = new EventSource(`/live?page=${encodeURIComponent(address)}`);
+  stream.addEventListener("regions", (event) => replace(JSON.parse(event.data)));
+  stream.addEventListener("end", () => { stream.close(); location.reload(); });
+  stream.onerror = () => {
+    const pulse = document.getElementById("pulse");
+    if (pulse) pulse.textContent = "not live at present · trying again";
+    if (stream && stream.readyState === EventSource.CLOSED) { stream = null; setTimeout(listen, 5000); }
+  };
+}
+
+// A browser has six connections to a host: a window that nobody sees gives its one back.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) { stream?.close(); stream = null; } else listen();
+});
+addEventListener("pagehide", () => { stream?.close(); stream = null; });
+
+// Keys: a button with data-key="t" is pressed by t; j and k go through the rows of a list with data-rows.
+function rows() { return [...document.querySelectorAll("[data-rows] [data-row]")]; }
+
+function choose(row) {
+  for (const other of rows()) other.setAttribute("aria-selected", other === row ? "true" : "false");
+  row.setAttribute("tabindex", "-1");
+  row.focus({ preventScroll: true });
+  row.scrollIntoView({ block: "nearest" });
+}
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const key = event.key.toLowerCase();
+  const all = rows();
+  const at = all.findIndex((row) => row.getAttribute("aria-selected") === "true");
+  if ((key === "j" || key === "k") && all.length) {
+    event.preventDefault();
+    choose(all[Math.min(Math.max(at + (key === "j" ? 1 : -1), 0), all.length - 1)]);
+    return;
+  }
+  const scope = at >= 0 ? all[at] : document;
+  const pick = `[data-key="${CSS.escape(key)}"]`;
+  const button = scope.querySelector(pick) || document.querySelector(`[data-keys-page] ${pick}`) || (at < 0 ? document.querySelector(pick) : null);
+  if (button) { event.preventDefault(); button.click(); }
+});
+
+dress(document);
+listen();
