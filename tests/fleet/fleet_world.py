@@ -44,7 +44,7 @@ from models.drift.reference import fit_reference
 from protocol.bundle import entries_for, pack_bundle
 from protocol.enrolment import ENROLMENT_DOMAIN, certificate_question, enrolment_statement
 from protocol.identity import fingerprint, issue_token, private_key_pem, public_key_pem, sign_statement
-from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
+from protocol.manifest import FeatureSpec, Manifest, Provenance, ThresholdSpec
 from protocol.messages.envelope import CLOUD_EVENT, Event, decode, encode, kind_of
 from protocol.messages.kinds import AgentState, Kind
 from protocol.messages.payloads import Ack, AnomalyClosed, AnomalyEvent, Health, Payload
@@ -67,6 +67,7 @@ def bundle(
     key: Ed25519PrivateKey = RELEASE_KEY,
     family: str = "motor",
     changed: dict[str, bytes] | None = None,
+    provenance: Provenance | None = None,
 ) -> bytes:
     """A sound bundle that every check of the fleet accepts; its int8 model is `content`, which nothing here runs."""
     architecture = Architecture(kind="dense-autoencoder", layers=(4, 2, 4))
@@ -87,6 +88,7 @@ def bundle(
         features=FeatureSpec(kind="passthrough", names=("a", "b", "c", "d")),
         threshold=ThresholdSpec(score=1.0, quantile=0.999, margin=1.1, fitted_on=100),
         files=entries_for(files),
+        provenance=provenance or Provenance(),
     )
     return pack_bundle(manifest, files, key)
 
