@@ -22,7 +22,7 @@ from seeded_verdicts import judge_alarms
 
 from service.roles import Role
 
-__all__ = ["PEOPLE", "DashboardSite", "make_empty", "make_seeded", "serve_site"]
+__all__ = ["PEOPLE", "DashboardSite", "copy_of", "make_empty", "make_seeded", "read_rollouts", "serve_site"]
 
 PEOPLE = {Role.VIEWER: "vera", Role.OPERATOR: "otto", Role.ADMIN: "ada", Role.PUBLISHER: "aggregator"}
 NOTES = "notes.json"
@@ -70,6 +70,12 @@ def _note(folder: Path, fleet: SeededFleet, rollouts: dict[str, str]) -> None:
     (folder / NOTES).write_text(json.dumps({"tokens": tokens, "rollouts": rollouts}))
 
 
+def read_rollouts(folder: Path) -> dict[str, str]:
+    """The rollouts of a made folder: ids, by what became of them."""
+    rollouts: dict[str, str] = json.loads((folder / NOTES).read_text())["rollouts"]
+    return rollouts
+
+
 def copy_of(kind: str, make: Callable[[Path], None], shared: Path, folder: Path) -> None:
     """A copy in `folder` of what `make` makes once for all who share `shared`."""
     with (shared / f"{kind}.lock").open("w") as lock:
@@ -99,5 +105,5 @@ def serve_site(folder: Path, certificates: LocalCertificates) -> Iterator[Dashbo
             url=url,
             folder=folder,
             tokens={Role(role): token for role, token in notes["tokens"].items()},
-            rollouts=notes["rollouts"],
+            rollouts=read_rollouts(folder),
         )

@@ -114,6 +114,7 @@ class Past:
         over = self.rng.binomial(200, min(1.0, 0.01 * own))
         lived = at - self._began
         windows = int(lived * 2)
+        mean = float(0.42 * own**0.3 + 0.06 * day + self.rng.normal(0, 0.02))
         return {
             "uptime_s": lived,
             "machine_time_s": lived,
@@ -123,7 +124,9 @@ class Past:
             "interval_judged": 200 - int(self.rng.integers(0, 3)),
             "unjudged_windows": windows // 150,
             "anomaly_rate": over / 200,
-            "score_mean": float(0.42 * own**0.3 + 0.06 * day + self.rng.normal(0, 0.02)),
+            "score_mean": mean,
+            "score_max": mean * float(1.4 + self.rng.exponential(0.25)),
+            "threshold": 0.9 if self.fleet.runs[name].endswith("/1") else 0.96,
             "drift_score": float(0.3 * np.exp(self.rng.normal(0, 0.2))),
             "inference_p50_us": 60 * own,
             "inference_p99_us": float(110 * own * harm * np.exp(self.rng.normal(0, 0.15))),
