@@ -10,7 +10,7 @@
                | "=lt=" | "=le=" | "=gt=" | "=ge="     of numbers
     selector   = id family site state claim
              | hardware reported_family release agent_state             from here on, what the device says of itself
-               | online drifted identity_conflict is_provisional is_promise_provisional
+               | online drifted in_alarm identity_conflict is_provisional is_promise_provisional
                | unjudged_windows restarts crashes commissioned_share clipped_share sight set_aside_windows obeyed
                | promised_per_1000 supported_per_1000 promise_horizon_left realised_alarms realised_windows
                  realised_low_per_1000 realised_high_per_1000 time_in_alarm_share
@@ -42,6 +42,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from fleet.errors import QuerySyntaxError
 from fleet.storage.boot_tables import IdentityConflict
 from fleet.storage.device_tables import Device, DeviceState
+from fleet.storage.event_tables import Anomaly
 from protocol.messages.kinds import AgentState
 from runtime.errors import Refused
 
@@ -66,6 +67,7 @@ _TEXT_FIELDS: Final = {
 _FLAG_FIELDS: Final[dict[str, ColumnElement[bool]]] = {
     "online": Device.online.expression,
     "drifted": Device.drifted.expression,
+    "in_alarm": Device.id.in_(select(Anomaly.device).where(Anomaly.is_open == true())),
     "identity_conflict": Device.id.in_(
         select(IdentityConflict.device).where(IdentityConflict.since.is_not(None))
     ),

@@ -8,8 +8,8 @@
 The watch keeps no state of its own: a release has hundreds of verdicts, not millions, and a verdict that is corrected
 changes the past. Every release has its own stream, because another model is another opinion.
 
-Invariants: a verdict and its audit line are one transaction; the drift of a stream is told in the audit log once, when a
-verdict turns it.
+Invariants: a verdict and its audit line are one transaction, also one that is taken back; the drift of a stream is told in the
+audit log once, when a verdict turns it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from fleet import audit
@@ -31,10 +31,13 @@ from fleet.storage.verdict_tables import Verdict, VerdictRecord
 from models.drift.labels import PrecisionSettings, PrecisionState, watch_precision
 from service.roles import Caller
 
-__all__ = ["ReleasePrecision", "give_verdict", "precision_of_family"]
+__all__ = ["AT_ONCE", "ReleasePrecision", "give_verdict", "give_verdicts", "precision_of_family", "take_back"]
 
 LONGEST_STREAM: Final = 5000
 """Newest verdicts of a release that are watched; some 40 ms of work at most."""
+
+AT_ONCE: Final = 500
+"""Verdicts in one transaction: each has its line of the audit log, so that is a fifth of a second of the write lock."""
 
 _log = structlog.get_logger()
 
@@ -54,54 +57,148 @@ def give_verdict(
     anomaly_id: int,
     verdict: Verdict,
     *,
-    note: str,
+    note: str | None,
     caller: Caller,
     now: float,
     settings: PrecisionSettings,
 ) -> VerdictRecord:
-    """Say whether an anomaly was a true alarm, or correct what was said; durable when it returns.
+    """Say of one anomaly what `give_verdicts` says of many; raises NotFoundError where there is no such anomaly."""
+    if not give_verdicts(
+        database, [anomaly_id], verdict, note=note, caller=caller, now=now, settings=settings
+    ):
+        raise NotFoundError(f"there is no anomaly {anomaly_id}; list them with GET /v1/anomalies")
+    with database.read() as session:
+        record = session.get(VerdictRecord, anomaly_id)
+    if record is None:  # taken back at this very moment
+        raise NotFoundError(f"anomaly {anomaly_id} has no verdict; give one with PUT to this address")
+    return record
+
+
+def give_verdicts(
+    database: Database,
+    anomalies: Sequence[int],
+    verdict: Verdict,
+    *,
+    note: str | None,
+    caller: Caller,
+    now: float,
+    settings: PrecisionSettings,
+) -> list[int]:
+    """Say whether anomalies were true alarms, or correct what was said; durable when it returns.
 
     Args:
         database: the fleet's.
-        anomaly_id: row id of the anomaly.
+        anomalies: their row ids; `AT_ONCE` of them are one transaction.
         verdict: true or false alarm.
-        note: why, for people; may be empty.
+        note: why, for people; may be empty. None: what was written stays.
         caller: who says so.
         now: Unix s.
-        settings: how the stream is watched.
+        settings: how the streams are watched.
 
-    Raises:
-        NotFoundError: there is no such anomaly.
+    Returns:
+        Those that are there: the ones of which it is said now.
     """
-    with database.write() as session:
-        anomaly = session.get(Anomaly, anomaly_id)
-        if anomaly is None:
-            raise NotFoundError(f"there is no anomaly {anomaly_id}; list them with GET /v1/anomalies")
-        record = session.get(VerdictRecord, anomaly_id)
-        if record is not None and (record.verdict, record.note) == (verdict, note):
-            return record
-        family = record.family if record is not None else _family(session, anomaly)
-        before = _watch(_stream(session, family, anomaly.release), settings)
+    found: list[int] = []
+    for some in _batches(anomalies):
+        with database.write() as session:
+            with session.no_autoflush:  # what was said before is asked for once more before it changes
+                told = _say(session, some, verdict, note=note, caller=caller, now=now)
+                new = [record for record, is_new in told if is_new]
+                streams = sorted({(record.family, record.release) for record in new})
+                before = {stream: _watch(_stream(session, *stream), settings) for stream in streams}
+            session.flush()
+            _mark(session, [record.anomaly for record in new], is_judged=True)
+            for record in new:
+                audit.record(
+                    session,
+                    at=now,
+                    actor=caller.actor,
+                    action="verdict_given",
+                    subject=f"anomaly/{record.anomaly}",
+                    verdict=verdict.value,
+                    note=record.note,
+                )
+            for stream in streams:
+                after = _watch(_stream(session, *stream), settings)
+                if after.drifted_at is not None and before[stream].drifted_at is None:
+                    _tell(session, *stream, after, now)
+        found += [record.anomaly for record, _ in told]
+    return found
+
+
+def take_back(
+    database: Database,
+    anomalies: Sequence[int],
+    *,
+    caller: Caller,
+    now: float,
+) -> list[int]:
+    """Take verdicts back: the anomalies wait to be judged again. Durable when it returns.
+
+    Returns:
+        Those of `anomalies` that had a verdict.
+    """
+    gone: list[int] = []
+    for some in _batches(anomalies):
+        with database.write() as session:
+            records = session.scalars(select(VerdictRecord).where(VerdictRecord.anomaly.in_(some))).all()
+            for record in sorted(records, key=lambda one: one.anomaly):
+                audit.record(
+                    session,
+                    at=now,
+                    actor=caller.actor,
+                    action="verdict_taken_back",
+                    subject=f"anomaly/{record.anomaly}",
+                    verdict=record.verdict,
+                    author=record.author,
+                    note=record.note,
+                )
+                session.delete(record)
+            _mark(session, [record.anomaly for record in records], is_judged=False)
+        gone += [record.anomaly for record in records]
+    return gone
+
+
+def _batches(anomalies: Sequence[int]) -> list[list[int]]:
+    known = sorted(set(anomalies))
+    return [known[first : first + AT_ONCE] for first in range(0, len(known), AT_ONCE)]
+
+
+def _say(
+    session: Session,
+    anomalies: Sequence[int],
+    verdict: Verdict,
+    *,
+    note: str | None,
+    caller: Caller,
+    now: float,
+) -> list[tuple[VerdictRecord, bool]]:
+    """The record of each anomaly that is there, and whether it says anything new."""
+    columns = select(Anomaly.id, Anomaly.release, Device.family).outerjoin(
+        Device, Device.id == Anomaly.device
+    )
+    there = session.execute(columns.where(Anomaly.id.in_(anomalies)).order_by(Anomaly.id)).tuples().all()
+    given = select(VerdictRecord).where(VerdictRecord.anomaly.in_(anomalies))
+    known = {record.anomaly: record for record in session.scalars(given)}
+    told = []
+    for anomaly, release, family in there:
+        record = known.get(anomaly)
+        text = note if note is not None else record.note if record is not None else ""
+        if record is not None and (record.verdict, record.note) == (verdict, text):
+            told.append((record, False))
+            continue
         if record is None:
-            record = VerdictRecord(
-                anomaly=anomaly_id, family=family, release=anomaly.release, first_given_at=now
-            )
+            of = family if family is not None else release.partition("/")[0]
+            record = VerdictRecord(anomaly=anomaly, family=of, release=release, first_given_at=now)
             session.add(record)
-        record.verdict, record.note, record.author, record.given_at = verdict, note, caller.name, now
-        session.flush()
-        audit.record(
-            session,
-            at=now,
-            actor=caller.actor,
-            action="verdict_given",
-            subject=f"anomaly/{anomaly_id}",
-            verdict=verdict.value,
-            note=note,
-        )
-        after = _watch(_stream(session, family, anomaly.release), settings)
-        if after.drifted_at is not None and before.drifted_at is None:
-            _tell(session, family, anomaly.release, after, now)
-    return record
+        record.verdict, record.note, record.author, record.given_at = verdict, text, caller.name, now
+        told.append((record, True))
+    return told
+
+
+def _mark(session: Session, anomalies: Sequence[int], *, is_judged: bool) -> None:
+    """So that those without a verdict are found quickly."""
+    session.execute(update(Anomaly).where(Anomaly.id.in_(anomalies)).values(is_judged=is_judged))
 
 
 def precision_of_family(session: Session, family: str, settings: PrecisionSettings) -> list[ReleasePrecision]:
@@ -120,11 +217,6 @@ def precision_of_family(session: Session, family: str, settings: PrecisionSettin
             )
         )
     return sorted(found, key=lambda precision: precision.last_verdict_at, reverse=True)
-
-
-def _family(session: Session, anomaly: Anomaly) -> str:
-    device = session.get(Device, anomaly.device)
-    return device.family if device is not None else anomaly.release.partition("/")[0]
 
 
 def _stream(session: Session, family: str, release: str) -> Sequence[VerdictRecord]:

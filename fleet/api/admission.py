@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from fleet.admission import Assignment, approve, assign, refuse
 from fleet.api.dependencies import Services, get_services
-from fleet.api.devices import find_view
+from fleet.lookups.devices import find_device_view
 from fleet.views.devices import DeviceView
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
@@ -95,6 +95,6 @@ async def _decide(services: Services, device_id: str, decide: Callable[[Session]
         with services.database.write() as session:
             decide(session)
             session.flush()
-            return find_view(session, device_id)
+            return find_device_view(session, device_id)
 
     return await asyncio.to_thread(within)

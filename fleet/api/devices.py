@@ -8,78 +8,28 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Response
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from fleet.admission import revoke
 from fleet.api.dependencies import Services, get_services, require_device
-from fleet.api.paging import within
 from fleet.desired import desired_state
-from fleet.device_commands import OUTSTANDING, words_for
-from fleet.device_query import device_filter
-from fleet.errors import NotAcceptableError, NotFoundError
+from fleet.device_commands import words_for
+from fleet.errors import NotAcceptableError
 from fleet.instructions import Word
+from fleet.lookups import devices as lookups
+from fleet.lookups.devices import find_device_view
 from fleet.releases import approved_among
-from fleet.storage.boot_tables import LATEST_FIRST, Boot, EventRange, IdentityConflict
-from fleet.storage.command_tables import CommandRecord, DeviceCommands
-from fleet.storage.device_tables import Desired, Device
+from fleet.storage.device_tables import Desired
 from fleet.views.devices import BootView, DeviceView
 from protocol.messages.envelope import CLOUD_EVENT
 from service.access import require
 from service.confirmation import Confirmation, check_confirmed
 from service.etags import is_known
-from service.paging import After, Limit, Page, cut_page, decode_cursor
+from service.paging import After, Limit, Page
 from service.roles import Caller, Role
 
-__all__ = ["find_view", "router"]
+__all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["devices"])
-
-_OF_A_BOOT: Final = ("boot_id", "hardware", "agent_version", "first_received", "last_received", "given_up")
-
-
-def _view(
-    device: Device,
-    desired: Desired | None,
-    word: DeviceCommands | None,
-    conflict: IdentityConflict | None,
-    outstanding: int | None,
-) -> DeviceView:
-    """The view of a row, with what the device was told."""
-    told: dict[str, Any] = {
-        "desired_release": desired.release if desired else None,
-        "desired_counter": desired.counter if desired else None,
-        "commands_counter": word.counter if word else None,
-        "outstanding_commands": outstanding or 0,
-        "identity_conflict": (conflict and conflict.message) or None,
-    }
-    own = {name: getattr(device, name) for name in DeviceView.model_fields if name not in told}
-    return DeviceView(**own, **told)
-
-
-def find_view(session: Session, device_id: str) -> DeviceView:
-    """The view of a device; raises NotFoundError."""
-    row = session.execute(_VIEWS.where(Device.id == device_id)).tuples().first()
-    if row is None:
-        raise NotFoundError(f"there is no device {device_id[:80]!r}")
-    return _view(*row)
-
-
-_VIEWS = (
-    select(
-        Device,
-        Desired,
-        DeviceCommands,
-        IdentityConflict,
-        select(func.count())
-        .where(CommandRecord.device == Device.id, CommandRecord.status.in_(OUTSTANDING))
-        .correlate(Device)
-        .scalar_subquery(),
-    )
-    .outerjoin(Desired, Desired.device == Device.id)
-    .outerjoin(DeviceCommands, DeviceCommands.device == Device.id)
-    .outerjoin(IdentityConflict, IdentityConflict.device == Device.id)
-)
 
 
 @router.get("/devices")
@@ -100,13 +50,8 @@ def list_devices(
 
     What a device is shown to run (`release`) is what it last said itself; `desired_release` is what it was told to run.
     """
-    rows = _VIEWS.where(device_filter(query), within(Device.family, caller.families))
-    rows = rows.order_by(Device.id).limit(limit + 1)
-    if after:
-        rows = rows.where(Device.id > decode_cursor(after))
     with services.database.read() as session:
-        views = [_view(*row) for row in session.execute(rows).tuples()]
-    return cut_page(views, limit, key=lambda view: view.id)
+        return lookups.list_devices(session, query, families=caller.families, after=after, limit=limit)
 
 
 @router.get("/devices/{device_id}")
@@ -117,7 +62,7 @@ def show_device(
 ) -> DeviceView:
     """One device; 404 where it never enrolled. A revoked one is still shown."""
     with services.database.read() as session:
-        return find_view(session, device_id)
+        return find_device_view(session, device_id)
 
 
 @router.get("/devices/{device_id}/boots")
@@ -131,29 +76,8 @@ def list_boots(
 
     Those are on their way, or were evicted from its outbox before they could be sent.
     """
-    latest = select(Boot).where(Boot.device == device_id).order_by(*LATEST_FIRST).limit(limit)
     with services.database.read() as session:
-        boots = session.scalars(latest).all()[::-1]
-        held = func.sum(EventRange.last - EventRange.first + 1)
-        stored = (
-            select(EventRange.boot_id, func.min(EventRange.first), func.max(EventRange.last), held)
-            .where(EventRange.device == device_id, EventRange.boot_id.in_([boot.boot_id for boot in boots]))
-            .group_by(EventRange.boot_id)
-        )
-        spans = {boot_id: (first, last, int(many)) for boot_id, first, last, many in session.execute(stored)}
-    views = []
-    for boot in boots:
-        first, last, many = spans.get(boot.boot_id, (0, 0, 1))
-        views.append(
-            BootView(
-                **{name: getattr(boot, name) for name in _OF_A_BOOT},
-                number=boot.number or None,
-                first=first,
-                last=last,
-                missing=last - first + 1 - many + boot.given_up,
-            )
-        )
-    return views
+        return lookups.list_boots(session, device_id, limit)
 
 
 @router.post("/devices/{device_id}:revoke")
@@ -175,7 +99,7 @@ async def revoke_device(
     def shut_out() -> DeviceView:
         with services.database.write() as session:
             revoke(session, device_id, actor=caller.actor, now=services.now())
-            return find_view(session, device_id)
+            return find_device_view(session, device_id)
 
     view = await asyncio.to_thread(shut_out)
     await services.door.shut_out(device_id)

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import RowId
 from fleet.errors import NotFoundError
 from fleet.storage.verdict_tables import Verdict, VerdictRecord
-from fleet.verdicts import ReleasePrecision, give_verdict, precision_of_family
-from fleet.views.observations import PrecisionSummary, PrecisionView, VerdictView
+from fleet.verdicts import (
+    AT_ONCE,
+    ReleasePrecision,
+    give_verdict,
+    give_verdicts,
+    precision_of_family,
+    take_back,
+)
+from fleet.views.observations import PrecisionSummary, PrecisionView, VerdictsView, VerdictView
 from models.drift.labels import PrecisionSettings
 from service.access import require
+from service.paging import MAXIMUM_ROW_ID
 from service.roles import Caller, Role
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["verdicts"])
 
+AnomalyId = Annotated[int, Field(ge=1, le=MAXIMUM_ROW_ID)]
 _SETTINGS = PrecisionSettings()
 
 
@@ -33,6 +42,20 @@ class VerdictGiven(BaseModel):
     )
     verdict: Verdict
     note: str = Field(default="", max_length=500)
+
+
+class VerdictsGiven(BaseModel):
+    """The same of many anomalies; `verdict` null takes back what was said of them. Without a `note` the old one stays."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {"anomalies": [4711, 4712], "verdict": "false_alarm", "note": "a crane"}
+        },
+    )
+    anomalies: Annotated[list[AnomalyId], Field(min_length=1, max_length=AT_ONCE)]
+    verdict: Verdict | None
+    note: str | None = Field(default=None, max_length=500)
 
 
 @router.put("/anomalies/{anomaly_id}/verdict")
@@ -55,6 +78,40 @@ def judge_anomaly(
     return VerdictView.model_validate(record)
 
 
+@router.post("/anomalies:judge")
+def judge_anomalies(
+    given: VerdictsGiven,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+) -> VerdictsView:
+    """Say the same of many anomalies at once, or take what was said of them back (`verdict` null): a storm is one thing."""
+    if given.verdict is None:
+        done = take_back(services.database, given.anomalies, caller=caller, now=services.now())
+    else:
+        done = give_verdicts(
+            services.database,
+            given.anomalies,
+            given.verdict,
+            note=given.note,
+            caller=caller,
+            now=services.now(),
+            settings=_SETTINGS,
+        )
+    left = sorted(set(given.anomalies) - set(done))
+    return VerdictsView(verdict=given.verdict, anomalies=sorted(done), left_out=left)
+
+
+@router.delete("/anomalies/{anomaly_id}/verdict", status_code=204, response_class=Response)
+def take_verdict_back(
+    anomaly_id: RowId,
+    caller: Annotated[Caller, Depends(require(Role.OPERATOR))],
+    services: Annotated[Services, Depends(get_services)],
+) -> None:
+    """Take a verdict back: nobody has judged the anomaly any more, and the audit log keeps who had. 404 where there is none."""
+    if not take_back(services.database, [anomaly_id], caller=caller, now=services.now()):
+        raise _no_verdict(anomaly_id)
+
+
 @router.get("/anomalies/{anomaly_id}/verdict")
 def show_verdict(
     anomaly_id: RowId,
@@ -65,7 +122,7 @@ def show_verdict(
     with services.database.read() as session:
         record = session.get(VerdictRecord, anomaly_id)
         if record is None:
-            raise NotFoundError(f"anomaly {anomaly_id} has no verdict; give one with PUT to this address")
+            raise _no_verdict(anomaly_id)
         return VerdictView.model_validate(record)
 
 
@@ -89,6 +146,10 @@ def summarise_precision(
         drifted_since=since,
         releases=[_precision_view(precision) for precision in found],
     )
+
+
+def _no_verdict(anomaly_id: int) -> NotFoundError:
+    return NotFoundError(f"anomaly {anomaly_id} has no verdict; give one with PUT to this address")
 
 
 def _precision_view(precision: ReleasePrecision) -> PrecisionView:

@@ -45,6 +45,9 @@ _HEALTH_COLUMNS: Final = (
     "interval_s",
     "memory_pss_bytes",
     "sight",
+    "score_mean",
+    "score_max",
+    "threshold",
 )
 
 

@@ -27,7 +27,7 @@ from fleet.storage.base import Database
 from fleet.storage.block_tables import BLOCK_S, MOST_DRIFT, MOST_SECONDS, MOST_WINDOWS, HealthBlock, RollUp
 from fleet.storage.event_tables import HealthRecord
 
-__all__ = ["HealthRollUp", "count_anew", "sum_up"]
+__all__ = ["HIGHEST", "HealthRollUp", "count_anew", "highest", "sum_up"]
 
 EVERY_S: Final = 60.0
 """How old a message may be that is in no block: two of a device at once are half as many writes as one by one."""
@@ -37,6 +37,9 @@ AT_ONCE: Final = 2000
 
 PAUSE_S: Final = 0.2
 """Between transactions where more waits: after an upgrade, a week of messages."""
+
+HIGHEST: Final = ("score_max", "threshold_max")
+"""Of these a block has the largest that was told, None where none was."""
 
 _SUMS: Final = (
     *("reports", "seconds", "windows", "judged", "over", "latency_count", "latency_sum", "drift_sum"),
@@ -105,6 +108,8 @@ _MESSAGES: Final = select(
     HealthRecord.interval_s,
     HealthRecord.memory_pss_bytes,
     HealthRecord.sight,
+    HealthRecord.score_max,
+    HealthRecord.threshold,
 ).order_by(HealthRecord.id)
 
 
@@ -140,6 +145,7 @@ def sum_up(rows: Iterable[Any], offline_after_s: float) -> list[dict[str, Any]]:
                 "release": row.release or "",
                 "first_at": row.received_at,
                 "silence_at": None,
+                **dict.fromkeys(HIGHEST),
             }
         elif row.received_at - block["last_at"] > offline_after_s:
             block["silences"] += 1
@@ -169,9 +175,17 @@ def _count(block: dict[str, Any], row: Any) -> None:
         block["memory_tt"] += hours * hours
         block["memory_y"] += size
         block["memory_ty"] += hours * size
+    if judged:
+        told = zip(HIGHEST, (row.score_max, row.threshold), strict=True)
+        block |= {name: highest(block[name], value) for name, value in told}
     if row.sight is not None:
         block["sight_count"] += 1
         block["sight_sum"] += row.sight
+
+
+def highest(one: float | None, other: float | None) -> float | None:
+    """The larger of two where both are known, else the one that is."""
+    return max((value for value in (one, other) if value is not None), default=None)
 
 
 def _add(session: Session, blocks: list[dict[str, Any]], offline_after_s: float) -> None:
@@ -183,6 +197,9 @@ def _add(session: Session, blocks: list[dict[str, Any]], offline_after_s: float)
     is_silence = new.first_at - old.last_at > offline_after_s
     began = func.coalesce(case((is_silence, old.last_at + offline_after_s)), new.silence_at)
     changed = {name: getattr(old, name) + new[name] for name in _SUMS if name != "silences"}
+    for name in HIGHEST:
+        mine, come = getattr(old, name), new[name]
+        changed[name] = case((mine > come, mine), else_=func.coalesce(come, mine))
     changed["silences"] = old.silences + new.silences + case((is_silence, 1), else_=0)
     changed["silence_at"] = func.coalesce(old.silence_at, began)
     changed["first_at"] = case((new.first_at < old.first_at, new.first_at), else_=old.first_at)

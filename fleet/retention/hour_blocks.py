@@ -14,6 +14,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from fleet.repeating import repeat
+from fleet.retention.health_blocks import HIGHEST, highest
 from fleet.storage.base import Database
 from fleet.storage.block_tables import HealthBlock, RollUp
 
@@ -85,6 +86,8 @@ def join_blocks(blocks: Iterable[HealthBlock], offline_after_s: float) -> dict[s
     for block in rest:
         for name in _ADDED:
             joined[name] += getattr(block, name)
+        for name in HIGHEST:
+            joined[name] = highest(joined[name], getattr(block, name))
         for name, value in _memory_from(block, start).items():
             joined[name] += value
         began = joined["last_at"] + offline_after_s

@@ -31,6 +31,7 @@ class HealthBlock(Base):
     `seconds` are those that the messages cover. Of a message with judged windows and a latency: `latency_sum` of log p99
     in µs. `drift_sum`: of log(drift score + 0.01), over all `reports`. `memory_*`: of y = log PSS bytes at t hours after
     `start`, for a least-squares slope. `first_at`, `last_at`: when the first and the last arrived, Unix seconds.
+    `score_max`: the highest score; `threshold_max`: the highest threshold that one was compared with; None where nobody told.
     `silences`: times between two of them that were longer than a device counts as online; `silence_at`: when the first began to be.
     """
 
@@ -55,6 +56,8 @@ class HealthBlock(Base):
     memory_ty: Mapped[float]
     sight_count: Mapped[int] = mapped_column(BigInteger)
     sight_sum: Mapped[float]
+    score_max: Mapped[float | None]
+    threshold_max: Mapped[float | None]
     first_at: Mapped[float]
     last_at: Mapped[float]
     silences: Mapped[int] = mapped_column(BigInteger)

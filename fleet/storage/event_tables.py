@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Index, Integer, LargeBinary, String, UniqueConstraint
+from sqlalchemy import BigInteger, Index, Integer, LargeBinary, String, UniqueConstraint, false, text
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 from sqlalchemy.schema import SchemaItem
 
 from fleet.storage.base import Base
 
 __all__ = ["Anomaly", "AnomalyEnd", "DriftRecord", "HealthRecord", "InstallRecord", "Received"]
+
+
+def _tells_of_its_end(context: DefaultExecutionContext) -> bool:
+    return context.get_current_parameters()["episode"] is not None  # type: ignore[no-untyped-call] # of SQLAlchemy
 
 
 class Received:
@@ -45,6 +50,8 @@ class Anomaly(Received, Base):
 
     `window_withheld`: the device's owner lets none leave; None where that was not said.
     `episode` is None from agents that tell of no end; `end` is None while it lasts, or until its end has arrived.
+    `is_open` says the same where it must be found quickly: triggers of migration 0022 keep it, so that no writer of ends can
+    forget it; on SQLite altering the table (`batch_alter_table`) drops them. `is_judged`: a verdict stands (`fleet.verdicts`).
     """
 
     __tablename__ = "anomalies"
@@ -52,7 +59,14 @@ class Anomaly(Received, Base):
     @declared_attr.directive
     @classmethod
     def __table_args__(cls) -> tuple[SchemaItem, ...]:
-        return (*super().__table_args__, Index(None, "device", "episode"))
+        # of many anomalies the few that are looked for all day
+        is_open, waits = text("is_open = true"), text("is_judged = false")
+        return (
+            *super().__table_args__,
+            Index(None, "device", "episode"),
+            Index("ix_anomalies_open", "device", sqlite_where=is_open, postgresql_where=is_open),
+            Index("ix_anomalies_unjudged", "score", sqlite_where=waits, postgresql_where=waits),
+        )
 
     release: Mapped[str] = mapped_column(String(200))
     score: Mapped[float]
@@ -65,6 +79,8 @@ class Anomaly(Received, Base):
     window_shape: Mapped[list[Any]]
     window_withheld: Mapped[bool | None]
     episode: Mapped[str | None] = mapped_column(String(64))
+    is_open: Mapped[bool] = mapped_column(default=_tells_of_its_end, server_default=false())
+    is_judged: Mapped[bool] = mapped_column(default=False, server_default=false())
     # joined by what the device calls it: either may arrive first
     end: Mapped[AnomalyEnd | None] = relationship(
         "AnomalyEnd",
@@ -117,7 +133,8 @@ class HealthRecord(Received, Base):
     """A health message: the figures that rollouts judge as columns, the payload as it travelled beside them.
 
     `state` and `interval_judged` are None where they were not told: before revision 0003, or by an older agent.
-    `interval_s`, `memory_pss_bytes` and `sight` are None in messages from before revision 0016, `sight` also where a device had none.
+    `interval_s`, `memory_pss_bytes` and `sight` are None in messages from before revision 0016, `sight` also where a device had none;
+    `score_mean`, `score_max` and `threshold` from before 0022.
     """
 
     __tablename__ = "health_reports"
@@ -133,6 +150,9 @@ class HealthRecord(Received, Base):
     interval_s: Mapped[float | None]
     memory_pss_bytes: Mapped[int | None] = mapped_column(BigInteger)
     sight: Mapped[float | None]
+    score_mean: Mapped[float | None]
+    score_max: Mapped[float | None]
+    threshold: Mapped[float | None]
     payload: Mapped[dict[str, Any]]
 
 

@@ -27,7 +27,7 @@ class VerdictRecord(Base):
     """
 
     __tablename__ = "verdicts"
-    __table_args__ = (Index(None, "family", "release", "first_given_at"),)
+    __table_args__ = (Index(None, "family", "release", "first_given_at"), Index(None, "author", "given_at"))
 
     anomaly: Mapped[int] = mapped_column(
         BigInteger, ForeignKey("anomalies.id"), primary_key=True, autoincrement=False

@@ -21,7 +21,7 @@ class DeviceView(BaseModel):
     somebody to call them normal. Of false alarms: `promised_per_1000` windows at most (null: nothing is promised), against
     `realised_alarms` in `realised_windows` with the exact 95 % interval `realised_low_per_1000` to `realised_high_per_1000`. `problems` are sentences for people.
     `commands_counter` is that of the fleet's last word to it (commands and settings; it has heard it when `last_health.obeyed` is as
-    great), `outstanding_commands` how many commands have not ended.
+    great), `outstanding_commands` how many commands have not ended, `open_alarms` how many anomalies last.
     `family`, `site` and `labels` are what it is by its claim or by a person's word; `reported_family`, `reported_labels` and
     `hardware` what it says of itself. `state` is `waiting` until a person approves it. `claim` let it in, None for one from before
     claims had ids. Its certificate ends at `certificate_ends_at`.
@@ -50,6 +50,7 @@ class DeviceView(BaseModel):
                 "desired_counter": 2,
                 "commands_counter": 92000001,
                 "outstanding_commands": 0,
+                "open_alarms": 1,
                 "agent_state": "watching",
                 "last_health": {
                     "state": "watching",
@@ -96,6 +97,7 @@ class DeviceView(BaseModel):
     desired_counter: int | None
     commands_counter: int | None
     outstanding_commands: int
+    open_alarms: int
     agent_state: str | None
     last_health: dict[str, Any] | None
     last_health_at: float | None

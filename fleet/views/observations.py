@@ -19,6 +19,7 @@ __all__ = [
     "ReportView",
     "RowView",
     "VerdictView",
+    "VerdictsView",
 ]
 
 
@@ -145,6 +146,17 @@ class VerdictView(BaseModel):
     author: str
     given_at: float
     first_given_at: float
+
+
+class VerdictsView(BaseModel):
+    """Of which anomalies that is said now (null: no longer anything), and which were left out: they are not there, or had none."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"verdict": "false_alarm", "anomalies": [4711, 4712], "left_out": []}}
+    )
+    verdict: Verdict | None
+    anomalies: list[int]
+    left_out: list[int]
 
 
 class PrecisionView(BaseModel):

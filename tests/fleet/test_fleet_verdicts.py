@@ -17,7 +17,9 @@ from fleet.metrics import FleetMetrics
 from fleet.migrations.upgrade import open_storage
 from fleet.storage.access_tables import AuditEntry
 from fleet.storage.device_tables import Device
+from fleet.storage.event_tables import Anomaly
 from fleet.storage.verdict_tables import VerdictRecord
+from fleet.verdicts import AT_ONCE
 from service.roles import Role
 
 __all__ = ["fleet", "machine"]  # the fixtures
@@ -162,3 +164,41 @@ def test_a_new_release_begins_a_stream_of_its_own(fleet: Fleet, machine: Machine
 def test_a_family_without_verdicts_has_nothing_to_say(fleet: Fleet) -> None:
     summary = fleet.call("GET", f"/v1/precision/summary?family={secrets.token_hex(4)}").json()
     assert (summary["drifted"], summary["drifted_since"], summary["releases"]) == (False, None, [])
+
+
+def test_many_are_judged_at_once_and_taken_back_with_a_line_of_the_audit_log_each(
+    fleet: Fleet, machine: Machine
+) -> None:
+    ids = anomalies(fleet, machine, 3)
+    judged = {"anomalies": [*ids, ids[0], 2**60], "verdict": "true_alarm", "note": "the crane"}
+    is_problem(fleet.call("POST", "/v1/anomalies:judge", Role.VIEWER, json=judged), 403)
+    answer = fleet.call("POST", "/v1/anomalies:judge", Role.OPERATOR, json=judged)
+    assert answer.json() == {"verdict": "true_alarm", "anomalies": ids, "left_out": [2**60]}
+    changed = fleet.call(
+        "POST", "/v1/anomalies:judge", Role.OPERATOR, json={"anomalies": ids[:1], "verdict": "false_alarm"}
+    )
+    assert changed.json()["anomalies"] == ids[:1]
+    said = [fleet.call("GET", f"/v1/anomalies/{one}/verdict").json() for one in ids]
+    assert [one["verdict"] for one in said] == ["false_alarm", "true_alarm", "true_alarm"]
+    assert {one["note"] for one in said} == {"the crane"}, "who says no other note leaves the old one"
+
+    assert fleet.call("DELETE", f"/v1/anomalies/{ids[0]}/verdict", Role.OPERATOR).status_code == 204
+    is_problem(fleet.call("DELETE", f"/v1/anomalies/{ids[0]}/verdict", Role.OPERATOR), 404, "no verdict")
+    back = fleet.call(
+        "POST", "/v1/anomalies:judge", Role.OPERATOR, json={"anomalies": ids, "verdict": None}
+    ).json()
+    assert back == {"verdict": None, "anomalies": ids[1:], "left_out": ids[:1]}
+    assert fleet.call("GET", f"/v1/precision/summary?family={machine.name}").json()["releases"] == []
+    assert fleet.actions(f"anomaly/{ids[0]}") == ["verdict_given", "verdict_given", "verdict_taken_back"]
+    with fleet.database.read() as session:
+        waits = session.scalars(select(Anomaly.is_judged).where(Anomaly.id.in_(ids))).all()
+        (line, *_) = session.scalars(
+            select(AuditEntry).where(AuditEntry.subject == f"anomaly/{ids[1]}").order_by(AuditEntry.id.desc())
+        )
+    assert waits == [False] * 3
+    assert (line.detail["verdict"], line.detail["note"]) == ("true_alarm", "the crane"), "what was said is kept"
+
+
+def test_as_many_as_a_transaction_holds_are_judged_by_one_call_and_no_more(fleet: Fleet) -> None:
+    asked = {"anomalies": list(range(1, AT_ONCE + 2)), "verdict": None}
+    assert fleet.call("POST", "/v1/anomalies:judge", Role.OPERATOR, json=asked).status_code == 422
