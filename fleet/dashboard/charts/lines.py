@@ -1,6 +1,6 @@
 """What was read over time: the band between the lowest and the highest of each bucket, with what happened on the same axis.
 
-The database makes the buckets (`fleet.watching.series`); a chart has some 400 of them however much was measured. A band whose
+The database makes the buckets (`fleet.lookups.series`); a chart has some 400 of them however much was measured. A band whose
 lowest is its highest is a line. Where nothing was heard for longer than `gap_s` it is broken, and never drawn through.
 
 The page's script finds what a chart says at a place from its own path and the ends of its axes (`data-x0` and so on).
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from markupsafe import Markup
 
@@ -28,19 +28,12 @@ from fleet.dashboard.charts.marks import (
     stretched,
 )
 from fleet.dashboard.charts.scale import Scale, brief, time_ticks
+from fleet.lookups.series import Reading
 
-__all__ = ["Band", "Happening", "Lasting", "Reading", "TimeAxis", "draw_lines", "sparkline"]
+__all__ = ["Band", "Happening", "Lasting", "TimeAxis", "draw_lines", "sparkline"]
 
 TOP: Final = 10
 FOOT: Final = 18
-
-
-class Reading(NamedTuple):
-    """The lowest and the highest of a bucket; `at` is its middle, Unix seconds."""
-
-    at: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,17 +165,17 @@ def _path(band: Band, axis: TimeAxis, upright: Scale, height: float) -> Markup:
         return f"{WIDTH * axis.scale.place(at):.4g},{height * (1 - upright.place(value)):.4g}"
 
     drawn = []
+    is_line = band.is_step or all(one.low == one.high for one in band.readings)
     for run in _runs(band.readings, math.inf if band.is_step else axis.gap_s):
         if band.is_step:
             drawn.append("M" + _steps(run, axis, upright, height))
             continue
         forth = [point(one.at, one.high) for one in run]
-        is_line = all(one.low == one.high for one in run)
         back = [] if is_line and len(run) > 1 else [point(one.at, one.low) for one in reversed(run)]
         drawn.append("M" + " ".join(forth + back) + ("Z" if back else ""))
     return element(
         "path",
-        class_=f"band {band.kind}",
+        class_=f"band {band.kind}{' line' if is_line else ''}",
         d="".join(drawn),
         vector_effect="non-scaling-stroke",
         data_name=band.name,
