@@ -2,14 +2,14 @@
 
 Which anomalies last is kept by triggers, so that no writer of ends can forget it.
 
-Revision 0022, after 0020.
+Revision 0022, after 0021.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = '0022'
-down_revision = '0020'
+down_revision = '0021'
 branch_labels = None
 depends_on = None
 
