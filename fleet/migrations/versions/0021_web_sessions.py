@@ -20,9 +20,9 @@ def upgrade() -> None:
         sa.Column('token', sa.String(64), nullable=False),
         sa.Column('token_sha256', sa.String(64), nullable=False),
         sa.Column('browser', sa.String(200), nullable=False),
-        sa.Column('created_at', sa.Float(), nullable=False),
-        sa.Column('last_used_at', sa.Float(), nullable=False),
-        sa.Column('expires_at', sa.Float(), nullable=False),
+        sa.Column('created_at', sa.Double(), nullable=False),
+        sa.Column('last_used_at', sa.Double(), nullable=False),
+        sa.Column('expires_at', sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint('id', name=op.f('pk_web_sessions')),
         sa.UniqueConstraint('sha256', name=op.f('uq_web_sessions_sha256')),
     )
@@ -32,7 +32,7 @@ def upgrade() -> None:
         'sign_in_codes',
         sa.Column('sha256', sa.String(64), nullable=False),
         sa.Column('token_sha256', sa.String(64), nullable=False),
-        sa.Column('expires_at', sa.Float(), nullable=False),
+        sa.Column('expires_at', sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint('sha256', name=op.f('pk_sign_in_codes')),
     )
 
