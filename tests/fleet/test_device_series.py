@@ -50,9 +50,7 @@ def tell(database: Database, rows: list[dict[str, Any]]) -> None:
 
 def over(database: Database, span: str) -> Series:
     with database.read() as session:
-        return read_series(
-            session, "press-1", start=END - SPANS[span], until=END, offline_after_s=OFFLINE_S
-        )
+        return read_series(session, "press-1", start=END - SPANS[span], until=END, offline_after_s=OFFLINE_S)
 
 
 def test_each_bucket_keeps_its_lowest_and_its_highest(database: Database) -> None:

@@ -196,7 +196,9 @@ def test_many_are_judged_at_once_and_taken_back_with_a_line_of_the_audit_log_eac
             select(AuditEntry).where(AuditEntry.subject == f"anomaly/{ids[1]}").order_by(AuditEntry.id.desc())
         )
     assert waits == [False] * 3
-    assert (line.detail["verdict"], line.detail["note"]) == ("true_alarm", "the crane"), "what was said is kept"
+    assert (line.detail["verdict"], line.detail["note"]) == ("true_alarm", "the crane"), (
+        "what was said is kept"
+    )
 
 
 def test_as_many_as_a_transaction_holds_are_judged_by_one_call_and_no_more(fleet: Fleet) -> None:
