@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from fleet.gates.power import _wilson
 
 sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 
+from gates_lab import pieces
+from gates_lab.pieces import Done, Work, do, plan_work
 from gates_lab.play import Tally, play
 from gates_lab.releases import EDGE, GOOD, RELEASES, Release, give
 from gates_lab.rivals import RATIO_GATES, Newest, ratio_stops
@@ -29,6 +32,7 @@ from gates_lab.worlds import (
     World,
     draw_course,
 )
+from rollout_gates import PARTS
 
 
 def course_of(world: World, *, rollouts: int = 2, devices: int = 12, hours: int = 2) -> Course:
@@ -170,3 +174,32 @@ def test_a_share_that_was_always_or_never_leaves_its_own_end_open(draws: int) ->
     assert _wilson(1.0, draws, 1) == 1.0
     assert _wilson(0.0, draws, -1) == 0.0
     assert _wilson(1.0, draws, -1) <= 0.93 + 0.07 * (draws < 50)
+
+
+def test_a_piece_that_is_done_is_kept_and_not_played_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(part="extensions", name="homogeneous", sizes=(5,), rollouts=1, seed=0)
+    done = do(work, tmp_path / "kept")
+    assert [trial.release for trial in done.trials] == [GOOD.name, EDGE.name]
+
+    def refuse(work: Work) -> Done:
+        raise AssertionError(f"played {work}")
+
+    monkeypatch.setattr(pieces, "_play", refuse)
+    assert do(work, tmp_path / "kept") == done
+    for other in (replace(work, seed=1), replace(work, part="passes"), replace(work, sizes=(20,))):
+        with pytest.raises(AssertionError, match="played"):
+            do(other, tmp_path / "kept")
+
+
+def test_an_interrupted_run_has_as_many_rollouts_of_each_cell() -> None:
+    planned = [work for part in PARTS for work in plan_work(part, 120)]
+    assert len(set(planned)) == len(planned)
+    rounds = [work.seed for work in plan_work("extensions", 120)]
+    assert rounds == sorted(rounds)
+    for part in ("cells", "passes", "whole", "situations"):
+        of = Counter[tuple[str, tuple[int, ...]]]()
+        for work in plan_work(part, 120):
+            of[work.name, work.sizes] += work.rollouts
+        assert set(of.values()) == {120}, part
