@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
+
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -24,6 +27,7 @@ from fleet.storage.verdict_tables import VerdictRecord
 from protocol.messages.kinds import AgentState
 from protocol.messages.payloads import Payload
 from protocol.names import DeviceId
+from runtime.errors import StorageError
 
 ROLLOUT = {
     "id": "ro-1",
@@ -232,3 +236,26 @@ def test_what_people_called_normal_before_commands_is_a_command_done_or_waiting(
         assert (row.number, row.action, row.arguments) == (7, "accept-as-normal", {"until_s": NOW})
         assert (row.status, row.asked_by) == (status, "operator:ann")
         assert (word.counter, [one.number for one in word.outstanding]) == (7, [7] if obeyed < 7 else [])
+
+
+def test_no_command_of_this_build_changes_the_schema_below_an_older_service(databases: Databases) -> None:
+    """One without a lock by which it could be seen; those since 0017 on PostgreSQL: test_replica_words.py."""
+    with databases.fresh(is_migrated=False) as url, closing(open_database(url)) as former:
+        with former.write() as session:
+            command.upgrade(_config(session), "0015")
+        with pytest.raises(StorageError, match=r"schema is 0015, .* has the database; stop it"):
+            open_storage(url)
+        with former.write() as session:
+            assert session.scalar(text("SELECT version_num FROM alembic_version")) == "0015"
+        former.close()
+        open_storage(url).close()
+
+
+def test_an_upgrade_waits_for_an_older_command_that_only_asks_something(databases: Databases) -> None:
+    with databases.fresh(is_migrated=False) as url, closing(open_database(url)) as former:
+        with former.write() as session:
+            command.upgrade(_config(session), "0015")
+        end = threading.Timer(0.3, former.close)
+        end.start()
+        open_storage(url).close()
+        end.join()

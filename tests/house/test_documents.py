@@ -139,6 +139,55 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page}: no {target}"
 
 
+NAMING = sorted(
+    {*PAGES, *ROOT.glob("docs/**/*.md"), *(file for file in ROOT.glob("deploy/**/*") if file.is_file())}
+    - {ROOT / "CHANGELOG.md"}
+)
+"""Whatever names files of the checkout as they are; the changelog is history."""
+
+FOLDERS = "aggregator benchmarks deploy docs edge_agent fedge fleet models protocol runtime service simulations tests"
+NAMED = re.compile(
+    rf"(?<![\w/.:<>{{}}*$~-])(?<!--plot )(?:(?:{FOLDERS.replace(' ', '|')})/(?!v1)[\w./-]*\w|(?:\w+/)*\w+\.(?:py|sh)\b)"
+)
+
+HERE = {
+    "/".join(file.parts[at:])
+    for folder in FOLDERS.split()
+    for file in (path.relative_to(ROOT) for path in ROOT.glob(f"{folder}/**/*.[ps][yh]"))
+    for at in range(len(file.parts))
+}
+"""Every script and module, by its path and by each end of it."""
+
+
+def gone_from(page: Path, text: str) -> list[str]:
+    """Files and folders that `text` names and that are not there; a decision may name one and say "(gone)" behind it."""
+    return [
+        match[0]
+        for match in NAMED.finditer(text)
+        if match[0] not in HERE
+        and not any((at / match[0]).exists() for at in (ROOT, page.parent))
+        and f"{match[0]}.py" not in HERE
+        and not match[0].startswith("my_")  # the reader's own
+        and not ("decisions" in page.parts and re.match(r"`?\s\(gone\)", text[match.end() :]))
+    ]
+
+
+def test_every_file_that_a_document_names_is_there() -> None:
+    missing = {
+        page.relative_to(ROOT).as_posix(): gone
+        for page in NAMING
+        if (gone := gone_from(page, page.read_text(errors="replace")))
+    }
+    assert not missing
+    for text in (
+        "`tests/fleet/test_gone.py`",
+        "see test_gone.py",
+        "`fleet/gone/it.toml`",
+        "benchmarks/gone.py --small",
+    ):
+        assert gone_from(ROOT / "docs" / "fleet.md", text), text
+
+
 def test_each_key_that_can_be_stolen_has_a_procedure_whose_tests_exist() -> None:
     page = (ROOT / "docs" / "security.md").read_text()
     table = page.partition("## Keys")[2].partition("\n## ")[0]
