@@ -1,14 +1,14 @@
 """How often do the gates of a rollout stop a good release, miss a bad one, pass a harmful one? One JSON object a figure.
 
-    python benchmarks/rollout_gates.py [cells] [power] [passes] [extensions] [whole] [situations] [recordings]
+    python benchmarks/rollout_gates.py [good] [bad] [passes] [power] [extensions] [whole] [situations] [recordings]
                                        [--rollouts 500] [--jobs 2] [--kept build/rollout-gates]
                                        [--tables FILE] [--plot docs/images/rollout-gates.svg]
 
 Releases whose harm is known, in three worlds that are made up (`gates_lab.worlds`), judged through the entry points of `fleet.gates`:
 all metrics at once, all looks, the plan's own level, four hours of every device's past, an hour of soak, 200 devices without the
-release. `cells`: false stops and detections, beside the gates of 4dec79f and a gate on install success alone. `power`: what a preview
-states, against what happens in the cells. `passes`: releases exactly as bad as is called harmful. `extensions`: false stops where
-looks at twice and at four times the soak follow. `whole`: three groups one after the other. `situations`: what a good release meets in the
+release. `good` and `bad`: false stops and detections, beside the gates of 4dec79f and a gate on install success alone. `passes`: releases
+exactly as bad as is called harmful. `power`: what a preview states, against what happens in `bad`. `extensions`: false stops where looks
+at twice and at four times the soak follow. `whole`: three groups one after the other. `situations`: what a good release meets in the
 field. `recordings`, only if asked for: recordings that the agent's own judge scored, from FEDGE_DATA (default ../shared/data).
 
 What is done is kept, so an interrupted run goes on where it stopped (`gates_lab.pieces`). The exit code says whether every bound holds,
@@ -38,9 +38,10 @@ from gates_lab.figures import (
 )
 from gates_lab.pieces import Done, code_version, do, plan_work
 from gates_lab.play import Trial
+from gates_lab.releases import EDGE
 from gates_lab.situations import SITUATIONS
 
-PARTS: Final = ("cells", "power", "passes", "extensions", "whole", "situations")
+PARTS: Final = ("good", "bad", "passes", "power", "extensions", "whole", "situations")
 ON_DEMAND: Final = ("recordings",)
 
 
@@ -63,7 +64,7 @@ class Laboratory:
         """The figures of a part, with what is demanded of them."""
         if part == "power":
             stated = [one for done in self.play(part) for one in done.stated]
-            return list(judge_power(self.trials("cells"), stated))
+            return list(judge_power(self.trials("bad"), stated))
         if part == "passes":
             return list(judge_passes(self.trials(part)))
         unpromised = {situation.name for situation in SITUATIONS.values() if not situation.is_promised}
@@ -84,8 +85,10 @@ def merge(pieces: Iterable[Trial]) -> list[Trial]:
 
 def tables_of(part: str, trials: Sequence[Trial], lines: Sequence[Line]) -> str:
     """A part as Markdown."""
-    if part == "cells":
-        return f"{stops_table(trials)}\n\n{detection_table(trials)}"
+    if part == "good":
+        return f"{stops_table(trials)}\n\nThe same of releases as bad as the stop margins allow:\n\n{stops_table(trials, EDGE.name)}"
+    if part == "bad":
+        return detection_table(trials)
     return table_of(lines)
 
 
@@ -114,8 +117,8 @@ def main() -> int:
                 print(line.to_json(), flush=True)
             judged += [line for line in lines if line.bound is not None]
             tables.append(f"## {part}\n\n{tables_of(part, laboratory.trials(part), lines)}\n")
-            if part == "cells" and options.plot is not None:
-                draw(laboratory.trials(part), options.plot)
+            if part == "bad" and options.plot is not None:
+                draw([*laboratory.trials("good"), *laboratory.trials(part)], options.plot)
             print(f"[{time.monotonic() - started:.0f} s] {part}", file=sys.stderr)
     if options.tables is not None:
         options.tables.write_text("\n".join(tables), encoding="utf-8")

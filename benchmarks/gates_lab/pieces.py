@@ -23,7 +23,7 @@ from gates_lab.play import Setting, Trial, play
 from gates_lab.previews import Stated, state_power
 from gates_lab.releases import BAD, EDGE, GOOD, HARMFUL, RELEASES
 from gates_lab.situations import SITUATIONS
-from gates_lab.worlds import WORLDS
+from gates_lab.worlds import REAL, WORLDS
 from runtime.durable_files import write_durably
 
 __all__ = ["SIZES", "Done", "Work", "code_version", "do", "plan_work"]
@@ -39,6 +39,9 @@ FLEETS: Final = 5
 
 PIECE: Final = 50
 """Rollouts of one piece of work: small enough that two cores end at about the same time."""
+
+_Kind = tuple[str, tuple[int, ...]]
+"""A world or a situation, and sizes of canaries."""
 
 _OUTSIDE: Final = {"figures.py", "pieces.py"}
 """What shows the pieces and what parts them: changes no piece."""
@@ -72,20 +75,30 @@ def plan_work(part: str, rollouts: int) -> Iterator[Work]:
     if part == "recordings":  # judging them takes a minute: once
         yield Work(part=part, name="smd", sizes=(5, 20), rollouts=rollouts, seed=0)
         return
-    kinds: list[tuple[str, tuple[int, ...]]]
+    for kinds in _in_order(part):
+        # a round over all kinds before the next: who stops early has some rollouts of every cell
+        for begin in range(0, rollouts, PIECE):
+            for name, sizes in kinds:
+                yield Work(
+                    part=part, name=name, sizes=sizes, rollouts=min(PIECE, rollouts - begin), seed=begin
+                )
+
+
+def _in_order(part: str) -> list[list[_Kind]]:
+    """What is played together, what is judged first before the rest."""
+    many, few = ([(world, sizes) for world in WORLDS] for sizes in SIZES)
     match part:
-        case "cells" | "passes":
-            kinds = [(world, sizes) for sizes in SIZES for world in WORLDS]
+        case "good" | "passes":
+            return [many, few]
+        case "bad":
+            first = [kind for kind in many if kind[0] == REAL.name]
+            return [first, [kind for kind in many if kind not in first], few]
         case "extensions":
-            kinds = [(world, SIZES[0]) for world in WORLDS]
+            return [many]
         case "whole":
-            kinds = [(world, ()) for world in WORLDS]
+            return [[(world, ()) for world in WORLDS]]
         case _:
-            kinds = [(situation.name, situation.sizes) for situation in SITUATIONS.values()]
-    # a round over all kinds before the next: who stops early has some rollouts of every cell
-    for begin in range(0, rollouts, PIECE):
-        for name, sizes in kinds:
-            yield Work(part=part, name=name, sizes=sizes, rollouts=min(PIECE, rollouts - begin), seed=begin)
+            return [[(situation.name, situation.sizes) for situation in SITUATIONS.values()]]
 
 
 def do(work: Work, kept: Path) -> Done:
@@ -113,8 +126,9 @@ def code_version() -> str:
 def _play(work: Work) -> Done:
     sizes, rollouts, seed = work.sizes, work.rollouts, work.seed
     match work.part:
-        case "cells":
-            trials = play(WORLDS[work.name], [GOOD, EDGE, *BAD], sizes, rollouts=rollouts, seed=seed)
+        case "good" | "bad":
+            releases = BAD if work.part == "bad" else (GOOD, EDGE)
+            trials = play(WORLDS[work.name], releases, sizes, rollouts=rollouts, seed=seed)
         case "power":
             return Done(stated=tuple(state_power(WORLDS[work.name], sizes, fleets=rollouts, seed=seed)))
         case "passes":

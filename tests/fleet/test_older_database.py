@@ -45,6 +45,7 @@ def test_all_rows_are_there_and_a_rollback_that_was_under_way_ends(tmp_path: Pat
     assert {name: count for name, count in rows(path).items() if name in before} == before
 
     world = RolloutWorld(f"sqlite:///{path}", fresh=False)
+    world._sequence, world.now = 1000, 1100.0
     with world.database.read() as session:
         assert verify(read_lines(session)).id == before["audit_log"]
     states = {name: world.view(name).state for name in ("ro-1", "ro-2", "ro-3")}

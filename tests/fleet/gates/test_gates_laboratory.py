@@ -198,7 +198,7 @@ def test_an_interrupted_run_has_as_many_rollouts_of_each_cell() -> None:
     assert len(set(planned)) == len(planned)
     rounds = [work.seed for work in plan_work("extensions", 120)]
     assert rounds == sorted(rounds)
-    for part in ("cells", "passes", "whole", "situations"):
+    for part in ("good", "bad", "passes", "whole", "situations"):
         of = Counter[tuple[str, tuple[int, ...]]]()
         for work in plan_work(part, 120):
             of[work.name, work.sizes] += work.rollouts
