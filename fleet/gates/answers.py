@@ -42,7 +42,10 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class LookAnswer(Struct, frozen=True, kw_only=True):
-    """All metrics at look `number` (from 1) of `of`; `is_last`: the soak is over, so PASS and NOT_SEEN count."""
+    """All metrics at look `number` (from 1) of `of`; `is_last`: the soak is over, so PASS and NOT_SEEN count.
+
+    `open`: at the end of a soak, the metrics for which harm is neither found nor excluded.
+    """
 
     finding: Finding
     reason: str
@@ -50,3 +53,4 @@ class LookAnswer(Struct, frozen=True, kw_only=True):
     of: int
     is_last: bool
     answers: tuple[Answer, ...]
+    open: tuple[Metric, ...] = ()

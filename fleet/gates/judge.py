@@ -59,12 +59,21 @@ def judge_look(
         return LookAnswer(finding=finding, reason=reason, number=number, of=of, is_last=is_last, answers=())
     comparable = without_short_spans(arms)
     answers = tuple(_answer(metric, arms, comparable, plan, look) for metric in plan.metrics)
-    finding, reason = _together(answers, arms, look)
+    asked = [answer for answer in answers if _counts_for_passing(answer.metric, arms)]
+    finding, reason = _together(answers, asked, look)
     if is_last and finding is Finding.NOT_SEEN and not (arms.after.hours[arms.is_canary] > 0).any():
         # also where one alone fell silent, which is no event of two: of devices that died nothing is ever seen
         canaries = words.devices(int(arms.is_canary.sum()), "canary")
         finding, reason = Finding.PAUSE, f"no evidence: none of {canaries} was heard; {reason}"
-    return LookAnswer(finding=finding, reason=reason, number=number, of=of, is_last=is_last, answers=answers)
+    return LookAnswer(
+        finding=finding,
+        reason=reason,
+        number=number,
+        of=of,
+        is_last=is_last,
+        answers=answers,
+        open=tuple(answer.metric for answer in asked if is_last and answer.finding is not Finding.PASS),
+    )
 
 
 def _missing(arms: Arms) -> tuple[Finding, str] | None:
@@ -90,12 +99,12 @@ def _answer(metric: Metric, arms: Arms, comparable: Arms, plan: GatePlan, look: 
             return compare(metric, comparable, look)
 
 
-def _together(answers: tuple[Answer, ...], arms: Arms, look: Look) -> tuple[Finding, str]:
+def _together(answers: tuple[Answer, ...], asked: list[Answer], look: Look) -> tuple[Finding, str]:
+    """What follows from all answers; those that are `asked` must pass."""
     for finding in (Finding.STOP, Finding.PAUSE):
         found = [answer for answer in answers if answer.finding is finding]
         if found:
             return finding, "; ".join(answer.reason for answer in found)
-    asked = [answer for answer in answers if _counts_for_passing(answer.metric, arms)]
     open_still = [words.NAMES[answer.metric] for answer in asked if answer.finding is not Finding.PASS]
     if not look.is_last:
         return Finding.NOT_SEEN, f"no harm seen so far, {look.name}"

@@ -29,6 +29,7 @@ class Metric(StrEnum):
 class OnNotSeen(StrEnum):
     """What follows at the end of a soak where harm was neither found nor excluded."""
 
+    ASK_ONCE = "ask-once"  # pauses, unless it was known before the start, or a person has gone on in this rollout before
     PAUSE = "pause"
     CONTINUE = "continue"
 
@@ -49,7 +50,7 @@ class GatePlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     false_stop: Annotated[float, Meta(gt=0, le=0.5)] = 0.05
     baseline_s: Annotated[float, Meta(gt=0, le=7 * 86400)] = 4 * 3600.0
     warm_up_s: Seconds = 900.0
-    on_not_seen: OnNotSeen = OnNotSeen.PAUSE
+    on_not_seen: OnNotSeen = OnNotSeen.ASK_ONCE
     reactivate_controls: bool = False
     hold_out: Annotated[int, Meta(ge=0, le=10_000)] = 20
 

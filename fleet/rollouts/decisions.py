@@ -20,17 +20,18 @@ Invariants (held fast by property tests):
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from fleet.gates.answers import Finding, LookAnswer
-from fleet.gates.plan import OnNotSeen
+from fleet.gates.answers import Finding
 from fleet.rollouts.agenda import first
+from fleet.rollouts.asking import why_it_goes_on
 from fleet.rollouts.counts import Judgement, Outcome, aborting_rule, count_group, judge_counts
 from fleet.rollouts.evidence import is_overdue, judge_shown
 from fleet.rollouts.executions import Execution, Mark, deadline
 from fleet.rollouts.giving import give_slice, next_slice_at, shut_out, take_in
 from fleet.rollouts.plans import AbortAction, AbortRule
-from fleet.rollouts.progress import NOBODY, Group, Observations, Rollout, Running
+from fleet.rollouts.progress import NOBODY, Group, LookTaken, Observations, Rollout, Running
 from fleet.rollouts.returning import begin_cancel, begin_rollback, next_check_at, send_back, settle
 from fleet.rollouts.states import GroupState, RolloutState, may_follow
 from fleet.rollouts.steps import Decision, Look, MoveExecution, MoveGroup, MoveRollout
@@ -280,25 +281,34 @@ def _is_treated(execution: Execution, group: Group) -> bool:
 
 
 def _judge_all(decision: Decision, group: Group, observations: Observations) -> Judgement:
-    """After the soak: limits of the whole group, and whether anything at all was heard of it on the release."""
+    """After the soak: whether anything at all was heard of the group on the release, and limits of all of it."""
     plan = decision.rollout.plan
     if decision.now < decision.rollout.soaked_at(group):
         return Judgement(outcome=Outcome.UNDECIDED, reason=f"soaking for {group.soak_s:g} s")
     treated = [e for e in decision.rollout.executions.values() if _is_treated(e, group)]
     overdue = is_overdue(decision.rollout, group, decision.now)
-    shown = observations.records.figures()
-    limits = judge_shown(plan, treated, shown, is_overdue=overdue)
+    limits = judge_shown(plan, treated, observations.records.figures(), is_overdue=overdue)
+    # before silence counts as harm: where all are silent it is that of a power cut as well
+    if limits.outcome is not Outcome.FAILS and group.soak_s:
+        gone = _all_are_gone(treated, observations, is_overdue=overdue)
+        if gone is not None:
+            return gone
     if limits.outcome is Outcome.UNDECIDED and overdue:
         late = f"{plan.timeout.health_s:g} s after the soak, {limits.reason}"
         return Judgement(outcome=Outcome.FAILS, reason=late)
-    if limits.outcome is not Outcome.HOLDS or not group.soak_s:
-        return limits
+    return limits
+
+
+def _all_are_gone(
+    treated: Sequence[Execution], observations: Observations, *, is_overdue: bool
+) -> Judgement | None:
+    """What follows where none of the devices is online; None where one is."""
     known = observations.records.running([execution.device for execution in treated])
     states = [(known.get(execution.device, NOBODY), execution) for execution in treated]
     if any(one.is_online for one, _ in states):
-        return limits
+        return None
     heard = any(one.at > execution.since for one, execution in states)
-    if heard and not overdue:  # they may come back
+    if heard and not is_overdue:  # they may come back
         return Judgement(
             outcome=Outcome.UNDECIDED, reason=f"none of the group's {len(treated)} devices is online"
         )
@@ -312,35 +322,40 @@ def _judge_all(decision: Decision, group: Group, observations: Observations) -> 
     )
 
 
-def _judge_gates(decision: Decision, group: Group, look: LookAnswer | None) -> Judgement:
+def _judge_gates(decision: Decision, group: Group, taken: LookTaken | None) -> Judgement:
     """What the gates say of the group so far; a new look is taken down first. They act before the soak is over."""
-    gates = decision.rollout.plan.gates
+    rollout, gates = decision.rollout, decision.rollout.plan.gates
     if gates is None or not gates.metrics:
         return Judgement(outcome=Outcome.HOLDS, reason="")
     if group.is_cleared:
-        return Judgement(outcome=Outcome.HOLDS, reason="the gates let it pass")
+        return Judgement(outcome=Outcome.HOLDS, reason="the gates let it pass, or nobody waits for them")
     if not group.soak_s:
         return Judgement(outcome=Outcome.HOLDS, reason="not judged by the gates: it does not soak")
-    due_at = decision.rollout.next_look_at
-    if (
-        look is None
-        or due_at is None
-        or due_at > decision.now
-        or look.number != min(group.looks + 1, look.of)
-    ):
+    if taken is None or not _is_due(rollout, group, taken, decision.now):
         return Judgement(outcome=Outcome.UNDECIDED, reason="the gates are asked until the end of the soak")
-    goes_on = look.finding is Finding.NOT_SEEN and gates.on_not_seen is OnNotSeen.CONTINUE
-    clears = look.is_last and (look.finding is Finding.PASS or goes_on)
-    decision.do(Look(number=group.number, answer=look, clears=clears))
+    look = taken.answer
+    goes_on = (
+        why_it_goes_on(rollout, group, look) if look.finding is Finding.NOT_SEEN and look.is_last else ""
+    )
+    clears = look.is_last and (look.finding is Finding.PASS or bool(goes_on))
+    decision.do(Look(number=group.number, look=taken.number, answer=look, clears=clears))
+    # who resumed a rollout after this look was due knew that nothing had been seen by then
+    is_known = taken.number > look.of and rollout.look_at(group, taken.number) <= rollout.since
     if look.finding is Finding.STOP:
         outcome = Outcome.FAILS
     elif clears:
         outcome = Outcome.HOLDS
-    elif look.finding is Finding.PAUSE or look.is_last:
+    elif (look.finding is Finding.PAUSE or look.is_last) and not is_known:
         outcome = Outcome.NO_EVIDENCE
     else:
         outcome = Outcome.UNDECIDED
-    return Judgement(outcome=outcome, reason=look.reason)
+    return Judgement(outcome=outcome, reason=f"{goes_on}: {look.reason}" if goes_on else look.reason)
+
+
+def _is_due(rollout: Rollout, group: Group, taken: LookTaken, now: float) -> bool:
+    """Whether an answer is about the present group and no earlier look than its next: it may come when these have moved on."""
+    due = rollout.due_look(now)
+    return taken.group == group.number and due is not None and group.looks < taken.number <= due
 
 
 def _due_at(rollout: Rollout, now: float) -> float | None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from fleet.gates.looks import look_times
+from fleet.rollouts.asking import foretell_asking, sizes_of
 from fleet.rollouts.counts import Judgement, count_group, judge_counts
 from fleet.rollouts.executions import Execution, Figures, Group, Mark
 from fleet.rollouts.limits import judge_limits
@@ -72,7 +73,9 @@ def explain(  # noqa: PLR0911 - one return for each kind
         late = f"; {index.late} are offline and go back when they are heard" if index.late else ""
         return f"{index.awaited} devices have not confirmed that they are back{late}"
     if rollout.state in _WAITING_FOR_A_PERSON:
-        return _WAITING_FOR_A_PERSON[rollout.state]
+        is_begun = rollout.state is RolloutState.PAUSED
+        asked = () if is_begun else foretell_asking(rollout.plan, sizes_of(rollout))
+        return ". ".join((_WAITING_FOR_A_PERSON[rollout.state], *asked))
     if rollout.state is not RolloutState.RUNNING:
         return ""
     if group is None:

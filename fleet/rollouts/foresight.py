@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from fleet.gates.arms import Arms
 from fleet.gates.power import PowerLine, power
 from fleet.gates.strata import number_strata
+from fleet.rollouts.asking import foretell_asking
 from fleet.rollouts.histories import SHORT_S, Histories
 from fleet.rollouts.plans import RolloutPlan
 from fleet.storage.block_tables import BLOCK_S
@@ -69,16 +70,17 @@ def foresee(
         for number, group in enumerate(plan.groups)
         if not group.soak_s
     )
+    asking = foretell_asking(plan, [len(group) for group in groups])
     if not judged:
         return _nothing(*unjudged)
     first = judged[0]
     soak_s, canaries = plan.groups[first].soak_s, len(groups[first])
     if soak_s < BLOCK_S or gates.baseline_s < SHORT_S:
         shortest = f"{BLOCK_S / 60:.0f} minutes and a baseline of {SHORT_S / 3600:.0f} h"
-        return _nothing(f"what a soak below {shortest} would see cannot be foretold", *unjudged)
+        return _nothing(f"what a soak below {shortest} would see cannot be foretold", *unjudged, *asking)
     everyone = [device for group in groups for device in group]
     if not canaries:
-        return _nothing(f"group {first} has no devices: nothing is seen by it", *unjudged)
+        return _nothing(f"group {first} has no devices: nothing is seen by it", *unjudged, *asking)
     # the same plan under the same key foretells the same
     lot = np.random.default_rng(list(rollout_id.encode()))
     drawn = lot.choice(len(everyone), min(MOST, len(everyone)), replace=False)
@@ -97,8 +99,9 @@ def foresee(
             f"the fleet's past is too short to foretell what group {first} would see:"
             f" {(gates.baseline_s + soak_s) / 3600:.3g} h of health are needed, of two devices at least",
             *unjudged,
+            *asking,
         )
-    return Foresight(lines=lines, words=(*(line.words for line in lines), *unjudged))
+    return Foresight(lines=lines, words=(*(line.words for line in lines), *unjudged, *asking))
 
 
 def _nothing(*words: str) -> Foresight:

@@ -35,7 +35,7 @@ from fleet.gates.placebos import FEW
 from fleet.gates.plan import GatePlan
 from fleet.gates.strata import number_strata
 from fleet.rollouts.histories import Commit, Histories
-from fleet.rollouts.progress import Group, Rollout
+from fleet.rollouts.progress import Group, LookTaken, Rollout
 from fleet.rollouts.reports import read_reports
 from fleet.rollouts.spans import Span
 from fleet.storage.device_tables import Device, DeviceState
@@ -54,12 +54,13 @@ _AT_ONCE: Final = 500
 
 def look_if_due(
     session: Session, rollout: Rollout, now: float, *, offline_after_s: float
-) -> LookAnswer | None:
+) -> LookTaken | None:
     """What the gates see, where a look at `rollout` is due at Unix second `now`; seconds of reading for a large fleet."""
-    group, due_at = rollout.present_group, rollout.next_look_at
-    if group is None or due_at is None or due_at > now:
+    group, number = rollout.present_group, rollout.due_look(now)
+    if group is None or number is None:
         return None
-    return look_at(session, rollout, group.looks + 1, now, offline_after_s=offline_after_s)
+    answer = look_at(session, rollout, number, now, offline_after_s=offline_after_s)
+    return LookTaken(group=group.number, number=number, answer=answer)
 
 
 def look_at(

@@ -9,12 +9,14 @@ from collections.abc import Collection
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet import audit
 from fleet.desired import DesiredPublisher
 from fleet.errors import ConflictError
+from fleet.gates.plan import OnNotSeen
 from fleet.releases import find_release
 from fleet.rollouts.kept_past import check_past_is_kept
 from fleet.rollouts.plans import RolloutPlan
@@ -75,6 +77,9 @@ def create_rollout(
         ConflictError, ForbiddenError: with `starts`, as `carry_out_verb`.
     """
     told: set[DeviceId] = set()
+    if caller.role is Role.PUBLISHER and plan.gates is not None:
+        # a program that starts it has read nothing, and agreed to nothing
+        plan = replace(plan, gates=replace(plan.gates, on_not_seen=_ask_always(plan.gates.on_not_seen)))
     with database.write() as session:
         created = _create(
             session, plan, rollout_id, caller=caller, now=now, approved_families=approved_families, kept=kept
@@ -91,6 +96,10 @@ def create_rollout(
     if starts is not None:
         starts.announce(told)
     return created is not None
+
+
+def _ask_always(on_not_seen: OnNotSeen) -> OnNotSeen:
+    return OnNotSeen.PAUSE if on_not_seen is OnNotSeen.ASK_ONCE else on_not_seen
 
 
 def _create(

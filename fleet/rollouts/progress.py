@@ -13,7 +13,7 @@ first call after reading hands in all that is stored:
 * `heard`: devices with an open return (`Execution.is_returning`) whose health came, or that came or went.
 * `revoked`: devices that were shut out. `joined`: of a dynamic rollout that `takes_in`, devices that match and are not in it.
 * `figures`: devices of the present group that sent health on the release since they committed it; only for plans with limits.
-* `look`: the answer of the gates, when `next_look_at` has come.
+* `look`: the answer of the gates, when `due_look` has come.
 * `records`: asked by name for what a decision turns out to need, in the same snapshot. Asked for a whole group at most when
   one starts, ends its soak, or goes back.
 """
@@ -40,6 +40,7 @@ __all__ = [
     "Figures",
     "Group",
     "KnownRecords",
+    "LookTaken",
     "Observations",
     "Records",
     "Report",
@@ -132,6 +133,15 @@ class KnownRecords:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LookTaken:
+    """What the gates said at look `number` (from 1; it counts on after the soak) at group `group`."""
+
+    group: int
+    number: int
+    answer: LookAnswer
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observations:
     """News, and whom to ask for more; the module's text says what is in each."""
 
@@ -140,7 +150,7 @@ class Observations:
     revoked: Collection[DeviceId] = frozenset()
     joined: Collection[DeviceId] = ()
     figures: Mapping[DeviceId, Figures] = field(default_factory=dict)
-    look: LookAnswer | None = None
+    look: LookTaken | None = None
     records: Records = field(default_factory=KnownRecords)
 
 
@@ -199,10 +209,29 @@ class Rollout:
             return None
         if gates is None or not gates.metrics or not group.soak_s or group.is_cleared:
             return None
+        return self.look_at(group, group.looks + 1)
+
+    def look_at(self, group: Group, number: int) -> float:
+        """When look `number` (from 1) at a group that is SOAKING is due, Unix seconds."""
         times = look_times(group.soak_s)
-        extension = group.looks - len(times) + 1
-        after_s = times[group.looks] if extension < 1 else extension_time(group.soak_s, extension)
-        return group.since + gates.warm_up_s + after_s
+        extension = number - len(times)
+        after_s = times[number - 1] if extension < 1 else extension_time(group.soak_s, extension)
+        warm_up_s = self.plan.gates.warm_up_s if self.plan.gates is not None else 0.0
+        return group.since + warm_up_s + after_s
+
+    def due_look(self, now: float) -> int | None:
+        """The number of the look at the present group to take at Unix second `now`; None: none is due.
+
+        Of several that are due (the rollout was paused, nobody looked) only the latest tells anything new. But the one at the
+        end of the soak is never passed over: it is the one after which a person is asked.
+        """
+        at, group = self.next_look_at, self.present_group
+        if at is None or group is None or at > now:
+            return None
+        number, last = group.looks + 1, len(look_times(group.soak_s))
+        while number != last and self.look_at(group, number + 1) <= now:
+            number += 1
+        return number
 
     def soaked_at(self, group: Group) -> float:
         """When the soak of a group that is SOAKING is over, Unix seconds: where gates judge it, their warm-up comes before it."""

@@ -62,9 +62,10 @@ class MoveGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """The gates of group `number` were asked; `clears`: they let it pass from now on."""
+    """The gates of group `number` were asked for the `look`-th time; `clears`: they let it pass from now on."""
 
     number: int
+    look: int
     answer: LookAnswer
     clears: bool
 
@@ -178,8 +179,7 @@ def _apply_to_rollout(
             check_follows(f"group {number} of {rollout.id}", group.state, command.state)
             moved = replace(group, state=command.state, since=now, reason=command.reason)
         case Look(number=number):
-            group = rollout.groups[number]
-            moved = replace(group, looks=group.looks + 1, is_cleared=command.clears)
+            moved = replace(rollout.groups[number], looks=command.look, is_cleared=command.clears)
         case Withdraw():
             return rollout
         case _:

@@ -247,16 +247,11 @@ def write_decision(session: Session, decision: Decision) -> set[DeviceId]:
                 pass
             case MoveGroup(number=number):
                 groups.add(number)
-            case Look(number=number, answer=answer):
+            case Look(number=number, look=look, answer=answer):
                 groups.add(number)
                 # those after the soak are all the last of it by their own number
-                look = {
-                    "rollout": rollout.id,
-                    "group": number,
-                    "number": rollout.groups[number].looks,
-                    "at": now,
-                }
-                session.execute(insert(RolloutLook).values(look | {"answer": msgspec.to_builtins(answer)}))
+                row = {"rollout": rollout.id, "group": number, "number": look, "at": now}
+                session.execute(insert(RolloutLook).values(row | {"answer": msgspec.to_builtins(answer)}))
             case Withdraw():
                 record = find_release(session, *split_release_id(command.release))
                 take_back(session, record, command.reason, now, by=rollout.id)

@@ -21,10 +21,10 @@ Harm = Mapping[str, float]
 
 
 class Machines:
-    """Forty devices that differ as machines do: each with its own latency and rate of alarms, and noise about them."""
+    """Devices (forty, if nobody says how many) that differ as machines do: each with its own latency and rate of alarms, and noise about them."""
 
-    def __init__(self, database_url: str) -> None:
-        self.world = RolloutWorld(database_url, 40)
+    def __init__(self, database_url: str, devices: int = 40) -> None:
+        self.world = RolloutWorld(database_url, devices)
         self.world.now = 1_000_200.0
         self.rng = np.random.default_rng(7)
         count = len(self.world.devices)

@@ -61,7 +61,7 @@ def test_a_good_release_passes_and_the_looks_say_how_sure_that_is(machines: Mach
 
 
 @pytest.mark.parametrize("fate", ["revoked", "dead"])
-@pytest.mark.parametrize("on_not_seen", ["pause", "continue"])
+@pytest.mark.parametrize("on_not_seen", ["ask-once", "pause", "continue"])
 def test_a_canary_that_is_gone_is_no_evidence_and_nobody_else_gets_the_release(
     machines: Machines, fate: str, on_not_seen: str
 ) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from rollout_decisions_world import S, World, make_rollout, moves, started
+import pytest
+from rollout_decisions_world import LIMITS, S, World, make_rollout, moves, started
 
 from fleet.rollouts.pacing import Timeouts
 from fleet.rollouts.plans import MAXIMUM_GROUPS, SuccessCriteria
 from fleet.rollouts.progress import Figures, Running
 from fleet.rollouts.returning import MAXIMUM_RETURNS, SETTLE_S
 from fleet.rollouts.states import GroupState, RolloutState, Verb
-from fleet.rollouts.steps import MoveExecution
+from fleet.rollouts.steps import MoveExecution, Withdraw
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
@@ -115,3 +116,40 @@ def test_a_group_soaks_for_its_time_and_waits_for_health_so_long_after_it() -> N
     assert world.tick(9.5) == []
     world.tick(0.5)
     assert world.rollout.state is RolloutState.COMPLETED
+
+
+@pytest.mark.parametrize("limits", [[], [{"metric": "anomaly_rate", "value": 0.5}]], ids=["none", "limits"])
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_a_group_that_is_switched_off_after_its_commit_is_no_evidence_and_withdraws_nothing(
+    limits: list[dict[str, object]], is_heard: bool
+) -> None:
+    canary = [{"percentage": 50, "soak_s": 10}, {"percentage": 100}]
+    world = World(make_rollout(4, groups=canary, timeout=LIMITS, limits=limits))
+    world.say(Verb.START)
+    first = [e.device for e in world.rollout.executions.values() if e.is_given]
+    for device in first:
+        world.report(device, S.SUCCEEDED)
+    world.tick(1)
+    at = world.now + 1 if is_heard else 0.0
+    off = Running(release="pump/2", returnable="pump/2", at=at, is_online=False)
+    world.know(dict.fromkeys(first, off))
+    world.tick(10)
+    world.tick(world.rollout.plan.timeout.health_s)
+    assert world.rollout.state is RolloutState.PAUSED
+    assert not any(isinstance(command, Withdraw) for command in world.log)
+
+
+def test_one_that_is_silent_among_others_that_speak_still_counts_as_harm() -> None:
+    canary = [{"percentage": 50, "soak_s": 10}, {"percentage": 100}]
+    limits = [{"metric": "anomaly_rate", "value": 0.5}]
+    world = World(make_rollout(4, groups=canary, timeout=LIMITS, limits=limits))
+    world.say(Verb.START)
+    first, second = (e.device for e in world.rollout.executions.values() if e.is_given)
+    for device in (first, second):
+        world.report(device, S.SUCCEEDED)
+    world.tick(1)
+    world.show(first, Figures(reports=5, windows=50, windows_over=0, inference_p99_us=10.0, drift_score=0.1))
+    world.know({second: Running(release="pump/2", returnable="pump/2", at=0.0, is_online=False)})
+    world.tick(10)
+    world.tick(world.rollout.plan.timeout.health_s)
+    assert any(isinstance(command, Withdraw) for command in world.log)
