@@ -35,4 +35,4 @@ def cannot_pass(metrics: Collection[Metric], canaries: int, controls: int) -> tu
         ranks = least_signed_p(canaries)
     events = binomial_tail(0, canaries, HARMED_SHARE)
     least = {Metric.RESTARTS: events, Metric.VERDICTS: 0.0}  # verdicts are not asked for
-    return tuple(metric for metric in metrics if least.get(metric, ranks) > PASS_LEVEL)
+    return tuple(metric for metric in metrics if least.get(metric, ranks) > PASS_LEVEL * (1 + 1e-9))
