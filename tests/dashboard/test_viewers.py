@@ -1,0 +1,39 @@
+"""Two people look at one fleet: each sees what their role allows, both see it change, and who is signed out sees no more."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Seats
+from dashboard_site import DashboardSite
+from live_devices import LiveDevices
+from playwright.sync_api import expect
+
+from service.roles import Role
+
+pytestmark = pytest.mark.slow
+
+
+def test_what_a_viewer_is_not_offered_a_viewer_may_not_do_either(seeded: DashboardSite, seat: Seats) -> None:
+    rollout = f"/rollouts/{seeded.rollouts['running']}"
+    operator, viewer = seat(seeded, Role.OPERATOR).go(rollout), seat(seeded, Role.VIEWER).go(rollout)
+    expect(operator.get_by_role("button", name="Pause")).to_be_visible()
+    expect(viewer.get_by_role("button", name="Pause")).to_have_count(0)
+
+
+def test_an_alarm_appears_in_front_of_two_people_without_a_reload_and_takes_no_focus(
+    seeded: DashboardSite, seat: Seats
+) -> None:
+    operator, viewer = seat(seeded, Role.OPERATOR), seat(seeded, Role.VIEWER)
+    pages = [one.go("/") for one in (operator, viewer)]
+    for page in pages:
+        expect(page.locator("#pulse")).to_contain_text("live")
+        page.evaluate("() => { window.sameDocument = true }")
+    pages[0].get_by_role("link", name="Devices", exact=True).focus()
+    before = int(pages[0].get_by_role("link", name="without a verdict").locator(".count").inner_text())
+    with LiveDevices(seeded) as devices:
+        devices.alarm("motor-01", release="motor/2", episode="e-live")
+        for page in pages:
+            card = page.get_by_role("link", name="without a verdict").locator(".count")
+            expect(card).to_have_text(str(before + 1))
+            assert page.evaluate("() => window.sameDocument === true"), "the page was loaded anew"
+    expect(pages[0].get_by_role("link", name="Devices", exact=True)).to_be_focused()
