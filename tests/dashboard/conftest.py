@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "fleet"))  # its world is the one that is looked at
+# the worlds of both services are looked at
+sys.path += [str(Path(__file__).parents[1] / name) for name in ("fleet", "aggregator")]
 
 from chromium_viewer import Viewer, chromium, sign_in
 from dashboard_site import DashboardSite, copy_of, make_empty, make_seeded, serve_site
 from mosquitto_broker import LocalCertificates
 from playwright.sync_api import Browser
+from seeded_training import aggregator_beside
 
 from service.roles import Role
 
@@ -49,7 +51,10 @@ def seeded(
     """A fleet with a past, of this file's own."""
     folder = tmp_path_factory.mktemp("site") / "seeded"
     copy_of("seeded", make_seeded, shared_folder, folder)
-    with serve_site(folder, certificates) as site:
+    with (
+        aggregator_beside(folder.parent / "aggregator", certificates) as settings,
+        serve_site(folder, certificates, more_settings=settings) as site,
+    ):
         yield site
 
 

@@ -86,8 +86,10 @@ def copy_of(kind: str, make: Callable[[Path], None], shared: Path, folder: Path)
 
 
 @contextmanager
-def serve_site(folder: Path, certificates: LocalCertificates) -> Iterator[DashboardSite]:
-    """Serve a made folder until the block ends."""
+def serve_site(
+    folder: Path, certificates: LocalCertificates, *, more_settings: str = ""
+) -> Iterator[DashboardSite]:
+    """Serve a made folder until the block ends; `more_settings` are tables of fleet.toml."""
     config = folder / "fleet.toml"
     config.write_text(
         f"""
@@ -97,6 +99,7 @@ def serve_site(folder: Path, certificates: LocalCertificates) -> Iterator[Dashbo
         data_dir = "data"
         tenant = "{TENANT}"
         offline_after_s = {OFFLINE_AFTER_S}
+        {more_settings}
         """
     )
     notes = json.loads((folder / NOTES).read_text())

@@ -19,6 +19,7 @@ sys.path[:0] = [str(path) for path in (ROOT, HERE.parent, HERE.parent / "fleet",
 from chromium_viewer import Viewer, chromium, sign_in  # noqa: E402 - needs the path above
 from dashboard_site import DashboardSite, make_seeded, serve_site  # noqa: E402 - as above
 from mosquitto_broker import LocalCertificates  # noqa: E402 - as above
+from seeded_training import aggregator_beside  # noqa: E402 - as above
 from shown_pages import address  # noqa: E402 - as above
 
 from service.roles import Role  # noqa: E402 - as above
@@ -66,7 +67,8 @@ def main() -> None:
         certificates = LocalCertificates(folder / "certificates")
         make_seeded(folder / "seeded")
         with (
-            serve_site(folder / "seeded", certificates) as site,
+            aggregator_beside(folder / "aggregator", certificates) as settings,
+            serve_site(folder / "seeded", certificates, more_settings=settings) as site,
             chromium(certificates.certificate) as browser,
         ):
             cookies = sign_in(browser, site, Role.ADMIN)
