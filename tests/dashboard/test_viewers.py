@@ -13,13 +13,6 @@ from service.roles import Role
 pytestmark = pytest.mark.slow
 
 
-def test_what_a_viewer_is_not_offered_a_viewer_may_not_do_either(seeded: DashboardSite, seat: Seats) -> None:
-    rollout = f"/rollouts/{seeded.rollouts['running']}"
-    operator, viewer = seat(seeded, Role.OPERATOR).go(rollout), seat(seeded, Role.VIEWER).go(rollout)
-    expect(operator.get_by_role("button", name="Pause")).to_be_visible()
-    expect(viewer.get_by_role("button", name="Pause")).to_have_count(0)
-
-
 def test_an_alarm_appears_in_front_of_two_people_without_a_reload_and_takes_no_focus(
     seeded: DashboardSite, seat: Seats
 ) -> None:
