@@ -181,6 +181,7 @@ FLEET: dict[str, tuple[Any, Any]] = {
     "aggregator.url": ("https://a", "https://b:1"),
     "aggregator.ca_file": ("a.pem", "/b.pem"),
     "aggregator.token_file": ("a", "/b"),
+    "dashboard.public_url": ("https://fleet.example.org", "http://10.0.0.1:8443"),
     "maximum_bundle_bytes": (1, 2),
     "offline_after_s": (1.5, 2),
     **{

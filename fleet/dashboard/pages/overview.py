@@ -78,7 +78,7 @@ def _cards(overview: Overview) -> list[Card]:
             overview.identity_conflicts,
             "identities that two devices use",
             "bad",
-            _query("identity_conflict!=''"),
+            _query("identity_conflict==true"),
         ),
         Card(
             sum(rollouts.get(state, 0) for state in PERSON_DECIDES),
