@@ -94,9 +94,7 @@ def test_an_open_page_stays_true_and_ends_with_its_session(tmp_path: Path) -> No
         audit = Window(url, signed_in.cookies, "/sessions")
         wait_until(lambda: all(window.events for window in windows), "the page to be there")
         enrol_directly(database, Machine(name="press-live"))
-        wait_until(
-            lambda: all(window.shows("versions", "1 devices") for window in windows), "all to be told"
-        )
+        wait_until(lambda: all(window.shows("versions", "1 devices") for window in windows), "all to be told")
         assert not audit.events, "a page that shows none of it is left alone"
         with database.write() as session:
             revoke_token(SessionRows(session), "ann", time.time())
