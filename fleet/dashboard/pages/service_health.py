@@ -72,7 +72,7 @@ def show_service(
     )
 
 
-def _limited(session: Session, since: float) -> list[tuple[str, float, int]]:
+def _limited(session: Session, since: float) -> list[tuple[str, float | None, int]]:
     """Devices that send faster than they may: which, when last, and how many messages wait for it; the latest first."""
     rows = (
         select(Device.id, Device.limited_at, Device.limited_messages)
