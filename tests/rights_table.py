@@ -13,9 +13,9 @@ _ROW = re.compile(r"^\| `([A-Z]+) (\S+)` \| (.+) \|$", re.MULTILINE)
 Call = tuple[str, str]
 
 
-def written_rights(service: str) -> dict[Call, frozenset[str]]:
-    """Method and path → who may, of the table that begins with ``| call of the <service> |``."""
-    table = PAGE.read_text().partition(f"| call of the {service} |")[2].partition("\n\n")[0]
+def written_rights(service: str, what: str = "call") -> dict[Call, frozenset[str]]:
+    """Method and path → who may, of the table that begins with ``| <what> of the <service> |``."""
+    table = PAGE.read_text().partition(f"| {what} of the {service} |")[2].partition("\n\n")[0]
     return {(method, path): frozenset(who.split(", ")) for method, path, who in _ROW.findall(table)}
 
 

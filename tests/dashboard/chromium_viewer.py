@@ -10,7 +10,7 @@ import base64
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
 
 from service.roles import Role
 
-__all__ = ["DESKTOP", "PHONE", "Viewer", "chromium", "sign_in"]
+__all__ = ["DESKTOP", "PHONE", "Seats", "Viewer", "chromium", "sign_in"]
 
 DESKTOP: Final = {"width": 1280, "height": 900}
 PHONE: Final = {"width": 390, "height": 844}
@@ -131,6 +131,10 @@ class Viewer:
         # a stream ends where its page is left
         if urlsplit(request.url).path != "/live" and "ERR_ABORTED" not in (request.failure or ""):
             self.troubles.append(f"{request.url} did not come: {request.failure}")
+
+
+Seats = Callable[..., Viewer]
+"""What the fixture ``seat`` is: takes a site, a role and options of a `Viewer`."""
 
 
 def sign_in(browser: Browser, site: DashboardSite, role: Role) -> list[Any]:

@@ -13,15 +13,13 @@ import pytest
 # the worlds of both services are looked at
 sys.path += [str(Path(__file__).parents[1] / name) for name in ("fleet", "aggregator")]
 
-from chromium_viewer import Viewer, chromium, sign_in
+from chromium_viewer import Seats, Viewer, chromium, sign_in
 from dashboard_site import DashboardSite, copy_of, make_empty, make_seeded, serve_site
 from mosquitto_broker import LocalCertificates
 from playwright.sync_api import Browser
 from seeded_training import aggregator_beside
 
 from service.roles import Role
-
-Seats = Callable[..., Viewer]
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Seats
+from chromium_viewer import Seats
 from dashboard_site import DashboardSite
 from page_checks import check_page
 from shown_pages import EMPTY_PAGES, SEEDED_PAGES, address

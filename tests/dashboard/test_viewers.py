@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Seats
+from chromium_viewer import Seats
 from dashboard_site import DashboardSite
 from live_devices import LiveDevices
 from playwright.sync_api import expect
