@@ -17,8 +17,8 @@ from fleet.auth.claim_tokens import check_family
 from fleet.device_commands import find_device
 from fleet.errors import ConflictError, UnacceptableError
 from fleet.rollouts.desired_states import Wish, write_desired
+from fleet.rollouts.others import let_go
 from fleet.rollouts.states import OCCUPYING
-from fleet.rollouts.store import let_go
 from fleet.rollouts.windows import check_zone_label
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.rollout_tables import RolloutExecution, RolloutRecord

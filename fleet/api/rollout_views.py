@@ -16,8 +16,8 @@ from fleet.rollouts.progress import Group, Observations
 from fleet.rollouts.records import StoredRecords
 from fleet.rollouts.reports import read_reports
 from fleet.rollouts.states import FAILURES, RolloutState, Subject
-from fleet.rollouts.store import find_rollout, find_tallied, tallies_of
-from fleet.rollouts.tallies import in_group
+from fleet.rollouts.store import find_rollout, find_tallied
+from fleet.rollouts.tallies import in_group, tallies_of
 from fleet.rollouts.timeline import latest_lines, read_timeline
 from fleet.rollouts.verbs import valid_verbs
 from fleet.storage.event_tables import InstallRecord

@@ -27,6 +27,7 @@ from fleet.rollouts.gate_evidence import look_if_due
 from fleet.rollouts.memory import Memory
 from fleet.rollouts.news import News
 from fleet.rollouts.observations import observe
+from fleet.rollouts.others import taken_elsewhere
 from fleet.rollouts.sham import reactivate_controls
 from fleet.rollouts.steps import Command, MoveGroup, MoveRollout
 from fleet.rollouts.store import is_unchanged, write_decision
@@ -166,8 +167,11 @@ class RolloutEngine:
             decision = decide(held.rollout, replace(observations, look=look), now)
         if decision.steps:
             with self._database.write() as session:
-                if not is_unchanged(session, rollout_id, held.version):
-                    memory.drop(rollout_id)  # somebody else wrote it: the next look reads it anew
+                is_ours = is_unchanged(session, rollout_id, held.version)
+                if not is_ours or taken_elsewhere(session, decision):
+                    memory.drop(
+                        rollout_id
+                    )  # somebody else wrote it, or has a device of it: the next look reads it anew
                     return True
                 devices = write_decision(session, decision)
                 told = reactivate_controls(session, decision)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from fleet.rollouts.agenda import Entry, first
@@ -23,6 +24,9 @@ from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
 __all__ = ["give_slice", "next_slice_at", "shut_out", "take_in"]
+
+ELSEWHERE_S: Final = 30.0
+"""Until it is asked again whether the rollout that has a device now has ended without giving it anything."""
 
 _REVOKED = "the device was revoked"
 
@@ -102,6 +106,9 @@ class _Turns:
         quarantine = self._plan.quarantine
         running = self._records.running(waiting)
         recent = self._records.recent(waiting) if has_limits(self._plan) else {}
+        # one that is under way has its devices to itself; whoever is over and still gives comes after it
+        is_over = self._decision.rollout.state is RolloutState.COMPLETED
+        elsewhere = self._records.elsewhere(waiting) if is_over else {}
         failures = self._records.failures(waiting, now - quarantine.penalty_s) if quarantine else {}
         for device, entry in waiting.items():
             known = running.get(device, NOBODY)
@@ -109,6 +116,8 @@ class _Turns:
             if known.is_revoked:
                 shut_out(self._decision, device)
                 self.has_learnt = True
+            elif device in elsewhere:
+                self._decision.put_back([entry._replace(at=now + ELSEWHERE_S)])
             elif until is not None:
                 self._hold(entry, until)
             elif (opens := self._opens_at(known.time_zone)) > now:

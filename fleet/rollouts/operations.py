@@ -19,12 +19,13 @@ from fleet.errors import ConflictError
 from fleet.gates.plan import OnNotSeen
 from fleet.releases import find_release
 from fleet.rollouts.kept_past import check_past_is_kept
+from fleet.rollouts.others import take_back
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import Execution, Group, Rollout
 from fleet.rollouts.saying import Said, decide_said, is_approved_family, store_said
 from fleet.rollouts.states import OCCUPYING, RolloutState, Verb
 from fleet.rollouts.steps import Decision, MoveRollout
-from fleet.rollouts.store import insert_rollout, take_back, write_decision
+from fleet.rollouts.store import insert_rollout, write_decision
 from fleet.rollouts.target_devices import Targets, check_releases, find_targets
 from fleet.settings import RetentionSettings
 from fleet.storage.base import Database

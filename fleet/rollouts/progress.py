@@ -96,6 +96,9 @@ class Records(Protocol):
     def failures(self, devices: Collection[DeviceId], since: float) -> Mapping[DeviceId, Sequence[float]]:
         """When executions of any rollout failed on them (`Execution.failed_at`), from Unix second `since` on."""
 
+    def elsewhere(self, devices: Collection[DeviceId]) -> Mapping[DeviceId, str]:
+        """Which other unfinished rollout has them, by its id."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRecords:
@@ -106,6 +109,7 @@ class KnownRecords:
     shown: Mapping[DeviceId, Figures] = field(default_factory=dict)
     words: Mapping[str, float] = field(default_factory=dict)
     failed: Mapping[DeviceId, Sequence[float]] = field(default_factory=dict)
+    others: Mapping[DeviceId, str] = field(default_factory=dict)
 
     def running(self, devices: Collection[DeviceId]) -> Mapping[DeviceId, Running]:
         """See `Records`."""
@@ -130,6 +134,10 @@ class KnownRecords:
             for device in devices
             if device in self.failed
         }
+
+    def elsewhere(self, devices: Collection[DeviceId]) -> Mapping[DeviceId, str]:
+        """See `Records`."""
+        return {device: self.others[device] for device in devices if device in self.others}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from fleet.device_commands import batched
 from fleet.rollouts.executions import Figures
 from fleet.rollouts.figures import read_figures, read_recent
+from fleet.rollouts.others import occupied_devices
 from fleet.rollouts.progress import Rollout, Running
 from fleet.rollouts.reports import read_words
 from fleet.rollouts.windows import TIME_ZONE
@@ -94,6 +95,10 @@ class StoredRecords:
             for device, at in rows:
                 found[DeviceId(device)].append(at or 0.0)
         return found
+
+    def elsewhere(self, devices: Collection[DeviceId]) -> Mapping[DeviceId, str]:
+        """See `Records`."""
+        return occupied_devices(self._session, self._rollout.id, devices)
 
     @cached_property
     def _stored(self) -> frozenset[str]:

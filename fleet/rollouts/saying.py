@@ -19,12 +19,13 @@ from fleet.errors import ConflictError, UnacceptableError
 from fleet.release_lists import check_listed
 from fleet.releases import find_release
 from fleet.rollouts.observations import observe
+from fleet.rollouts.others import occupied_devices, taken_elsewhere
 from fleet.rollouts.progress import Rollout
 from fleet.rollouts.sham import reactivate_controls
 from fleet.rollouts.states import RolloutState, Verb
 from fleet.rollouts.steps import Decision
-from fleet.rollouts.store import find_rollout, is_unchanged, occupied_devices, write_decision
-from fleet.rollouts.target_devices import check_releases
+from fleet.rollouts.store import find_rollout, is_unchanged, write_decision
+from fleet.rollouts.target_devices import check_not_withdrawn, check_releases
 from fleet.rollouts.verbs import carry_out
 from fleet.storage.base import Database
 from fleet.storage.rollout_tables import RolloutRecord
@@ -76,7 +77,8 @@ def carry_out_verb(
             that needs no approval; (rollback) the release to go back to is of a family that needs approval, and was not approved.
         NotFoundError: there is no such rollout.
         ConflictError: its state does not allow the verb, or (start, and whatever moves devices of a completed one) another
-            unfinished rollout has its devices, or (start, retry-failed) its release was withdrawn since the rollout was created, or
+            unfinished rollout has its devices, or (start, resume, retry-failed, trigger-next-group) its release was withdrawn since the
+            rollout was created, or
             (rollback) the release to go back to was withdrawn.
         UnacceptableError: `rollback_to`, the release that everybody shall go back to, is of another family.
         ChangedMeanwhileError: it does not stand as in the view whose ETag is `if_match`.
@@ -175,6 +177,8 @@ def _check_place(session: Session, said: Said, rollout: Rollout) -> None:
     """Neither the releases nor the devices of `rollout` are somebody else's by now."""
     if said.verb in {Verb.START, Verb.RETRY_FAILED}:
         check_releases(session, rollout.plan)
+    if said.verb in {Verb.RESUME, Verb.TRIGGER_NEXT_GROUP}:
+        check_not_withdrawn(session, rollout.plan)
     if said.verb is Verb.START or rollout.state is RolloutState.COMPLETED:
         _check_devices_are_free(session, rollout.id)
     if said.rollback_to is not None:
@@ -188,6 +192,11 @@ def store_said(session: Session, said: Said, answer: Answer) -> tuple[set[Device
         Whose desired state, and whose commands are to be announced.
     """
     _check_place(session, said, answer.was)
+    if taken_elsewhere(session, answer.decision):
+        raise ConflictError(
+            f"another rollout has begun to give its release to devices of rollout {said.rollout_id} at this moment: say {said.verb}"
+            " again when that has ended"
+        )
     devices = write_decision(session, answer.decision)
     commanded = reactivate_controls(session, answer.decision)
     if said.verb is Verb.APPROVE:

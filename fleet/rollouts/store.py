@@ -6,7 +6,7 @@ there or neither. Publishing comes after, and is repeated at every start.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict, replace
 
 import msgspec
@@ -19,13 +19,13 @@ from fleet.rollouts import tallies
 from fleet.rollouts.desired_states import Wish, write_desired
 from fleet.rollouts.execution_rows import execution_row, insert_executions, read_execution
 from fleet.rollouts.executions import NO_MORE_ATTEMPTS, RETRYABLE, Group, Index
+from fleet.rollouts.others import supersede, take_back
 from fleet.rollouts.pacing import Gift
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.progress import Rollout
 from fleet.rollouts.states import OCCUPYING, OPEN, GroupState, RolloutState
 from fleet.rollouts.steps import Decision, GiveBack, GiveRelease, Join, Look, MoveGroup, MoveRollout, Withdraw
 from fleet.rollouts.timeline import timeline_row
-from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import (
     RolloutExecution,
     RolloutGroup,
@@ -33,7 +33,6 @@ from fleet.storage.rollout_tables import (
     RolloutRecord,
     RolloutTransition,
 )
-from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId, split_release_id
 
 __all__ = [
@@ -41,10 +40,6 @@ __all__ = [
     "find_tallied",
     "insert_rollout",
     "is_unchanged",
-    "let_go",
-    "occupied_devices",
-    "take_back",
-    "tallies_of",
     "watched_rollouts",
     "write_decision",
 ]
@@ -110,14 +105,7 @@ def find_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRec
 def find_tallied(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRecord]:
     """The same without its executions, for who only shows it: the tallies are in its index. Raises NotFoundError."""
     rollout, record = _read_rollout(session, rollout_id)
-    return replace(rollout, index=tallies_of(session, record)), record
-
-
-def tallies_of(session: Session, record: RolloutRecord) -> Index:
-    """How many devices of a rollout stand where."""
-    if record.tallies is not None:
-        return tallies.unpack(record.tallies)
-    return tallies.count_stored(session, msgspec.convert(record.plan, RolloutPlan), record.id)
+    return replace(rollout, index=tallies.tallies_of(session, record)), record
 
 
 def _read_rollout(session: Session, rollout_id: str) -> tuple[Rollout, RolloutRecord]:
@@ -204,22 +192,6 @@ def is_unchanged(session: Session, rollout_id: str, version: int) -> bool:
     return session.scalar(select(RolloutRecord.version).where(RolloutRecord.id == rollout_id)) == version
 
 
-def occupied_devices(session: Session, rollout_id: str) -> dict[DeviceId, str]:
-    """Devices of `rollout_id` that another unfinished rollout has, with that rollout's id."""
-    mine = select(RolloutExecution.device).where(RolloutExecution.rollout == rollout_id)
-    rows = session.execute(
-        select(RolloutExecution.device, RolloutExecution.rollout)
-        .join(RolloutRecord, RolloutRecord.id == RolloutExecution.rollout)
-        .where(
-            RolloutRecord.state.in_(list(OCCUPYING)),
-            RolloutRecord.id != rollout_id,
-            RolloutExecution.device.in_(mine),
-        )
-        .order_by(RolloutExecution.device)
-    )
-    return {DeviceId(device): other for device, other in rows}
-
-
 def write_decision(session: Session, decision: Decision) -> set[DeviceId]:
     """Store what `decision` made of its rollout, its timeline, and the desired states that follow.
 
@@ -276,7 +248,7 @@ def write_decision(session: Session, decision: Decision) -> set[DeviceId]:
     if rows:
         session.execute(update(RolloutExecution), list(rows.values()))
     session.execute(insert(RolloutTransition), [timeline_row(rollout, step, now) for step in decision.steps])
-    _supersede(session, rollout.id, given, now)
+    supersede(session, rollout.id, given, now)
     write_desired(session, wishes, now)
     return set(wishes)
 
@@ -307,71 +279,3 @@ def _write_rollout(session: Session, rollout: Rollout, groups: Collection[int]) 
                 is_cleared=group.is_cleared,
             )
         )
-
-
-def take_back(session: Session, release: Release, reason: str, now: float, *, by: str = "") -> None:
-    """Mark a release as harmful: another rollout of it needs `force`. Its bytes stay for devices that have it.
-
-    Completed rollouts of it, but for `by`, try it on nobody again: a device may still fail late, and has a retry by its plan.
-    """
-    release.withdrawn_at, release.withdrawn_reason = now, reason
-    completed = (
-        RolloutRecord.release == f"{release.family}/{release.version}",
-        RolloutRecord.state == RolloutState.COMPLETED,
-        RolloutRecord.id != by,
-    )
-    rollouts = list(session.scalars(select(RolloutRecord.id).where(*completed)))
-    theirs = RolloutExecution.rollout.in_(rollouts)
-    session.execute(
-        update(RolloutExecution)
-        .where(theirs)
-        .values(allowed=NO_MORE_ATTEMPTS)
-        .execution_options(synchronize_session=False)
-    )
-    _count_anew(session, rollouts)
-
-
-def let_go(session: Session, device: DeviceId, keeper: str) -> None:
-    """No rollout has anything to say of `device` any more: `keeper` (at most 64 characters) says who or what has it now."""
-    theirs = RolloutExecution.device == device
-    session.execute(update(RolloutExecution).where(theirs).values(superseded_by=keeper[:64]))
-    _count_anew(session, session.scalars(select(RolloutExecution.rollout).where(theirs)).all())
-
-
-def _supersede(session: Session, rollout_id: str, devices: set[DeviceId], now: float) -> None:
-    """Take devices that this rollout has now out of every other's hands: those no longer wait for them, nor send them back."""
-    if not devices:
-        return
-    mine = select(RolloutExecution.device).where(
-        RolloutExecution.rollout == rollout_id, RolloutExecution.given_at == now
-    )
-    theirs = (
-        (RolloutExecution.rollout != rollout_id)
-        & RolloutExecution.device.in_(mine)
-        & RolloutExecution.given_at.is_not(None)
-        & RolloutExecution.superseded_by.is_(None)
-    )
-    others = list(session.scalars(select(RolloutExecution.rollout).where(theirs).distinct()))
-    if not others:
-        return
-    session.execute(
-        update(RolloutExecution)
-        .where(theirs, RolloutExecution.state.in_(list(OPEN)))
-        .values(state=InstallStatus.CANCELED, since=now, reason=f"superseded by rollout {rollout_id}")
-        .execution_options(synchronize_session=False)
-    )
-    session.execute(
-        update(RolloutExecution)
-        .where(theirs)
-        .values(superseded_by=rollout_id)
-        .execution_options(synchronize_session=False)
-    )
-    _count_anew(session, others)
-
-
-def _count_anew(session: Session, rollouts: Sequence[str]) -> None:
-    """Executions of `rollouts` were changed by another word than their own: whoever holds these reads them anew."""
-    for record in session.scalars(select(RolloutRecord).where(RolloutRecord.id.in_(rollouts))).all():
-        plan = msgspec.convert(record.plan, RolloutPlan)
-        record.version += 1
-        record.tallies = tallies.pack(tallies.count_stored(session, plan, record.id))

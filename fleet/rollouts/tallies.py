@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
+import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from fleet.rollouts.executions import Execution, Index, Mark
 from fleet.rollouts.plans import RolloutPlan
-from fleet.storage.rollout_tables import RolloutExecution
+from fleet.storage.rollout_tables import RolloutExecution, RolloutRecord
 from protocol.messages.kinds import InstallStatus
 from protocol.names import DeviceId
 
-__all__ = ["count_stored", "in_group", "pack", "unpack"]
+__all__ = ["count_stored", "in_group", "pack", "tallies_of", "unpack"]
 
 
 class _Kind(NamedTuple):
@@ -72,6 +73,13 @@ def count_stored(session: Session, plan: RolloutPlan, rollout_id: str) -> Index:
     for number, failed_at, *columns in rows:
         index.count(plan, _Kind(*columns).example(failed_at), number)
     return index
+
+
+def tallies_of(session: Session, record: RolloutRecord) -> Index:
+    """How many devices of a rollout stand where."""
+    if record.tallies is not None:
+        return unpack(record.tallies)
+    return count_stored(session, msgspec.convert(record.plan, RolloutPlan), record.id)
 
 
 def pack(index: Index) -> dict[str, Any]:

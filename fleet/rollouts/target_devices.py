@@ -22,7 +22,7 @@ from fleet.storage.base import Database
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.names import DeviceId, split_release_id
 
-__all__ = ["Targets", "check_releases", "find_targets", "preview_rollout"]
+__all__ = ["Targets", "check_not_withdrawn", "check_releases", "find_targets", "preview_rollout"]
 
 
 _BETWEEN: Final = "\n"
@@ -64,13 +64,23 @@ def preview_rollout(
 
 def check_releases(session: Session, plan: RolloutPlan) -> None:
     """The release, and the one to go back to, were published here and not withdrawn (or the plan says `force`)."""
+    check_not_withdrawn(session, plan)
     for release in filter(None, (plan.release, plan.rollback_to)):
         record = find_release(session, *split_release_id(release))
         if record.withdrawn_at is not None and not plan.force:
             raise ConflictError(
-                f"release {release} was withdrawn ({record.withdrawn_reason}); a plan must set force to roll it out all the same"
+                f"release {release} was withdrawn ({record.withdrawn_reason}); name another to go back to, or set force"
             )
         check_listed(record)
+
+
+def check_not_withdrawn(session: Session, plan: RolloutPlan) -> None:
+    """Raise ConflictError where the release of `plan` was withdrawn, and the plan does not say `force`."""
+    record = find_release(session, *split_release_id(plan.release))
+    if record.withdrawn_at is not None and not plan.force:
+        raise ConflictError(
+            f"release {plan.release} was withdrawn ({record.withdrawn_reason}); a plan must set force to roll it out all the same"
+        )
 
 
 def find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Targets:
