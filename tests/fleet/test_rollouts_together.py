@@ -124,6 +124,7 @@ def test_a_retry_waits_while_another_rollout_has_the_device_and_is_left_to_it(wo
     for seconds in (1, 60, 600):
         world.tick(seconds)
     assert gifts(world, first) == told
+    assert world.engine.advance_all() == 0, "it is not decided again and again meanwhile"
     world.say(later, Verb.TRIGGER_NEXT_GROUP)
     world.tick(1)
     assert wants(world, last) == "pump/3"
