@@ -2,8 +2,11 @@
 
 ::
 
-    read | write ─► `watched` ─┬─ done ────────────────────► well again? one line in the log
+    read | write ─► `watched` ─┬─ done, begun since ───────► well again? one line in the log
                                └─ the database's fault ────► unwell? one line in the log ─► DatabaseAwayError
+
+A database that goes down takes its connections one by one: what was begun before the last failure, or right after it, and still
+succeeds says nothing of the database as it is now.
 
 Whoever only needs to know that it cannot go on now catches `DatabaseAwayError` and says nothing: it has been said. What is not
 the database's fault (a value that it cannot hold, a statement of ours that is wrong) passes through unchanged.
@@ -11,6 +14,7 @@ the database's fault (a value that it cannot hold, a statement of ours that is w
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
@@ -53,6 +57,9 @@ _OF_POSTGRESQL: Final = {
     "55P03": CROWDED,
 }
 
+SETTLES_S: Final = 0.25
+"""A success that began so much later than the last failure is believed."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -85,6 +92,7 @@ class OutageWatch:
         self._now = now
         self._lock = threading.Lock()
         self._outage: Outage | None = None
+        self._failed_at = dict.fromkeys((False, True), -math.inf)
 
     @property
     def outage(self) -> Outage | None:
@@ -94,6 +102,7 @@ class OutageWatch:
     @contextmanager
     def watched(self, *, writes: bool) -> Iterator[None]:
         """Run a block that uses the database, and learn from how it ends; raises DatabaseAwayError where that is its fault."""
+        began = self._now()
         try:
             yield
         except DatabaseAwayError as error:
@@ -105,23 +114,28 @@ class OutageWatch:
                 raise
             self._note_away(kind, why_not_stored(error), only_writes=writes and not _is_cut_off(error))
             raise DatabaseAwayError(f"the database is away: {kind}; ask again") from None
-        self._note_well(writes=writes)
+        self._note_well(began, writes=writes)
 
     def _note_away(self, kind: str, reason: str, *, only_writes: bool) -> None:
         with self._lock:
-            former = self._outage
+            former, now = self._outage, self._now()
+            self._failed_at[only_writes] = now
             if former is not None and (only_writes or not former.only_writes):
                 return
-            since = self._now() if former is None else former.since
+            since = now if former is None else former.since
             self._outage = Outage(kind=kind, since=since, only_writes=only_writes)
         if former is None:
             _log.error("database_away", kind=kind, reason=reason, reads=only_writes)
 
-    def _note_well(self, *, writes: bool) -> None:
+    def _note_well(self, began: float, *, writes: bool) -> None:
         former = self._outage  # a look without the lock: nearly always there is nothing to tell
         if former is None or (former.only_writes and not writes):
             return
         with self._lock:
+            # that nothing is written says nothing of reading
+            failed_at = max(self._failed_at.values()) if writes else self._failed_at[False]
+            if began < failed_at + SETTLES_S:
+                return
             former, self._outage = self._outage, None
         if former is not None:
             _log.info("database_back", away_s=round(self._now() - former.since, 1))

@@ -139,6 +139,7 @@ def test_while_a_database_is_read_only_nothing_is_acknowledged_and_afterwards_ev
                 for table in (Anomaly, DeadLetter):
                     assert session.scalar(select(func.count()).select_from(table)) == 0
         wait_until(lambda: gauge("fedge_fleet_storing") == 1, "the return to be noticed")
+        wait_until(lambda: not is_refused(database) and database.watch.outage is None, "it to be believed")
 
     with capture_logs() as logs:
         play(database, sent, story)

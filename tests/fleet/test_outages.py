@@ -16,6 +16,8 @@ from databases import PostgresqlServer
 from fastapi.testclient import TestClient
 from fleet_world import TENANT, Machine, enrol_directly, fleet_process, make_trust, operator_token
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 from waiting import AMPLE_S, wait_until
 
 from fleet.app import build_app
@@ -23,7 +25,7 @@ from fleet.migrations.upgrade import open_storage
 from fleet.settings import load_fleet_settings
 from fleet.storage import base
 from fleet.storage.base import WRITE_LOCK, Database
-from fleet.storage.outages import DatabaseAwayError
+from fleet.storage.outages import DatabaseAwayError, OutageWatch
 from service.roles import Role
 
 pytestmark = pytest.mark.slow
@@ -200,7 +202,10 @@ def test_while_another_program_holds_the_lock_a_crowd_of_writers_leaves_room_for
                 thread.join()
         assert {answer.status_code for answer in answers[most:]} <= {200, 503}
         assert http.put(path, json=body).status_code == 200
-        assert http.get("/healthz").json()["database"] is None
+        wait_until(
+            lambda: http.put(path, json=body).is_success and http.get("/healthz").json()["database"] is None,
+            "that to be believed",
+        )
 
 
 def test_a_transaction_that_said_nothing_for_too_long_is_the_roads_fault_and_no_failure_of_ours(
@@ -225,6 +230,52 @@ def test_a_transaction_that_said_nothing_for_too_long_is_the_roads_fault_and_no_
     with pytest.raises(DatabaseAwayError, match="does not answer"):
         say_nothing()
     others.dispose()
-    with database.write() as session:
-        session.execute(text("SELECT 1"))
-    assert database.watch.outage is None
+
+    def is_well() -> bool:
+        with database.write() as session:
+            session.execute(text("SELECT 1"))
+        return database.watch.outage is None
+
+    wait_until(is_well, "that to be believed")
+
+
+def fail(reason: str) -> None:
+    raise OperationalError("SELECT 1", {}, Exception(reason))
+
+
+def test_a_connection_that_still_answers_while_the_database_goes_down_is_no_return() -> None:
+    seconds = [0.0]
+    watch = OutageWatch(lambda: seconds[0])
+    with capture_logs() as logs:
+        with watch.watched(writes=False):  # begun before, and done after
+            with pytest.raises(DatabaseAwayError), watch.watched(writes=False):
+                fail("terminating connection")
+            seconds[0] = 0.01
+        assert watch.outage is not None
+        with watch.watched(writes=True):  # right after it, by a connection whose end is still to come
+            seconds[0] = 1.0
+        assert watch.outage is not None
+        with pytest.raises(DatabaseAwayError), watch.watched(writes=True):
+            fail("terminating connection")
+        assert [line["event"] for line in logs] == ["database_away"]
+        seconds[0] = 2.0
+        with watch.watched(writes=False):
+            pass
+    assert watch.outage is None
+    assert [(line["event"], line.get("away_s")) for line in logs] == [
+        ("database_away", None),
+        ("database_back", 2.0),
+    ]
+
+
+def test_that_nothing_can_be_written_does_not_hide_that_reading_is_possible_again() -> None:
+    seconds = [0.0]
+    watch = OutageWatch(lambda: seconds[0])
+    with pytest.raises(DatabaseAwayError), watch.watched(writes=False):
+        fail("connection refused")
+    seconds[0] = 5.0
+    with pytest.raises(DatabaseAwayError), watch.watched(writes=True):
+        raise DatabaseAwayError("another transaction holds it")
+    with watch.watched(writes=False):
+        pass
+    assert watch.outage is None

@@ -90,6 +90,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield found
 
 
+@pytest.fixture
+def patient_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """One that ends nobody while others connect, however long that takes."""
+    for name in ("HANDSHAKE_S", "HEAD_S"):
+        monkeypatch.setattr(https_server, name, AMPLE_S)
+    with serving(tmp_path, ConnectionBook(of_address=AT_ONCE, of_strangers=2 * AT_ONCE)) as found:
+        yield found
+
+
 def is_ended(connection: socket.socket) -> bool:
     connection.settimeout(0.005)
     try:
@@ -255,7 +264,10 @@ def test_a_thousand_requests_in_one_go_are_answered_one_after_the_other(site: Si
     caller.close()
 
 
-def test_strangers_of_one_address_have_few_places_and_known_callers_have_their_own(site: Site) -> None:
+def test_strangers_of_one_address_have_few_places_and_known_callers_have_their_own(
+    patient_site: Site,
+) -> None:
+    site = patient_site
     strangers = [site.connect() for _ in range(AT_ONCE - 1)]
     known = site.connect()
     known.sendall(b"GET /1 HTTP/1.1\r\nhost: x\r\nx-caller: a\r\n\r\n")
