@@ -20,7 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from dashboard_site import DashboardSite
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, expect, sync_playwright
 
 from service.roles import Role
 
@@ -30,6 +30,8 @@ DESKTOP: Final = {"width": 1280, "height": 900}
 PHONE: Final = {"width": 390, "height": 844}
 PATIENCE_MS: Final = 600_000.0
 """Longer than anything takes on any machine: no deadline decides a test."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 _WATCH_POLICY: Final = """
 document.addEventListener('securitypolicyviolation', event =>

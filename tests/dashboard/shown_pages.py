@@ -8,7 +8,7 @@ from dashboard_site import DashboardSite
 
 __all__ = ["EMPTY_PAGES", "SEEDED_PAGES", "address"]
 
-EMPTY_PAGES: Final = ("/", "/sessions")
+EMPTY_PAGES: Final = ("/", "/audit", "/service", "/sessions")
 """What there is to see before there is anything."""
 
 SEEDED_PAGES: Final = EMPTY_PAGES

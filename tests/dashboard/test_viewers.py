@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from chromium_viewer import Seats
 from dashboard_site import DashboardSite
@@ -30,3 +32,12 @@ def test_an_alarm_appears_in_front_of_two_people_without_a_reload_and_takes_no_f
             expect(card).to_have_text(str(before + 1))
             assert page.evaluate("() => window.sameDocument === true"), "the page was loaded anew"
     expect(pages[0].get_by_role("link", name="Devices", exact=True)).to_be_focused()
+
+
+def test_the_service_says_how_long_what_it_signed_still_holds(seeded: DashboardSite, seat: Seats) -> None:
+    page = seat(seeded, Role.VIEWER).go("/service")
+    for role in ("root", "targets", "timestamp", "family-motor"):
+        line = page.locator("dt", has_text=re.compile(f"Trust: {role}$")).locator(
+            "xpath=following-sibling::dd[1]"
+        )
+        expect(line).to_contain_text("left")

@@ -62,7 +62,7 @@ def show_service(
         groups={
             "This process": _of_process(services, leader),
             "What comes in": _of_ingest(services.metrics.registry),
-            "What ends": _of_ends(services.metrics.registry, services.now()),
+            "What ends": _of_ends(services.metrics.registry),
         },
         limited=limited,
         summary=summarise_dead_letters(caller, services),
@@ -145,7 +145,7 @@ def _of_ingest(registry: CollectorRegistry) -> list[Fact]:
     return facts
 
 
-def _of_ends(registry: CollectorRegistry, now: float) -> list[Fact]:
+def _of_ends(registry: CollectorRegistry) -> list[Fact]:
     facts = []
     days = registry.get_sample_value("fedge_certificate_days_left")
     if days is not None:
@@ -154,11 +154,7 @@ def _of_ends(registry: CollectorRegistry, now: float) -> list[Fact]:
         )
     for metric in registry.collect():
         if metric.name == "fedge_fleet_trust_expires_seconds":
-            facts += [
-                _of_role(sample.labels["role"], sample.value - now)
-                for sample in metric.samples
-                if sample.value
-            ]
+            facts += [_of_role(sample.labels["role"], sample.value) for sample in metric.samples]
     return facts
 
 
