@@ -21,9 +21,10 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from fleet import audit
-from fleet.ingest.boots import last_boot
-from fleet.storage.boot_tables import Boot, IdentityConflict
-from fleet.storage.device_tables import Device
+from fleet.ingest.boots import BootBook, KnownBoot
+from fleet.ingest.device_view import DeviceView
+from fleet.storage.boot_tables import LATEST_FIRST, Boot, IdentityConflict
+from fleet.storage.bulk import among
 
 __all__ = ["CALM_S", "ConflictWatch", "end_conflicts", "is_over"]
 
@@ -42,15 +43,17 @@ class ConflictWatch:
     Args:
         session: the transaction of the batch.
         devices: of whom the batch speaks.
+        boots: of which it speaks.
     """
 
-    def __init__(self, session: Session, devices: Collection[str]) -> None:
-        self._session = session
-        rows = session.scalars(select(IdentityConflict).where(IdentityConflict.device.in_(devices)))
+    def __init__(self, session: Session, devices: Collection[str], boots: BootBook) -> None:
+        self._session, self._boots = session, boots
+        named = among(session, [IdentityConflict.device], [(device,) for device in devices])
+        rows = session.scalars(select(IdentityConflict).where(named))
         self._seen = {row.device: row for row in rows}
         self._lone: set[tuple[str, str]] = set()
 
-    def hear(self, device: Device, boot: Boot, received_at: float) -> None:
+    def hear(self, device: DeviceView, boot: KnownBoot, received_at: float) -> None:
         """A boot says something new: is it one of two with the same number?
 
         Args:
@@ -77,7 +80,7 @@ class ConflictWatch:
                 Boot.last_received >= received_at - CALM_S,
             )
 
-    def lose(self, device: Device, boot: Boot, received_at: float) -> None:
+    def lose(self, device: DeviceView, boot: KnownBoot, received_at: float) -> None:
         """The broker says that a boot is lost: was another one lost since it was the last time? Arguments as `hear`."""
         before, boot.will_received = boot.will_received, received_at
         conflict = self._seen.get(device.id)
@@ -86,10 +89,13 @@ class ConflictWatch:
         elif before is not None and before >= received_at - CALM_S:
             self._suspect(boot, received_at, Boot.will_received > before)
 
-    def _suspect(self, boot: Boot, received_at: float, *signs: ColumnElement[bool]) -> None:
+    def _suspect(self, boot: KnownBoot, received_at: float, *signs: ColumnElement[bool]) -> None:
         """Note a first sign, if another boot of the device shows it too."""
-        others = select(Boot).where(Boot.device == boot.device, Boot.boot_id != boot.boot_id, *signs)
-        rival = self._session.scalars(others.limit(1)).first()
+        self._boots.write()
+        others = select(Boot.boot_id, Boot.number).where(
+            Boot.device == boot.device, Boot.boot_id != boot.boot_id, *signs
+        )
+        rival = self._session.execute(others.limit(1)).first()
         if rival is None:
             return
         conflict = self._seen[boot.device] = IdentityConflict(
@@ -104,15 +110,18 @@ class ConflictWatch:
         )
         self._session.add(conflict)
 
-    def _turn(self, conflict: IdentityConflict, device: Device, boot: Boot, received_at: float) -> None:
+    def _turn(
+        self, conflict: IdentityConflict, device: DeviceView, boot: KnownBoot, received_at: float
+    ) -> None:
         """The word has gone to the other of the two, or stays where it was, which says nothing."""
         if boot.boot_id not in conflict.boots or conflict.speaker == boot.boot_id:
             return
         conflict.speaker, conflict.signs, conflict.seen_at = boot.boot_id, conflict.signs + 1, received_at
         if conflict.since is not None or conflict.signs < SIGNS_NEEDED:
             return
-        boots = self._session.scalars(
-            select(Boot)
+        self._boots.write()
+        boots = self._session.execute(
+            select(Boot.boot_id, Boot.number, Boot.hardware)
             .where(Boot.device == device.id, Boot.boot_id.in_(conflict.boots))
             .order_by(Boot.boot_id)
         )
@@ -149,7 +158,8 @@ def end_conflicts(session: Session, now: float) -> list[str]:
             continue
         boots = select(Boot).where(Boot.device == conflict.device, Boot.boot_id.in_(conflict.boots))
         lives = max(session.scalars(boots), key=lambda boot: boot.last_received)
-        last = last_boot(session, conflict.device)
+        latest = select(Boot).where(Boot.device == conflict.device).order_by(*LATEST_FIRST)
+        last = session.scalars(latest.limit(1)).first()
         if last is not None and last is not lives and last.last_received <= lives.last_received:
             lives.era = last.era + 1
         audit.record(

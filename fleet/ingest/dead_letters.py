@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import case, delete, func, or_, select, tuple_
+from sqlalchemy import case, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from fleet.ingest.judging import Arrival, Refusal
@@ -64,12 +64,11 @@ class Kept:
     settled: Sequence[Refusal]
 
 
-def keep(session: Session, devices: Mapping[str, Device], refusals: Sequence[Refusal]) -> Kept:
-    """Keep refused messages of these enrolled devices, each once however often it comes.
+def keep(session: Session, refusals: Sequence[Refusal]) -> Kept:
+    """Keep refused messages of enrolled devices, each once however often it comes.
 
     Args:
         session: the transaction after which the devices are told.
-        devices: rows by id; each refusal's device is among them.
         refusals: what was refused and why.
     """
     if not refusals:
@@ -99,8 +98,11 @@ def keep(session: Session, devices: Mapping[str, Device], refusals: Sequence[Ref
     homeless = {digest for _, digest in gone if _is_precious(digests.get(digest))}
     dropped = Counter(owner for owner, digest in gone if digest not in homeless)
     for owner, count in dropped.items():
-        row = devices.get(owner) or session.get_one(Device, owner)
-        row.dead_letters_dropped += count
+        session.execute(
+            update(Device)
+            .where(Device.id == owner)
+            .values(dead_letters_dropped=Device.dead_letters_dropped + count)
+        )
     return Kept(
         fresh=Counter(digests[digest].reason.value for digest in digests.keys() - known.keys() - homeless),
         dropped=dropped.total(),

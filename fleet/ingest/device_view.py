@@ -1,4 +1,4 @@
-"""What an event changes about the fleet's view of its device: a pure rule over the row.
+"""What an event changes about the fleet's view of its device: a pure rule, and the rows of a batch that it is applied to.
 
 Events arrive late (the outbox of an earlier boot), twice and out of order. Each thing the fleet knows of a device is what
 the last event of its stream said that speaks of it, whenever that arrived: `Device.heard` keeps for each where in the
@@ -7,19 +7,22 @@ stream it was said. So whatever the order of arrival, the view is the same in th
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy.orm.attributes import flag_modified
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from fleet.storage.boot_tables import Position
-from fleet.storage.device_tables import Device
+from fleet.storage.bulk import among, update_rows
+from fleet.storage.device_tables import Device, DeviceState
 from protocol.messages.envelope import Event
 from protocol.messages.kinds import DriftState
 from protocol.messages.payloads import Birth, Death, DriftReport, Health, InstallReport
 
-__all__ = ["Thing", "lose", "observe", "set_drift"]
-
+__all__ = ["DeviceView", "Thing", "lose", "observe", "read_views", "write_views"]
 
 BEHIND_S: Final = 60.0
 """How far one replica may be behind another. What was heard later than that was heard by a clock of ours that was ahead."""
@@ -36,18 +39,66 @@ class Thing(StrEnum):
     FAREWELL = "farewell"
 
 
-def lose(device: Device, boot_id: str, received_at: float) -> None:
+@dataclass(slots=True)
+class DeviceView:
+    """What a batch reads of a row of `Device`, and changes.
+
+    `told` is what it is only ever told anew, by column. `is_changed`: it is to be written.
+    """
+
+    id: str
+    state: str
+    enrolled_again_at: float | None
+    online: bool
+    boot_id: str | None
+    heard: dict[str, list[int]]
+    heard_sent_at: float
+    last_seen: float | None
+    release: str | None
+    release_since: float | None
+    drifted: bool
+    drift_since: float | None
+    drift_score: float | None
+    told: dict[str, Any] = field(default_factory=dict)
+    is_changed: bool = False
+
+    @property
+    def is_enrolled(self) -> bool:
+        """Whether the fleet lets it in."""
+        return self.state == DeviceState.ENROLLED
+
+
+_READ: Final = tuple(name for name in DeviceView.__slots__ if name not in {"told", "is_changed"})
+_WRITTEN: Final = ("id", *_READ[_READ.index("online") :])
+_QUERY: Final = select(*(Device.__table__.c[name] for name in _READ))
+
+
+def read_views(session: Session, names: Collection[str]) -> dict[str, DeviceView]:
+    """What is known of these devices; who is not in the answer is a stranger."""
+    rows = session.connection().execute(
+        _QUERY.where(among(session, [Device.id], [(name,) for name in names]))
+    )
+    return {row[0]: DeviceView(*row) for row in rows}
+
+
+def write_views(session: Session, views: Iterable[DeviceView]) -> None:
+    """Write those that have changed."""
+    rows = [{name: getattr(view, name) for name in _WRITTEN} | view.told for view in views if view.is_changed]
+    update_rows(session, Device, ("id",), rows)
+
+
+def lose(device: DeviceView, boot_id: str, received_at: float) -> None:
     """Believe a last will: the boot we believe in is gone, as far as the broker knows.
 
     Not where the boot was heard after the will had come (Unix seconds): another replica may be behind with storing it.
     """
     is_behind = device.last_seen is not None and received_at < device.last_seen <= received_at + BEHIND_S
     if device.boot_id in {boot_id, None} and not is_behind:
-        device.online = False
+        device.online, device.is_changed = False, True
 
 
 def observe(
-    device: Device,
+    device: DeviceView,
     event: Event,
     fields: dict[str, Any],
     *,
@@ -61,7 +112,7 @@ def observe(
     retained message is the broker's memory, and says nothing about now.
 
     Args:
-        device: the row; changed in place.
+        device: changed in place.
         event: what the device said.
         fields: the event's data by name.
         position: where the event stands in the stream of its device.
@@ -80,14 +131,21 @@ def observe(
                 device.online = False
         case Birth() as birth:
             if _is_news(device, Thing.BIRTH, place):
-                device.agent_version, device.hardware = birth.agent_version, birth.hardware
-                # shown and never believed: what the device is, its claim says
-                device.reported_family, device.reported_labels = birth.family, dict(birth.labels)
+                device.told |= {
+                    "agent_version": birth.agent_version,
+                    "hardware": birth.hardware,
+                    # shown and never believed: what the device is, its claim says
+                    "reported_family": birth.family,
+                    "reported_labels": birth.labels,
+                }
             _hear_release(device, birth.release, place, received_at)
         case Health() as health:
             if _is_news(device, Thing.HEALTH, place):
-                device.last_health, device.last_health_at = fields, received_at
-                device.agent_state = health.state.value
+                device.told |= {
+                    "last_health": fields,
+                    "last_health_at": received_at,
+                    "agent_state": health.state.value,
+                }
             _hear_release(device, health.release, place, received_at)
             _hear_drift(device, place, received_at, drifted=health.drifted, score=health.drift_score)
         case DriftReport() as report:
@@ -97,37 +155,25 @@ def observe(
             _hear_release(device, report.active_release, place, received_at)
         case _:
             pass
-    # a change inside a dictionary does not show by itself
-    flag_modified(device, "heard")
+    device.is_changed = True
 
 
-def set_drift(device: Device, *, drifted: bool, score: float, at: float) -> None:
-    """Note whether the device's world has left its reference; `drift_since` is when it was first said.
-
-    Args:
-        device: the row; changed in place.
-        drifted: what the device says now.
-        score: largest detector statistic ÷ its threshold; ≥ 1 means drift.
-        at: Unix seconds.
-    """
-    if drifted and not device.drifted:
-        device.drift_since = at
-    elif not drifted:
+def _hear_drift(device: DeviceView, place: list[int], at: float, *, drifted: bool, score: float) -> None:
+    if not _is_news(device, Thing.DRIFT, place):
+        return
+    if not drifted:
         device.drift_since = None
+    elif not device.drifted:
+        device.drift_since = at
     device.drifted, device.drift_score = drifted, score
 
 
-def _hear_drift(device: Device, place: list[int], at: float, *, drifted: bool, score: float) -> None:
-    if _is_news(device, Thing.DRIFT, place):
-        set_drift(device, drifted=drifted, score=score, at=at)
-
-
-def _hear_release(device: Device, release: str | None, place: list[int], at: float) -> None:
+def _hear_release(device: DeviceView, release: str | None, place: list[int], at: float) -> None:
     if _is_news(device, Thing.RELEASE, place) and release != device.release:
         device.release, device.release_since = release, at
 
 
-def _is_news(device: Device, thing: Thing, place: list[int]) -> bool:
+def _is_news(device: DeviceView, thing: Thing, place: list[int]) -> bool:
     """Whether nothing later has been said of a thing yet; then this is its last word."""
     heard = device.heard
     if heard.get(thing, []) >= place:

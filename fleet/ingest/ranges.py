@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from fleet.ingest.boots import BootKey
+from fleet.ingest.boots import BootKey, KnownBoot
 from fleet.ingest.sequences import Range, containing, gap_count, merge
-from fleet.storage.boot_tables import Boot, EventRange
+from fleet.storage.boot_tables import EventRange
+from fleet.storage.bulk import among, insert_rows, update_rows
 from fleet.storage.event_tables import Received
 
 __all__ = ["acknowledged", "read_ranges", "stored_in", "write_ranges"]
@@ -30,19 +31,11 @@ CLOSED_AT_ONCE: Final = 200
 FEW: Final = 8
 """Boots with at most so many ranges are read together and whole: nearly all have one."""
 
-_GROW: Final = (
-    update(EventRange)
-    .where(
-        EventRange.device == bindparam("its_device"),
-        EventRange.boot_id == bindparam("its_boot_id"),
-        EventRange.first == bindparam("its_first"),
-    )
-    .values(last=bindparam("its_last"))
-)
+_KEY: Final = ("device", "boot_id", "first")
 
 
 def read_ranges(
-    session: Session, boots: Mapping[BootKey, Boot], spans: Mapping[BootKey, Collection[int]]
+    session: Session, boots: Mapping[BootKey, KnownBoot], spans: Mapping[BootKey, Collection[int]]
 ) -> dict[BootKey, list[Range]]:
     """The stored ranges that these sequences lie in or touch, sorted, by boot; no others can change.
 
@@ -53,11 +46,12 @@ def read_ranges(
     """
     found: dict[BootKey, list[Range]] = {key: [] for key in spans}
     bounds = {key: (min(spans[key]) - 1, max(spans[key]) + 1) for key in spans if key in boots}
+    connection = session.connection()
     columns = select(EventRange.device, EventRange.boot_id, EventRange.first, EventRange.last)
     few = [key for key in bounds if boots[key].range_count <= FEW]
     if few:
-        together = tuple_(EventRange.device, EventRange.boot_id).in_(few)
-        for device, boot_id, first, last in session.execute(
+        together = among(session, [EventRange.device, EventRange.boot_id], few)
+        for device, boot_id, first, last in connection.execute(
             columns.where(together).order_by(EventRange.first)
         ):
             found[device, boot_id].append((first, last))
@@ -69,7 +63,7 @@ def read_ranges(
             EventRange.first <= high,
             EventRange.last >= low,
         )
-        rows = session.execute(touched.order_by(EventRange.first))
+        rows = connection.execute(touched.order_by(EventRange.first))
         found[key] = [(first, last) for _, _, first, last in rows]
     return found
 
@@ -79,13 +73,13 @@ def stored_in(
 ) -> set[tuple[str, str, int]]:
     """Those of these events (device, boot, sequence) that `table` holds."""
     identity = (table.device, table.boot_id, table.sequence)
-    rows = session.execute(select(*identity).where(tuple_(*identity).in_(list(events))))
-    return set(rows.tuples())
+    rows = session.execute(select(*identity).where(among(session, identity, list(events))))
+    return {(device, boot_id, sequence) for device, boot_id, sequence in rows}
 
 
 def write_ranges(
     session: Session,
-    boots: Mapping[BootKey, Boot],
+    boots: Mapping[BootKey, KnownBoot],
     before: Mapping[BootKey, list[Range]],
     fresh: Mapping[BootKey, set[int]],
 ) -> dict[BootKey, tuple[Range, ...]]:
@@ -101,22 +95,20 @@ def write_ranges(
             if first not in was:
                 added.append(_row(key, (first, last)))
             elif last != was[first]:
-                grown.append({f"its_{name}": value for name, value in _row(key, (first, last)).items()})
+                grown.append(_row(key, (first, last)))
         if len(now) != len(was):
             boots[key].range_count += len(now) - len(was)
     if gone:
         _delete(session, gone)
-    if grown:
-        session.connection().execute(_GROW, grown)
-    if added:
-        session.connection().execute(insert(EventRange), added)
+    update_rows(session, EventRange, _KEY, grown)
+    insert_rows(session, EventRange, added)
     for key in after:
         if boots[key].range_count > MAX_RANGES_PER_BOOT:
             _close_gaps(session, boots[key])
     return after
 
 
-def acknowledged(boot: Boot, ranges: Sequence[Range], touched: Collection[int]) -> tuple[Range, ...]:
+def acknowledged(boot: KnownBoot, ranges: Sequence[Range], touched: Collection[int]) -> tuple[Range, ...]:
     """What a device may forget after these sequences came: the ranges they lie in, as far as those are believed.
 
     A whole range is acknowledged, not only the event: a device whose acknowledgement was lost learns of all at once.
@@ -126,13 +118,11 @@ def acknowledged(boot: Boot, ranges: Sequence[Range], touched: Collection[int]) 
     return merge(tuple(believed), (sequence for sequence in touched if sequence <= boot.closed_to))
 
 
-def _close_gaps(session: Session, boot: Boot) -> None:
+def _close_gaps(session: Session, boot: KnownBoot) -> None:
     surplus = boot.range_count - MAX_RANGES_PER_BOOT + CLOSED_AT_ONCE
     mine = (EventRange.device == boot.device, EventRange.boot_id == boot.boot_id)
-    oldest = session.execute(
-        select(EventRange.first, EventRange.last).where(*mine).order_by(EventRange.first).limit(surplus + 1)
-    ).tuples()
-    ranges = [*oldest]
+    oldest = select(EventRange.first, EventRange.last).where(*mine).order_by(EventRange.first)
+    ranges = [(first, last) for first, last in session.execute(oldest.limit(surplus + 1))]
     key = (boot.device, boot.boot_id)
     session.execute(
         delete(EventRange)
@@ -140,7 +130,7 @@ def _close_gaps(session: Session, boot: Boot) -> None:
         .execution_options(synchronize_session=False)
     )
     closed = (ranges[0][0], ranges[-1][1])
-    session.execute(insert(EventRange), [_row(key, closed)])
+    insert_rows(session, EventRange, [_row(key, closed)])
     boot.given_up += gap_count(ranges)
     boot.closed_to = closed[1]
     boot.range_count -= len(ranges) - 1
@@ -151,5 +141,5 @@ def _row(key: BootKey, ends: Range) -> dict[str, object]:
 
 
 def _delete(session: Session, gone: Sequence[tuple[str, str, int]]) -> None:
-    identity = tuple_(EventRange.device, EventRange.boot_id, EventRange.first)
-    session.execute(delete(EventRange).where(identity.in_(gone)).execution_options(synchronize_session=False))
+    identity = among(session, [EventRange.device, EventRange.boot_id, EventRange.first], gone)
+    session.execute(delete(EventRange).where(identity).execution_options(synchronize_session=False))

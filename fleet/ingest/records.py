@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from fleet.ingest.boots import BootBook, position_of
 from fleet.ingest.judging import Accepted
 from fleet.storage.boot_tables import Position
+from fleet.storage.bulk import among
 from fleet.storage.event_tables import (
     Anomaly,
     AnomalyEnd,
@@ -90,7 +91,7 @@ def only_first_ends(
     known = session.execute(
         select(
             AnomalyEnd.id, AnomalyEnd.device, AnomalyEnd.episode, AnomalyEnd.boot_id, AnomalyEnd.sequence
-        ).where(tuple_(AnomalyEnd.device, AnomalyEnd.episode).in_(list(first)))
+        ).where(among(session, [AnomalyEnd.device, AnomalyEnd.episode], first))
     ).all()
     boots.add({(row.device, row.boot_id) for row in known} - boots.known.keys())
     later = []

@@ -11,10 +11,10 @@ Not here: what a device seals (a forgery is told to people, also under a number 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import and_, select, tuple_
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet.ingest.boots import BootKey
@@ -23,6 +23,7 @@ from fleet.ingest.ranges import FEW
 from fleet.ingest.sequences import Range, containing
 from fleet.storage.base import Database
 from fleet.storage.boot_tables import Boot, EventRange
+from fleet.storage.bulk import among
 from fleet.storage.device_tables import Device, DeviceState
 from protocol.messages.envelope import read_identity
 from protocol.messages.kinds import Kind
@@ -98,21 +99,27 @@ class Repeats:
         return (key, sequence) if arrival.topic == device_topic(self._tenant, device, Kind(kind)) else None
 
 
-def _believed(session: Session, keys: set[BootKey]) -> dict[BootKey, list[Range]]:
+def _believed(session: Session, keys: Collection[BootKey]) -> dict[BootKey, list[Range]]:
     """The stored ranges of boots of enrolled devices, sorted, above what was closed; not of boots with many."""
-    rows = session.execute(
-        select(EventRange.device, EventRange.boot_id, EventRange.first, EventRange.last, Boot.closed_to)
-        .join(Boot, and_(Boot.device == EventRange.device, Boot.boot_id == EventRange.boot_id))
-        .join(Device, Device.id == EventRange.device)
-        .where(
-            tuple_(EventRange.device, EventRange.boot_id).in_(list(keys)),
-            Device.state == DeviceState.ENROLLED,
-            Boot.range_count <= FEW,
-            EventRange.last > Boot.closed_to,
-        )
-        .order_by(EventRange.first)
+    connection = session.connection()
+    # three statements and no join: PostgreSQL, where it has no statistics yet, joins them by looking at all of each
+    named = among(session, [Device.id], [(device,) for device in {device for device, _ in keys}])
+    devices = select(Device.id).where(named, Device.state == DeviceState.ENROLLED)
+    enrolled = set(connection.execute(devices).scalars())
+    boots = select(Boot.device, Boot.boot_id, Boot.closed_to).where(
+        among(session, [Boot.device, Boot.boot_id], keys), Boot.range_count <= FEW
+    )
+    closed = {
+        (device, boot_id): closed_to
+        for device, boot_id, closed_to in connection.execute(boots)
+        if device in enrolled
+    }
+    ranges = select(EventRange.device, EventRange.boot_id, EventRange.first, EventRange.last).where(
+        among(session, [EventRange.device, EventRange.boot_id], closed.keys())
     )
     found: dict[BootKey, list[Range]] = defaultdict(list)
-    for device, boot_id, first, last, closed_to in rows:
-        found[device, boot_id].append((max(first, closed_to + 1), last))
+    for device, boot_id, first, last in connection.execute(ranges.order_by(EventRange.first)):
+        closed_to = closed[device, boot_id]
+        if last > closed_to:
+            found[device, boot_id].append((max(first, closed_to + 1), last))
     return found

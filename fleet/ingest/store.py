@@ -14,17 +14,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import insert, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session
 
 from fleet import audit
 from fleet.command_results import hear_results
 from fleet.ingest.batch_result import BatchResult, acks_of, join_results
-from fleet.ingest.boots import BootBook, BootKey, position_of
+from fleet.ingest.boots import BootBook, BootKey, KnownBoot, position_of
 from fleet.ingest.clones import ConflictWatch
 from fleet.ingest.dead_letters import Kept, keep
-from fleet.ingest.device_view import lose, observe
+from fleet.ingest.device_view import DeviceView, lose, observe, read_views, write_views
 from fleet.ingest.judging import UNKNOWN, Accepted, Arrival, Refusal, RefusalReason, judge, refuse
 from fleet.ingest.plain_data import plain_data
 from fleet.ingest.ranges import acknowledged, read_ranges, stored_in, write_ranges
@@ -35,8 +35,8 @@ from fleet.ingest.report_seals import check_reports
 from fleet.ingest.sequences import Range, contains
 from fleet.metrics import FleetMetrics
 from fleet.storage.base import Database
-from fleet.storage.boot_tables import Boot
-from fleet.storage.device_tables import Device, DeviceState
+from fleet.storage.bulk import among, insert_rows
+from fleet.storage.device_tables import Device
 from fleet.storage.event_tables import AnomalyEnd, Received
 from protocol.messages.commands import CommandResult
 from protocol.messages.kinds import Kind
@@ -66,7 +66,7 @@ class _Batch:
     come: of the events where gaps were closed, those that are stored.
     """
 
-    devices: Mapping[str, Device]
+    devices: Mapping[str, DeviceView]
     boots: BootBook
     watch: ConflictWatch
     ranges: dict[BootKey, list[Range]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class _Batch:
     postponed: Counter[str] = field(default_factory=Counter)
     results: list[tuple[str, CommandResult]] = field(default_factory=list)
 
-    def is_known(self, key: BootKey, sequence: int, kind: Kind, boot: Boot) -> bool:
+    def is_known(self, key: BootKey, sequence: int, kind: Kind, boot: KnownBoot) -> bool:
         """Whether an event is stored already. Up to `closed_to` the ranges do not tell; `come` does."""
         if sequence in self.fresh[key]:
             return True
@@ -158,7 +158,8 @@ class EventStore:
             now: Unix seconds.
         """
         with self._database.write() as session:
-            for device in _read_devices(session, set(limited)).values():
+            named = select(Device).where(among(session, [Device.id], [(name,) for name in limited]))
+            for device in session.scalars(named):
                 device.limited_at, device.limited_messages = (
                     now,
                     device.limited_messages + limited[device.id],
@@ -186,7 +187,7 @@ class EventStore:
         )
         _log.error("message_not_storable", device=device, exc_info=error)
         with self._database.write() as session:
-            refused = self._refuse(session, _read_devices(session, {device}), [refusal])
+            refused = self._refuse(session, read_views(session, {device}), [refusal])
         self._count_refused(refused)
         return BatchResult(acks=acks_of({}, refused.told), stored={}, duplicates=0, refusals=refused.refusals)
 
@@ -200,7 +201,7 @@ class EventStore:
         refusals += unsealed
         with self._database.write() as session:
             names = {one.event.source for one in accepted} | {one.device for one in refusals}
-            devices = _read_devices(session, names)
+            devices = read_views(session, names)
             known = [one for one in accepted if _is_enrolled(devices.get(one.event.source))]
             batch = _open_batch(session, devices, known)
             for one in known:
@@ -213,9 +214,9 @@ class EventStore:
             )
             batch.rows[AnomalyEnd] = only_first_ends(session, batch.rows.pop(AnomalyEnd, []), batch.boots)
             for table, rows in batch.rows.items():
-                if rows:
-                    # of the connection and not of the session, which does as much again for each row
-                    session.connection().execute(insert(table), rows)
+                insert_rows(session, table, rows)
+            batch.boots.write()
+            write_views(session, devices.values())
             heard = hear_results(session, batch.results, time.time())
             refusals += [
                 refuse(one.arrival, one.event.source, RefusalReason.UNKNOWN_DEVICE, "")
@@ -282,7 +283,7 @@ class EventStore:
             batch.rows[TABLE_OF[accepted.kind]].append(make_row(accepted, fields))
 
     def _refuse(
-        self, session: Session, devices: Mapping[str, Device], refusals: Sequence[Refusal]
+        self, session: Session, devices: Mapping[str, DeviceView], refusals: Sequence[Refusal]
     ) -> _Refused:
         """Keep what enrolled devices sent and tell them; of strangers, only say that there were some."""
         mine = [one for one in refusals if _is_enrolled(devices.get(one.device))]
@@ -291,7 +292,7 @@ class EventStore:
             for one in refusals
             if not _is_enrolled(devices.get(one.device))
         ]
-        kept = keep(session, devices, [one for one in mine if one.reason is not RefusalReason.FORGED])
+        kept = keep(session, [one for one in mine if one.reason is not RefusalReason.FORGED])
         told: dict[str, list[RefusedEvent]] = defaultdict(list)
         for one in kept.settled:
             if one.identity is not None:
@@ -352,33 +353,17 @@ def _is_about_a_message(error: Exception) -> bool:
     return isinstance(error, StatementError) or not isinstance(error, SQLAlchemyError | OSError)
 
 
-def _read_devices(session: Session, names: set[str]) -> dict[str, Device]:
-    # what is only ever written anew here, or never, is not read for each batch
-    unread = (
-        Device.last_health,
-        Device.public_key,
-        Device.fingerprint,
-        Device.labels,
-        Device.reported_labels,
-    )
-    rows = session.scalars(select(Device).where(Device.id.in_(names)).options(*map(defer, unread)))
-    return {device.id: device for device in rows}
+def _is_enrolled(device: DeviceView | None) -> bool:
+    return device is not None and device.is_enrolled
 
 
-def _is_enrolled(device: Device | None) -> bool:
-    return device is not None and device.state == DeviceState.ENROLLED
-
-
-def _open_batch(session: Session, devices: Mapping[str, Device], accepted: Sequence[Accepted]) -> _Batch:
+def _open_batch(session: Session, devices: Mapping[str, DeviceView], accepted: Sequence[Accepted]) -> _Batch:
     """Read what is known of the devices and boots of a batch: a handful of queries, however many they are."""
     spans: dict[BootKey, set[int]] = defaultdict(set)
     for one in accepted:
         spans[one.event.source, one.event.boot_id].add(one.event.sequence)
-    batch = _Batch(
-        devices=devices,
-        boots=BootBook(session, spans.keys()),
-        watch=ConflictWatch(session, devices.keys()),
-    )
+    boots = BootBook(session, spans.keys())
+    batch = _Batch(devices=devices, boots=boots, watch=ConflictWatch(session, devices, boots))
     batch.ranges = read_ranges(session, batch.boots.known, spans)
     doubtful: dict[type[Received], list[tuple[str, str, int]]] = defaultdict(list)
     for one in accepted:
@@ -391,7 +376,7 @@ def _open_batch(session: Session, devices: Mapping[str, Device], accepted: Seque
     return batch
 
 
-def _stranger(refusal: Refusal, device: Device | None) -> Refusal:
+def _stranger(refusal: Refusal, device: DeviceView | None) -> Refusal:
     state = "not enrolled here" if device is None else device.state
     return replace(
         refusal,
