@@ -46,7 +46,7 @@ class MqttSettings(BrokerSettings, frozen=True, kw_only=True):
     shut_out_file: that file.
     shared: several replicas of this service take a share each of what devices say (PostgreSQL alone; the broker needs a listener for
         services, which ``fedge-fleet broker-files`` then writes). Without it one of them is at the broker, and the others stand by.
-    batch_events: most events in one transaction.
+    batch_events: most events in one transaction; there are as many while so many wait and it does not take long.
     batch_wait_s: how long a batch waits for more; adds to latency.
     queued_events: waiting in memory before some are dropped (devices send those again).
     device_events_per_s, device_burst_events: what one device may send in the long run, and at once; an agent sends a few
@@ -63,7 +63,7 @@ class MqttSettings(BrokerSettings, frozen=True, kw_only=True):
     shut_out: Literal["dynamic-security", "file", "none"] = "dynamic-security"
     shut_out_file: Path | None = None
     shared: bool = False
-    batch_events: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    batch_events: Annotated[int, Meta(ge=1, le=10_000)] = 4000
     batch_wait_s: Annotated[float, Meta(ge=0, le=1)] = 0.02
     queued_events: Annotated[int, Meta(ge=1000)] = 20_000
     device_events_per_s: Annotated[float, Meta(gt=0)] = 100.0

@@ -50,6 +50,9 @@ LARGEST_PACKET: Final = 1024 * 1024
 
 READ_BYTES: Final = 256 * 1024
 
+MOST_WAITING: Final = 500
+"""Messages that were not taken, beyond which nothing is read while nobody waits for an answer: the broker holds the rest, or drops it."""
+
 
 class BrokerGoneError(ConnectionError):
     """The broker is not there, was silent for too long, or hung up: connect again."""
@@ -87,7 +90,7 @@ class MqttClient:
         self._keepalive_s, self._timeout_s = keepalive_s, timeout_s
         self._packets = PacketReader(LARGEST_PACKET)
         self._messages: deque[Published] = deque()
-        self._come = asyncio.Event()
+        self._come, self._taken = asyncio.Event(), asyncio.Event()
         self._answers: dict[tuple[int, int], asyncio.Future[bytes]] = {}
         self._identifier = 0
         self._broken: BrokerGoneError | None = None
@@ -162,6 +165,7 @@ class MqttClient:
         """The same without waiting; perhaps nothing."""
         taken = list(self._messages)
         self._messages.clear()
+        self._taken.set()
         return taken
 
     async def messages(self) -> AsyncIterator[Published]:
@@ -174,6 +178,7 @@ class MqttClient:
         """Send a packet and wait for its answer: what stands in it."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._answers[key] = answer
+        self._taken.set()  # whoever reads must go on, for it may lie behind what waits
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._write(packet)
@@ -202,6 +207,10 @@ class MqttClient:
             while received := await self._reader.read(READ_BYTES):
                 self._heard_at = loop.time()
                 self._hear(self._packets.feed(received))
+                while len(self._messages) > MOST_WAITING and not self._answers:
+                    self._taken.clear()
+                    await self._taken.wait()
+                    self._heard_at = loop.time()
             self._break(BrokerGoneError("the broker hung up"))
         except (OSError, PacketError) as error:
             self._break(BrokerGoneError(f"the connection broke: {error}"))
@@ -229,7 +238,8 @@ class MqttClient:
         loop, pause_s = asyncio.get_running_loop(), self._keepalive_s / 2
         while self._broken is None:
             await asyncio.sleep(pause_s)
-            if loop.time() - self._heard_at > 1.5 * self._keepalive_s:
+            is_read = len(self._messages) <= MOST_WAITING
+            if is_read and loop.time() - self._heard_at > 1.5 * self._keepalive_s:
                 self._break(BrokerGoneError(f"the broker was silent for {1.5 * self._keepalive_s:g} s"))
                 return
             self._writer.write(PINGREQ)

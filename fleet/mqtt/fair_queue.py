@@ -74,11 +74,20 @@ class FairQueue:
         self._resize(device, 1)
         return Place.TAKEN if had_room else Place.DROPPED
 
-    def take(self, most: int) -> list[Arrival]:
-        """At most so many messages, one of each device in turn, each device's in the order in which they came."""
+    def take(self, most: int, most_bytes: int) -> list[Arrival]:
+        """At most so many messages, one of each device in turn, each device's in the order in which they came.
+
+        Args:
+            most: messages.
+            most_bytes: payload bytes; the first message is taken whatever it has.
+        """
         batch: list[Arrival] = []
+        size = 0
         while self._lines and len(batch) < most:
             device, line = next(iter(self._lines.items()))
+            size += len(line[0].payload)
+            if batch and size > most_bytes:
+                break
             arrival = line.popleft()
             self._forget(arrival)
             batch.append(arrival)

@@ -6,15 +6,21 @@
                     ├► counted, named, not acknowledged      └► database away: the batch waits until it writes again
                     └► far beyond it: silenced at the broker
 
-A commit costs an fsync however much is in it, so what arrives within `batch_wait_s` shares one. The queue is bounded:
-when the disk cannot keep up, messages are dropped and counted, of the device that has most of them first. Nothing is lost
-by that, since a device forgets an event only when it is acknowledged, and a dropped one never is. A copy of what still waits
-is no second piece of work: beyond its capacity the fleet goes on storing at its capacity, and is only late.
+A commit costs an fsync however much is in it, so what arrives within `batch_wait_s` shares one; while more waits than one takes,
+the next takes more, as long as that takes no longer than others who write may wait. The queue is bounded: when the disk cannot
+keep up, messages are dropped and counted, of the device that has most of them first. Nothing is lost by that, since a device
+forgets an event only when it is acknowledged, and a dropped one never is. A copy of what still waits is no second piece of work:
+beyond its capacity the fleet goes on storing at its capacity, and is only late.
+
+Who reads shares an interpreter with who stores. So while enough waits, what comes is read as fast as it is stored and hardly faster:
+the broker holds the rest, and drops what it cannot hold for less than we could.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -39,6 +45,20 @@ STORE_RETRY_S: Final = 1.0
 
 STORE_ATTEMPTS: Final = 3
 """How often a batch is tried by a database that takes other writes."""
+
+FIRST_BATCH: Final = 500
+FEWEST: Final = 100
+BATCH_S: Final = 0.2
+"""How long a transaction may take: others write too. One that took longer halves the next, one that took half of it doubles it."""
+
+BATCH_BYTES: Final = 8 * 1024 * 1024
+"""Payload bytes in one transaction: what a database keeps of it in memory is a few times as much."""
+
+ENOUGH: Final = 3
+"""Batches that wait, beyond which reading more makes nobody faster."""
+
+READY_S: Final = 0.25
+"""How long nothing is read at most while enough waits: the broker also says what is no event."""
 
 DEVICES_REMEMBERED: Final = 20_000
 """Devices whose rate is known at a time; some 5 MB."""
@@ -92,7 +112,8 @@ class Intake:
         self._settings = settings
         self._wake_rollouts = wake_rollouts
         self._queue = FairQueue(settings.queued_events)
-        self._filled = asyncio.Event()
+        self._at_once = min(FIRST_BATCH, settings.batch_events)
+        self._filled, self._taken = asyncio.Event(), asyncio.Event()
         self._events = TokenBuckets(
             settings.device_events_per_s, settings.device_burst_events, most=DEVICES_REMEMBERED
         )
@@ -122,12 +143,25 @@ class Intake:
                 self._metrics.repeated.inc()
         self._filled.set()
 
+    async def ready(self) -> None:
+        """Wait until it makes sense to read more; at least one turn of the loop."""
+        self._taken.clear()
+        if len(self._queue) < min(ENOUGH * self._at_once, self._settings.queued_events):
+            await asyncio.sleep(0)  # what comes without end must not keep the loop from the rest
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_S):
+                await self._taken.wait()
+
     async def run(self) -> None:
         """Store batches until canceled."""
         while True:
             await self._until_filled()
-            batch = self._queue.take(self._settings.batch_events)
+            batch = self._queue.take(self._at_once, BATCH_BYTES)
+            self._taken.set()
+            began = time.monotonic()
             result = await self._store_for_certain(batch)
+            self._pace(len(batch), time.monotonic() - began)
             if result is not None:
                 self._outgoing.acknowledge(result.acks)
                 self._outgoing.announce(result.commanded, Kind.COMMANDS)
@@ -136,6 +170,13 @@ class Intake:
                 if not _MOVES_ROLLOUTS.isdisjoint(result.stored):
                     self._wake_rollouts()
                 await self._tell_limited(batch[-1].received_at)
+
+    def _pace(self, stored: int, seconds: float) -> None:
+        """Make the next batch as large as time allows; one that was not full says nothing."""
+        if seconds > BATCH_S:
+            self._at_once = max(self._at_once // 2, min(FEWEST, self._settings.batch_events))
+        elif stored >= self._at_once and seconds < BATCH_S / 2:
+            self._at_once = min(2 * self._at_once, self._settings.batch_events)
 
     def _may_send(self, device: str, arrival: Arrival) -> bool:
         now, size = arrival.received_at, len(arrival.payload)
@@ -154,7 +195,7 @@ class Intake:
         if not self._queue:
             self._filled.clear()
             await self._filled.wait()
-        if len(self._queue) < self._settings.batch_events and self._settings.batch_wait_s:
+        if len(self._queue) < self._at_once and self._settings.batch_wait_s:
             await asyncio.sleep(self._settings.batch_wait_s)
 
     async def _store_for_certain(self, batch: list[Arrival]) -> BatchResult | None:

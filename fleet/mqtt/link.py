@@ -44,9 +44,9 @@ ACKED_AT_ONCE: Final = 256
 """Devices whose acknowledgements are sealed together, beside the loop: some ten milliseconds."""
 
 ACK_REST: Final = 4.0
-LONGEST_ACK_REST_S: Final = 1.0
-"""Rest after acknowledgements, in times of what they took: a fleet that is busy signs a fifth of the time at most, and gathers meanwhile.
-An agent waits ten seconds."""
+LONGEST_ACK_REST_S: Final = 2.5
+"""Rest after acknowledgements, in times of what they took: a fleet that is busy signs a fifth of the time at most, and gathers meanwhile
+what shares a signature, which costs as much as storing an event. An agent waits ten seconds."""
 
 _DEATH: Final = f"/{Kind.DEATH.value}"
 
@@ -144,7 +144,7 @@ class BrokerLink:
                     self._intake.offer(
                         Arrival(topic=topic, payload=payload, retained=message.retained, received_at=now)
                     )
-            await asyncio.sleep(0)  # what comes without end must not keep the loop from the rest
+            await self._intake.ready()
 
     async def _publish_acks(self, client: MqttClient) -> None:
         loop = asyncio.get_running_loop()

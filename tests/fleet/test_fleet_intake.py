@@ -29,6 +29,7 @@ from fleet.storage.access_tables import AuditEntry
 from fleet.storage.base import Database
 from fleet.storage.boot_tables import Boot
 from fleet.storage.device_tables import Device
+from protocol.limits import MAX_PAYLOAD_BYTES
 
 
 class SlowStore:
@@ -136,7 +137,7 @@ def test_the_fair_queue_keeps_its_bound_the_order_of_each_device_and_for_each_it
     assert len(queue) == len(offered) - given_way <= most
     taken: list[str] = []
     while queue:
-        taken += [arrival.topic for arrival in queue.take(batch)]
+        taken += [arrival.topic for arrival in queue.take(batch, MAX_PAYLOAD_BYTES)]
     for name in set(offered):
         mine = [int(topic.partition("/")[2]) for topic in taken if topic.startswith(name)]
         assert mine == sorted(mine)

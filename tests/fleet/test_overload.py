@@ -26,6 +26,7 @@ from fleet.storage.base import Database
 from fleet.storage.boot_tables import Boot, EventRange
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, HealthRecord
+from protocol.limits import MAX_PAYLOAD_BYTES
 from protocol.messages.kinds import DeathReason, InstallStatus, InstallStep, Kind
 from protocol.messages.payloads import Ack, BootAck, Death, InstallReport
 from protocol.topics import device_topic
@@ -54,7 +55,7 @@ def stored_in_rounds(rounds: int, *, offered: int, room: int) -> int:
             message = Arrival(topic=topic, payload=str(one).encode(), retained=False, received_at=NOW)
             queue.put(topic, message)
             heapq.heappush(due, (now + 10 * 2**said, one, said + 1))
-        for taken in queue.take(CAPACITY):
+        for taken in queue.take(CAPACITY, MAX_PAYLOAD_BYTES):
             stored.setdefault(taken.topic + taken.payload.decode(), now)
     return len(stored)
 
@@ -72,7 +73,7 @@ def test_a_copy_of_what_waits_takes_no_room_and_a_last_will_is_no_copy() -> None
     assert [queue.put("press-1", event) for _ in range(3)] == [Place.TAKEN, Place.COPY, Place.COPY]
     will = one.arrival(Death(reason=DeathReason.LOST), sequence=0)
     assert [queue.put("press-1", will) for _ in range(2)] == [Place.TAKEN, Place.DROPPED]
-    assert queue.take(2) == [event, will]
+    assert queue.take(2, MAX_PAYLOAD_BYTES) == [event, will]
     assert queue.put("press-1", event) is Place.TAKEN  # it is being stored: that may fail
 
 
@@ -81,7 +82,7 @@ def test_what_gave_way_may_come_again() -> None:
     messages = [flood.arrival(anomaly()) for _ in range(2)]
     assert [queue.put("flood", one) for one in messages] == [Place.TAKEN, Place.TAKEN]
     assert queue.put("calm", calm.arrival(anomaly())) is Place.DROPPED
-    queue.take(2)
+    queue.take(2, MAX_PAYLOAD_BYTES)
     assert queue.put("flood", messages[1]) is Place.TAKEN
 
 
