@@ -46,7 +46,7 @@ from fleet.storage.event_tables import Anomaly
 from protocol.messages.kinds import AgentState
 from runtime.errors import Refused
 
-__all__ = ["device_filter"]
+__all__ = ["FIELDS", "device_filter"]
 
 MAX_QUERY_CHARS: Final = 2000
 MAX_SHOWN_CHARS: Final = 200
@@ -95,7 +95,7 @@ _NUMBER_FIELDS: Final = frozenset(
     }
 )
 _LIST_FIELDS: Final = frozenset({"missing", "problems"})
-_FIELDS: Final = sorted([*_TEXT_FIELDS, *_FLAG_FIELDS, *_NUMBER_FIELDS, *_LIST_FIELDS])
+FIELDS: Final = sorted([*_TEXT_FIELDS, *_FLAG_FIELDS, *_NUMBER_FIELDS, *_LIST_FIELDS])
 
 _COMPARISONS: Final = {"=lt=": operator.lt, "=le=": operator.le, "=gt=": operator.gt, "=ge=": operator.ge}
 
@@ -314,11 +314,11 @@ def _label(selector: _Token) -> ColumnElement[str]:
         return Device.site.expression
     if selector.text.startswith("labels."):
         return _of_labels(Device.labels, selector.text.removeprefix("labels."))
-    near = difflib.get_close_matches(selector.text, _FIELDS, n=1, cutoff=0.8)
+    near = difflib.get_close_matches(selector.text, FIELDS, n=1, cutoff=0.8)
     if near:
         raise QuerySyntaxError(
             f"device query, position {selector.position}: {selector.text!r} is no field; did you mean {near[0]!r}? (a label of that name is written labels.{selector.text})"
-        ).about(_refused(selector.text, _FIELDS))
+        ).about(_refused(selector.text, FIELDS))
     return _of_labels(Device.labels, selector.text)
 
 

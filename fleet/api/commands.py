@@ -18,13 +18,12 @@ from fleet.device_commands import (
     cancel_command,
     check_reachable,
     find_command,
-    find_device,
     give_commands,
 )
 from fleet.device_query import device_filter
 from fleet.errors import ConflictError, NotFoundError, UnacceptableError
 from fleet.ingest.report_seals import check_sealed_by
-from fleet.storage.command_tables import CommandRecord
+from fleet.lookups import devices as lookups
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.views.commands import CommandsGiven, CommandView
 from protocol.limits import MAX_INTEGER
@@ -33,7 +32,7 @@ from protocol.messages.envelope import CLOUD_EVENT, decode
 from protocol.messages.kinds import CommandAction, CommandStatus, Kind
 from service.access import require
 from service.idempotency import IdempotencyKey, request_digest
-from service.paging import After, Limit, Page, cut_page, decode_row_cursor
+from service.paging import After, Limit, Page
 from service.roles import Caller, Role
 
 __all__ = ["SelectedBy", "chosen_by", "router"]
@@ -152,18 +151,8 @@ def list_commands(
     services: Services = Depends(get_services),
 ) -> Page[CommandView]:
     """What a device was told to do and what became of it, newest first; the last hundred that are over are kept."""
-    rows = (
-        select(CommandRecord)
-        .where(CommandRecord.device == device_id)
-        .order_by(CommandRecord.number.desc())
-        .limit(limit + 1)
-    )
-    if after:
-        rows = rows.where(CommandRecord.number < decode_row_cursor(after))
     with services.database.read() as session:
-        find_device(session, device_id)
-        views = [CommandView.model_validate(row) for row in session.scalars(rows)]
-    return cut_page(views, limit, key=lambda view: str(view.number))
+        return lookups.list_commands(session, device_id, after=after, limit=limit)
 
 
 @router.get("/devices/{device_id}/commands/{number}", dependencies=[Depends(require(Role.VIEWER))])

@@ -19,14 +19,35 @@ from fleet.auth.web_sessions import WebSessions
 from fleet.changes.hub import ChangeHub
 from fleet.dashboard.front import Front, error_page
 from fleet.dashboard.live import LivePages
-from fleet.dashboard.pages import audit, overview, service_health, sign_in
+from fleet.dashboard.pages import (
+    anomalies,
+    audit,
+    device,
+    devices,
+    overview,
+    precision,
+    service_health,
+    sign_in,
+)
 from fleet.dashboard.rendering import ASSETS
 from service.errors import ServiceError
 from service.problems import StatusTable, problem_of
 
 __all__ = ["mount_pages"]
 
-PAGES: Final = tuple(module.router for module in (audit, overview, service_health, sign_in))
+PAGES: Final = tuple(
+    module.router
+    for module in (
+        anomalies,
+        audit,
+        device,
+        devices,
+        overview,
+        precision,
+        service_health,
+        sign_in,
+    )
+)
 
 _log = structlog.get_logger()
 

@@ -8,17 +8,18 @@ from typing import Any, Final
 from sqlalchemy import Select, and_, case, func, select, true
 from sqlalchemy.orm import Session
 
-from fleet.device_commands import OUTSTANDING
+from fleet.device_commands import OUTSTANDING, find_device
 from fleet.device_query import device_filter
 from fleet.errors import NotFoundError
 from fleet.storage.boot_tables import LATEST_FIRST, Boot, EventRange, IdentityConflict
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
 from fleet.storage.device_tables import Desired, Device
 from fleet.storage.event_tables import Anomaly
+from fleet.views.commands import CommandView
 from fleet.views.devices import BootView, DeviceView
-from service.paging import Page, cut_page, decode_cursor
+from service.paging import Page, cut_page, decode_cursor, decode_row_cursor
 
-__all__ = ["STANDING", "count_devices", "find_device_view", "list_boots", "list_devices"]
+__all__ = ["STANDING", "count_devices", "find_device_view", "list_boots", "list_commands", "list_devices"]
 
 STANDING: Final = {
     "silent": "online==false and state==enrolled",
@@ -120,6 +121,21 @@ def list_boots(session: Session, device_id: str, limit: int) -> list[BootView]:
             )
         )
     return views
+
+
+def list_commands(session: Session, device_id: str, *, after: str | None, limit: int) -> Page[CommandView]:
+    """What a device was told to do and what became of it, newest first; raises NotFoundError where there is no such device."""
+    find_device(session, device_id)
+    rows = (
+        select(CommandRecord)
+        .where(CommandRecord.device == device_id)
+        .order_by(CommandRecord.number.desc())
+        .limit(limit + 1)
+    )
+    if after:
+        rows = rows.where(CommandRecord.number < decode_row_cursor(after))
+    views = [CommandView.model_validate(row) for row in session.scalars(rows)]
+    return cut_page(views, limit, key=lambda view: str(view.number))
 
 
 def _of(rows: Select[Any], query: str, families: Collection[str] | None) -> Select[Any]:

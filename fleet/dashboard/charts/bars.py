@@ -56,7 +56,7 @@ def draw_bars(
             drawn += element(
                 "rect",
                 element("title", said),
-                class_=f"bar {kind}",
+                class_=f"pile {kind}",
                 x=f"{100 * left:.4g}%",
                 width=f"{max(100 * (right - left) - 0.2, 0.2):.4g}%",
                 y=TOP + inside * (1 - high),

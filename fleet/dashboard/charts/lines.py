@@ -179,6 +179,7 @@ def _path(band: Band, axis: TimeAxis, upright: Scale, height: float) -> Markup:
         d="".join(drawn),
         vector_effect="non-scaling-stroke",
         data_name=band.name,
+        data_step="yes" if band.is_step else None,
     )
 
 

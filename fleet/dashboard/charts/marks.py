@@ -89,7 +89,7 @@ def labels(ticks: Iterable[Tick], *, y: float) -> Markup:
         drawn += element(
             "text",
             tick.text,
-            class_="tick" if number % 2 == 0 else "tick other",
+            class_="tick" if number % 2 == 0 else "tick spare",
             x=_percent(tick.place),
             y=y,
             text_anchor=anchor,
