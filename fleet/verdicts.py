@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from fleet import audit
@@ -31,7 +31,15 @@ from fleet.storage.verdict_tables import Verdict, VerdictRecord
 from models.drift.labels import PrecisionSettings, PrecisionState, watch_precision
 from service.roles import Caller
 
-__all__ = ["AT_ONCE", "ReleasePrecision", "give_verdict", "give_verdicts", "precision_of_family", "take_back"]
+__all__ = [
+    "AT_ONCE",
+    "ReleasePrecision",
+    "find_said",
+    "give_verdict",
+    "give_verdicts",
+    "precision_of_family",
+    "take_back",
+]
 
 LONGEST_STREAM: Final = 5000
 """Newest verdicts of a release that are watched; some 40 ms of work at most."""
@@ -126,22 +134,39 @@ def give_verdicts(
     return found
 
 
+def find_said(session: Session, *, author: str, at: float) -> list[int]:
+    """The anomalies of which `author` said at `at` (Unix s) what stands now."""
+    said = VerdictRecord.author == author, VerdictRecord.given_at == at
+    return list(session.scalars(select(VerdictRecord.anomaly).where(*said)))
+
+
 def take_back(
     database: Database,
     anomalies: Sequence[int],
     *,
     caller: Caller,
     now: float,
+    said_at: float | None = None,
 ) -> list[int]:
     """Take verdicts back: the anomalies wait to be judged again. Durable when it returns.
 
+    Args:
+        database: the fleet's.
+        anomalies: their row ids; `AT_ONCE` of them are one transaction.
+        caller: who says so.
+        now: Unix s.
+        said_at: only what the caller said themselves at that time (Unix s), and nobody else since; None: whatever was said.
+
     Returns:
-        Those of `anomalies` that had a verdict.
+        Those of `anomalies` that had such a verdict.
     """
     gone: list[int] = []
     for some in _batches(anomalies):
         with database.write() as session:
-            records = session.scalars(select(VerdictRecord).where(VerdictRecord.anomaly.in_(some))).all()
+            query = select(VerdictRecord).where(VerdictRecord.anomaly.in_(some))
+            if said_at is not None:
+                query = query.where(VerdictRecord.author == caller.name, VerdictRecord.given_at == said_at)
+            records = session.scalars(query).all()
             for record in sorted(records, key=lambda one: one.anomaly):
                 audit.record(
                     session,
@@ -201,11 +226,15 @@ def _mark(session: Session, anomalies: Sequence[int], *, is_judged: bool) -> Non
     session.execute(update(Anomaly).where(Anomaly.id.in_(anomalies)).values(is_judged=is_judged))
 
 
-def precision_of_family(session: Session, family: str, settings: PrecisionSettings) -> list[ReleasePrecision]:
-    """What the verdicts say about each release of a family that has any, the one judged last first."""
-    releases = session.scalars(select(VerdictRecord.release).where(VerdictRecord.family == family).distinct())
+def precision_of_family(
+    session: Session, family: str, settings: PrecisionSettings, *, most: int | None = None
+) -> list[ReleasePrecision]:
+    """What the verdicts say about each release of a family that has any, the one judged last first; of the first `most` only."""
+    last = func.max(VerdictRecord.given_at)
+    judged = select(VerdictRecord.release, last).where(VerdictRecord.family == family)
+    rows = session.execute(judged.group_by(VerdictRecord.release).order_by(last.desc()).limit(most)).tuples()
     found = []
-    for release in releases.all():
+    for release, last_verdict_at in rows.all():
         stream = _stream(session, family, release)
         state = _watch(stream, settings)
         found.append(
@@ -213,10 +242,10 @@ def precision_of_family(session: Session, family: str, settings: PrecisionSettin
                 release=release,
                 state=state,
                 drifted_since=None if state.drifted_at is None else stream[state.drifted_at].first_given_at,
-                last_verdict_at=max(record.given_at for record in stream),
+                last_verdict_at=last_verdict_at,
             )
         )
-    return sorted(found, key=lambda precision: precision.last_verdict_at, reverse=True)
+    return found
 
 
 def _stream(session: Session, family: str, release: str) -> Sequence[VerdictRecord]:

@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from sqlalchemy import ColumnElement, Select, and_, false, func, select, true
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from fleet.errors import BadRequestError
 from fleet.storage.device_tables import Device
@@ -37,6 +37,7 @@ __all__ = [
     "Waiting",
     "count_waiting",
     "find_scope",
+    "narrow_waiting",
     "read_lines",
     "read_waiting",
 ]
@@ -160,13 +161,14 @@ class _Row:
 
 def count_waiting(session: Session, narrowed: Narrowed, *, most: int = LOOKED_AT) -> int:
     """How many wait; `most` + 1 says that there are more."""
-    some = _waiting(select(Anomaly.id), narrowed).limit(most + 1).subquery()
+    some = narrow_waiting(select(Anomaly.id), narrowed).limit(most + 1).subquery()
     return session.scalar(select(func.count()).select_from(some)) or 0
 
 
-def find_scope(session: Session, narrowed: Narrowed, limit: int) -> list[int]:
-    """The row ids of those that wait, the oldest first."""
-    return list(session.scalars(_waiting(select(Anomaly.id), narrowed).order_by(Anomaly.id).limit(limit)))
+def find_scope(session: Session, narrowed: Narrowed, limit: int, *, after: int = 0) -> list[int]:
+    """The row ids of those that wait, the oldest first, after row `after`."""
+    query = narrow_waiting(select(Anomaly.id), narrowed).where(Anomaly.id > after)
+    return list(session.scalars(query.order_by(Anomaly.id).limit(limit)))
 
 
 def read_lines(
@@ -181,7 +183,9 @@ def read_lines(
         limit: about how many lines; where a line of many is cut there may be a few more.
     """
     columns = select(Anomaly.id, Anomaly.device, func.coalesce(Device.family, ""), Anomaly.received_at)
-    query = _waiting(columns, narrowed).where(Anomaly.id > after).order_by(Anomaly.id).limit(LOOKED_AT + 1)
+    query = (
+        narrow_waiting(columns, narrowed).where(Anomaly.id > after).order_by(Anomaly.id).limit(LOOKED_AT + 1)
+    )
     found = [_Row(*row) for row in session.execute(query).tuples()]
     rows, has_more = found[:LOOKED_AT], len(found) > LOOKED_AT
     lines = _lines(rows)
@@ -193,20 +197,23 @@ def read_lines(
     return lines, rows[-1].id if has_more and rows else None
 
 
-def read_waiting(session: Session, anomalies: Sequence[int]) -> dict[int, Waiting]:
-    """These anomalies, whole, by row id."""
+def read_waiting(session: Session, anomalies: Sequence[int], *, has_windows: bool) -> dict[int, Waiting]:
+    """These anomalies by row id; without `has_windows` their windows, the most of them, stay where they are."""
     query = (
         select(Anomaly, func.coalesce(Device.family, ""), func.coalesce(Device.site, ""))
         .outerjoin(Device, Device.id == Anomaly.device)
         .where(Anomaly.id.in_(anomalies))
     )
+    if not has_windows:
+        query = query.options(defer(Anomaly.window, raiseload=True))
     return {
         anomaly.id: Waiting(anomaly=anomaly, family=family, site=site)
         for anomaly, family, site in session.execute(query).tuples()
     }
 
 
-def _waiting(columns: Select[*tuple[Any, ...]], narrowed: Narrowed) -> Select[*tuple[Any, ...]]:
+def narrow_waiting(columns: Select[*tuple[Any, ...]], narrowed: Narrowed) -> Select[*tuple[Any, ...]]:
+    """`columns` of anomalies that wait for a verdict, beside their devices."""
     return (
         columns.outerjoin(Device, Device.id == Anomaly.device)
         .where(Anomaly.is_judged == false())

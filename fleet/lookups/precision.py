@@ -20,7 +20,7 @@ from fleet.storage.device_tables import Device
 from fleet.storage.event_tables import Anomaly
 from fleet.storage.verdict_tables import Verdict, VerdictRecord
 
-__all__ = ["Judged", "Period", "count_alarms", "families_with_alarms", "read_periods", "wilson"]
+__all__ = ["Judged", "Period", "count_alarms", "count_verdicts", "read_periods", "wilson"]
 
 Z95: Final = 1.959964
 """Of the standard normal distribution: 2.5 % lie above it."""
@@ -108,10 +108,15 @@ def read_periods(
     ]
 
 
-def families_with_alarms(session: Session) -> list[str]:
-    """Families of devices, and of those that were judged."""
-    known = select(Device.family).union(select(VerdictRecord.family))
-    return sorted(session.scalars(known))
+def count_verdicts(session: Session) -> dict[str, Judged]:
+    """All that was ever judged, by family."""
+    counted = select(VerdictRecord.family, VerdictRecord.verdict, func.count()).group_by(
+        VerdictRecord.family, VerdictRecord.verdict
+    )
+    found: dict[str, dict[str, int]] = {}
+    for family, verdict, many in session.execute(counted).tuples():
+        found.setdefault(family, {})["true" if verdict == Verdict.TRUE_ALARM else "false"] = many
+    return {family: Judged(**counts) for family, counts in sorted(found.items())}
 
 
 def count_alarms(session: Session, family: str, *, since: float) -> dict[str, int]:

@@ -74,9 +74,13 @@ document.addEventListener("keydown", (event) => {
   }
   const scope = at >= 0 ? all[at] : document;
   const pick = `[data-key="${CSS.escape(key)}"]`;
-  const button = scope.querySelector(pick) || document.querySelector(`[data-keys-page] ${pick}`) || (at < 0 ? document.querySelector(pick) : null);
+  const button = scope.querySelector(pick) || document.querySelector(`[data-keys-page] ${pick}`) || [...document.querySelectorAll(pick)].find((one) => !one.closest("[data-row]"));
   if (button) { event.preventDefault(); button.click(); }
 });
+
+// After a verdict the page says with its address where to go on.
+const marked = location.hash && document.getElementById(location.hash.slice(1));
+if (marked?.matches("[data-rows] [data-row]")) choose(marked);
 
 dress(document);
 listen();

@@ -30,7 +30,7 @@ from fleet.dashboard.charts.marks import (
 from fleet.dashboard.charts.scale import Scale, brief, time_ticks
 from fleet.lookups.series import Reading
 
-__all__ = ["Band", "Happening", "Lasting", "TimeAxis", "draw_lines", "sparkline"]
+__all__ = ["Band", "Happening", "Lasting", "TimeAxis", "draw_lines", "draw_strip", "sparkline"]
 
 TOP: Final = 10
 FOOT: Final = 18
@@ -144,6 +144,18 @@ def draw_lines(
         data_y0=upright.low,
         data_y1=upright.high,
         data_unit=unit,
+    )
+
+
+def draw_strip(band: Band, axis: TimeAxis, upright: Scale, *, title: str, height: int) -> Markup:
+    """One band alone, without names along its axes."""
+    inside = height - 6
+    return chart(
+        grid([tick for tick in upright.ticks(1) if tick.text == "0"], top=3, height=inside),
+        stretched(_path(band, axis, upright, inside), top=3, height=inside),
+        title=title,
+        description=_said([band], ""),
+        height=height,
     )
 
 
