@@ -80,7 +80,7 @@ document.addEventListener("keydown", (event) => {
 
 // After a verdict the page says with its address where to go on.
 const marked = location.hash && document.getElementById(location.hash.slice(1));
-if (marked?.matches("[data-rows] [data-row]")) choose(marked);
+if (marked && marked.matches("[data-rows] [data-row]")) choose(marked);
 
 dress(document);
 listen();

@@ -61,7 +61,7 @@ def show_precision(
     _caller: Annotated[Caller, Depends(signed_in())],
     services: Annotated[Services, Depends(get_services)],
     family: Annotated[str, Query(max_length=64)] = "",
-    span: Annotated[str, Query(max_length=4)] = "90d",
+    span: Annotated[str, Query(max_length=4)] = "30d",
 ) -> Response:
     """Every family that was judged, and one of them in full."""
     if span not in SPANS:
