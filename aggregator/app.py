@@ -25,7 +25,6 @@ from typing import Final
 
 import structlog
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
 from aggregator.api.application import create_api
 from aggregator.doorkeeper import Doorkeeper
@@ -42,7 +41,7 @@ from aggregator.rounds.attendance import Pacing
 from aggregator.rounds.coordinator import Coordinator
 from aggregator.rounds.journal import RunJournal
 from aggregator.rounds.run_store import RunStore
-from aggregator.run_metrics import RunMetrics
+from aggregator.run_metrics import open_registry
 from aggregator.run_scheduler import RunScheduler
 from aggregator.settings import Settings
 from aggregator.tokens import DATABASE, TokenStore
@@ -157,8 +156,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
         watch_every_s=settings.watch_every_s,
     )
     tokens = TokenStore(settings.data_dir / DATABASE, time.time)
-    registry = CollectorRegistry()
-    registry.register(RunMetrics(store))
+    registry = open_registry(store, privacy, lambda: board.is_connected)
     expose_days_left(registry, certificate)
     api = create_api(
         scheduler,

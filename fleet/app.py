@@ -186,6 +186,7 @@ def build_app(
             hear=lambda word: replicas.hear(word),  # noqa: PLW0108 - made below
         )
         metrics.leads.set_function(lambda: leadership.is_leader)
+        metrics.listeners.set_function(lambda: len(hub))
         plugin = door if isinstance(door, DynamicSecurity) else None
         engine = RolloutEngine(leadership.database, outgoing, offline_after_s=settings.offline_after_s)
         replicas = Replicas(
@@ -227,7 +228,7 @@ def build_app(
         tasks: dict[str, Task] = {
             "leadership": leadership.run,
             "replicas": replicas.run,
-            "gauges": Gauges(database, metrics).run,
+            "gauges": Gauges(database, metrics, time.time).run,
             "bookkeeping": Bookkeeping(database, tokens, sessions).run,
             **{name: partial(leadership.while_leading, task) for name, task in leaders.items()},
             "changes": hub.run,

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from fleet.metrics import FleetMetrics
 from fleet.repeating import repeat
 from fleet.storage.base import Database
-from fleet.views.overview import count_devices, count_waiting
+from fleet.views.overview import UNDER_WAY, read_overview
 
 __all__ = ["Gauges"]
 
 EVERY_S: Final = 5.0
+RECENT_S: Final = 7 * 86_400.0
 
 
 class Gauges:
-    """Counts devices by what they are, conflicts and dead letters.
+    """Counts what the first page shows (`fleet.views.overview`).
 
     Args:
         database: the fleet's.
         metrics: gets the numbers.
+        now: Unix seconds.
     """
 
-    def __init__(self, database: Database, metrics: FleetMetrics) -> None:
-        self._database, self._metrics = database, metrics
+    def __init__(self, database: Database, metrics: FleetMetrics, now: Callable[[], float]) -> None:
+        self._database, self._metrics, self._now = database, metrics, now
 
     async def run(self) -> None:
         """Count every `EVERY_S` until canceled."""
@@ -32,8 +35,13 @@ class Gauges:
     def count(self) -> None:
         """Do it now."""
         with self._database.read() as session:
-            for state, count in count_devices(session).items():
-                self._metrics.devices.labels(state).set(count)
-            letters, conflicts = count_waiting(session)
-        self._metrics.identity_conflicts.set(conflicts)
-        self._metrics.dead_letters_present.set(letters)
+            overview = read_overview(session, since=self._now() - RECENT_S)
+        metrics = self._metrics
+        for state, count in overview.devices.items():
+            metrics.devices.labels(state).set(count)
+        for rollout_state in UNDER_WAY:
+            metrics.rollouts.labels(rollout_state.value).set(overview.rollouts.get(rollout_state, 0))
+        metrics.identity_conflicts.set(overview.identity_conflicts)
+        metrics.dead_letters_present.set(overview.dead_letters)
+        metrics.unjudged.set(overview.unjudged)
+        metrics.open_anomalies.set(overview.open_anomalies)

@@ -100,6 +100,41 @@ class FleetMetrics:
             ["role"],
             registry=registry,
         )
+        self.rollouts = Gauge(
+            "fedge_fleet_rollouts", "Rollouts that are not over, by state", ["state"], registry=registry
+        )
+        self.unjudged = Gauge(
+            "fedge_fleet_anomalies_unjudged",
+            "Anomalies of the last seven days without a verdict",
+            registry=registry,
+        )
+        self.open_anomalies = Gauge(
+            "fedge_fleet_anomalies_open", "Of those, how many last", registry=registry
+        )
+        self.stored_seconds = Histogram(
+            "fedge_fleet_event_seconds",
+            "From an event's arrival to its acknowledgement on its way; of each batch the one that waited longest",
+            buckets=_SECOND_BUCKETS,
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "fedge_fleet_events_waiting", "Messages that wait to be stored", registry=registry
+        )
+        self.oldest_waiting = Gauge(
+            "fedge_fleet_events_waiting_seconds",
+            "How long the longest-waiting of them has waited",
+            registry=registry,
+        )
+        self.acknowledged_at = Gauge(
+            "fedge_fleet_acknowledged_timestamp_seconds",
+            "When events were last acknowledged; what time() is past it is the age of the newest acknowledged event",
+            registry=registry,
+        )
+        self.listeners = Gauge(
+            "fedge_fleet_listeners",
+            "Connections that listen to what changes, open pages too",
+            registry=registry,
+        )
         self.devices = Gauge("fedge_fleet_devices", "Devices by what they are", ["state"], registry=registry)
 
     def count_commands(self, changes: Iterable[tuple[str, CommandStatus]]) -> None:

@@ -13,6 +13,7 @@ from service.access import TokenHolders, require
 from service.body_limit import BodyLimit, LargestBody
 from service.etags import ETags, document_etags
 from service.problems import PROBLEM_RESPONSES, StatusTable, install_problems
+from service.process_metrics import CallFigures, CountedCalls, expose_process
 from service.refused_parameters import check_query
 from service.roles import Caller, Role
 from service.token_first import TokenFirst
@@ -59,6 +60,7 @@ def create_application(
         dependencies=[Depends(check_query)],
     )
     # The last that is added is the first that a request meets.
+    expose_process(registry, title)
     app.add_middleware(ETags)
     app.add_middleware(BodyLimit, largest=largest_body)
     app.add_middleware(
@@ -67,6 +69,7 @@ def create_application(
         is_open=lambda path: path in OPEN_PATHS or is_page(path),
         statuses=statuses,
     )
+    app.add_middleware(CountedCalls, figures=CallFigures(registry))
     install_problems(app, statuses)
 
     @app.get("/metrics", tags=["operations"], response_class=Response)

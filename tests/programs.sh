@@ -17,6 +17,8 @@ has swtpm || missing+=(swtpm)
 tpm2=(/usr/lib/*/libtpm2_pkcs11.so.1 /usr/lib64/libtpm2_pkcs11.so.1)
 [ ${#tpm2[@]} -gt 0 ] || missing+=(libtpm2-pkcs11-1)
 has cc || missing+=(gcc libc6-dev)
+has prometheus || missing+=(prometheus)
+has prometheus-alertmanager || missing+=(prometheus-alertmanager)
 has chromium || missing+=(chromium)
 
 [ ${#missing[@]} -eq 0 ] && exit 0

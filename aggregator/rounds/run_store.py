@@ -133,6 +133,15 @@ class RunStore:
             ).fetchall()
         return [_decoder.decode(row[0]) for row in rows]
 
+    def ended_after(self, at: float, run: str, *, limit: int) -> list[TrainingRun]:
+        """Runs that ended after Unix second `at`, or then and whose id comes after `run`; in that order, at most `limit`."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT record FROM runs WHERE (ended_at, id) > (?, ?) ORDER BY ended_at, id LIMIT ?",
+                (at, run, limit),
+            ).fetchall()
+        return [_decoder.decode(row[0]) for row in rows]
+
     def last_ended_at(self, family: FamilyName) -> float | None:
         """When the family's last run ended, Unix seconds; None when none ever did."""
         with self._lock:

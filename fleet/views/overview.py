@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, false, func, literal, select, true
 from sqlalchemy.orm import Session
 
 from fleet.rollouts.states import RolloutState
@@ -14,10 +14,9 @@ from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly
 from fleet.storage.rollout_tables import RolloutRecord
-from fleet.storage.verdict_tables import VerdictRecord
 from protocol.messages.kinds import AgentState
 
-__all__ = ["DEVICE_PLIGHTS", "PERSON_DECIDES", "Overview", "count_devices", "count_waiting", "read_overview"]
+__all__ = ["DEVICE_PLIGHTS", "MOST_COUNTED", "PERSON_DECIDES", "UNDER_WAY", "Overview", "read_overview"]
 
 _ENROLLED: Final = Device.state == DeviceState.ENROLLED
 
@@ -35,13 +34,19 @@ DEVICE_PLIGHTS: Final[dict[str, ColumnElement[bool]]] = {
 PERSON_DECIDES: Final = (RolloutState.WAITING_FOR_APPROVAL, RolloutState.READY, RolloutState.PAUSED)
 """States of a rollout in which nothing goes on before a person says so."""
 
+UNDER_WAY: Final = (*PERSON_DECIDES, RolloutState.RUNNING, RolloutState.ROLLING_BACK)
+"""States of a rollout that is not over."""
+
+MOST_COUNTED: Final = 10_000
+"""Anomalies that are counted: whether there are ten thousand or a million, the work is the same."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
     """The first page.
 
     devices: how many are in which plight (`DEVICE_PLIGHTS`).
-    unjudged: anomalies of the last `since_s` seconds on which nobody has given a verdict.
+    unjudged: recent anomalies on which nobody has given a verdict; `MOST_COUNTED` stands for that many or more.
     open_anomalies: of those, how many last.
     rollouts: how many are in each state that is not over.
     versions: family, release (empty: none said), and how many enrolled devices run it; the families by name.
@@ -56,13 +61,13 @@ class Overview:
     versions: list[tuple[str, str, int]]
 
 
-def count_devices(session: Session) -> dict[str, int]:
+def _count_devices(session: Session) -> dict[str, int]:
     """How many devices are in which plight, in one pass over them."""
     counts = [func.count().filter(condition).label(name) for name, condition in DEVICE_PLIGHTS.items()]
     return dict(session.execute(select(*counts)).one()._mapping)  # noqa: SLF001 - SQLAlchemy's name for it
 
 
-def count_waiting(session: Session) -> tuple[int, int]:
+def _count_waiting(session: Session) -> tuple[int, int]:
     """Dead letters that wait for somebody, and devices whose identity two devices use."""
     letters = select(func.count()).select_from(DeadLetter)
     conflicts = select(func.count()).select_from(IdentityConflict).where(IdentityConflict.since.is_not(None))
@@ -71,33 +76,30 @@ def count_waiting(session: Session) -> tuple[int, int]:
 
 def read_overview(session: Session, *, since: float) -> Overview:
     """The fleet as it stands; anomalies are counted from Unix second `since` on."""
-    lasts = Anomaly.episode.is_not(None) & ~Anomaly.end.has()
-    recent = (
-        select(func.count(), func.count().filter(lasts))
-        .select_from(Anomaly)
-        .outerjoin(VerdictRecord, VerdictRecord.anomaly == Anomaly.id)
-        .where(Anomaly.received_at >= since, VerdictRecord.anomaly.is_(None))
-    )
-    unjudged, lasting = session.execute(recent).one()
+    waits = (Anomaly.received_at >= since, Anomaly.is_judged == false())
     versions = (
         select(Device.family, func.coalesce(Device.release, ""), func.count())
         .where(_ENROLLED)
         .group_by(Device.family, Device.release)
         .order_by(Device.family, func.count().desc())
     )
-    over = (RolloutState.COMPLETED, RolloutState.CANCELED, RolloutState.ROLLED_BACK)
     rollouts = (
         select(RolloutRecord.state, func.count())
-        .where(RolloutRecord.state.not_in(over))
+        .where(RolloutRecord.state.in_(UNDER_WAY))
         .group_by(RolloutRecord.state)
     )
-    letters, conflicts = count_waiting(session)
+    letters, conflicts = _count_waiting(session)
     return Overview(
-        devices=count_devices(session),
-        unjudged=unjudged,
-        open_anomalies=lasting,
+        devices=_count_devices(session),
+        unjudged=_count_some(session, *waits),
+        open_anomalies=_count_some(session, *waits, Anomaly.is_open == true()),
         rollouts={row.state: row[1] for row in session.execute(rollouts)},
         dead_letters=letters,
         identity_conflicts=conflicts,
         versions=[(family, release, many) for family, release, many in session.execute(versions)],
     )
+
+
+def _count_some(session: Session, *conditions: ColumnElement[bool]) -> int:
+    some = select(literal(1)).select_from(Anomaly).where(*conditions).limit(MOST_COUNTED).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0

@@ -11,13 +11,12 @@ import msgspec
 from aggregator_world import FAMILY
 from fastapi.testclient import TestClient
 from ledger_world import accounts_at
-from prometheus_client import CollectorRegistry
 
 from aggregator.api.application import create_api
 from aggregator.rounds.family import FamilySettings
 from aggregator.rounds.run_store import RunStore
 from aggregator.rounds.runs import RunState, TrainingRun
-from aggregator.run_metrics import RunMetrics
+from aggregator.run_metrics import open_registry
 from aggregator.run_scheduler import RunScheduler
 from aggregator.tokens import PREFIX, ROLES, SqliteRows, TokenStore
 from aggregator.triggers import DriftSummary
@@ -82,9 +81,8 @@ class Service:
             new_id=lambda: f"run-{next(numbers)}",
             watch_every_s=60.0,
         )
-        registry = CollectorRegistry()
-        registry.register(RunMetrics(self.store))
         self.accounts = accounts_at(tmp_path)
+        registry = open_registry(self.store, self.accounts, lambda: True)
         self.api = create_api(self.scheduler, self.accounts, self.tokens, registry, lambda: {"status": "ok"})
         self.http = TestClient(self.api, raise_server_exceptions=False)
         with self.tokens.rows() as rows:

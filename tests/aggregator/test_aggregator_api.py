@@ -121,7 +121,7 @@ def test_the_whole_progress_of_a_run_can_be_read(service: Service, tmp_path: Pat
     assert run["refit"]["devices"] == 4
     assert [len(run[kind]) for kind in ("rounds", "refits", "assessments")] == [3, 3, 1]
     metrics = service.http.get("/metrics", headers=service.headers[Role.VIEWER]).text
-    assert 'fedge_training_runs{family="pump",state="COMPLETED"} 1.0' in metrics
+    assert 'fedge_training_runs_total{family="pump",state="COMPLETED"} 1.0' in metrics
 
 
 def test_the_worker_takes_up_what_a_former_process_left(service: Service) -> None:

@@ -67,7 +67,7 @@ class Stage:
             now=lambda: self.now,
             publisher=Told(),
         ).tidy()
-        Gauges(self.database, self.metrics).count()
+        Gauges(self.database, self.metrics, lambda: NOW).count()
 
     def conflict(self) -> IdentityConflict | None:
         with self.database.read() as session:

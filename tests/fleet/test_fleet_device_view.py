@@ -102,7 +102,7 @@ def test_how_many_devices_are_blind_is_a_metric(
     database: Database, store: EventStore, machine: Machine
 ) -> None:
     metrics = FleetMetrics()
-    gauges = Gauges(database, metrics)
+    gauges = Gauges(database, metrics, lambda: NOW)
     for state, blind in ((AgentState.WATCHING, 0.0), (AgentState.BLIND, 1.0)):
         store.store([machine.arrival(health(state=state, interval_judged=0))])
         gauges.count()

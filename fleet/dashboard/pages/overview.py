@@ -14,7 +14,7 @@ from fleet.api.dependencies import Services, get_services
 from fleet.api.rollout_views import list_rollouts
 from fleet.dashboard.access import signed_in
 from fleet.dashboard.rendering import page
-from fleet.views.overview import PERSON_DECIDES, Overview, read_overview
+from fleet.views.overview import MOST_COUNTED, PERSON_DECIDES, Overview, read_overview
 from fleet.views.rollouts import RolloutSummary
 from service.roles import Caller
 
@@ -52,6 +52,7 @@ def show_overview(
         title="Overview",
         live=("device", "anomaly", "drift", "rollout", "alarm"),
         overview=overview,
+        most=MOST_COUNTED,
         cards=[card for card in _cards(overview) if card.count],
         families=_families(overview),
         rollouts=_by_need(rollouts),
