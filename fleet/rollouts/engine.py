@@ -23,10 +23,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.desired import DesiredPublisher
 from fleet.rollouts.decisions import decide
-from fleet.rollouts.gate_evidence import look_if_due
+from fleet.rollouts.looking import Looking
 from fleet.rollouts.memory import Memory
 from fleet.rollouts.news import News
-from fleet.rollouts.observations import observe
+from fleet.rollouts.observations import RolloutNews, observe
 from fleet.rollouts.others import taken_elsewhere
 from fleet.rollouts.sham import reactivate_controls
 from fleet.rollouts.steps import Command, MoveGroup, MoveRollout
@@ -72,6 +72,7 @@ class RolloutEngine:
         offline_after_s: float = 120.0,
     ) -> None:
         self._offline_after_s = offline_after_s
+        self._looking = Looking(database, offline_after_s=offline_after_s, woken=None)
         self._database = database
         self._publisher = publisher
         self._now = now
@@ -91,6 +92,14 @@ class RolloutEngine:
         self._memory = Memory()  # another process may have led since
         while not await asyncio.to_thread(self.announce_all):
             await asyncio.sleep(RETRY_S)
+        self._looking = Looking(self._database, offline_after_s=self._offline_after_s, woken=self.wake)
+        try:
+            await self._go_round()
+        finally:
+            self._looking.stop()
+
+    async def _go_round(self) -> None:
+        assert self._loop is not None, "it runs"  # noqa: S101 - a fault of ours
         while True:
             self._woken.clear()
             began = self._loop.time()
@@ -153,6 +162,8 @@ class RolloutEngine:
         now = self._now()
         held = memory.held(rollout_id, news)
         own = held and memory.own_news(held, news, now)
+        if own is None and self._looking.is_over(rollout_id):
+            own = RolloutNews()
         if own is None and (held or memory.is_at_rest(rollout_id, news, now)):
             if held:
                 memory.let_go(held, now)
@@ -163,7 +174,7 @@ class RolloutEngine:
             else:
                 held = memory.load(session, rollout_id, now)
                 observations = observe(session, held.rollout, now)
-            look = look_if_due(session, held.rollout, now, offline_after_s=self._offline_after_s)
+            look = self._looking.ask(held.rollout, now)
             decision = decide(held.rollout, replace(observations, look=look), now)
         if decision.steps:
             with self._database.write() as session:
