@@ -129,7 +129,7 @@ class FleetClient:
         return identifier
 
     def drift(self, family: FamilyName) -> DriftSummary:
-        """How many devices of a family are in drift, and since when each is."""
+        """How many devices a family has, and when each that drifted and is not back did."""
         summary = _object(self._call("GET", "/v1/drift/summary", params={"family": family}))
         devices = int(_field(summary, "devices", int, "drift summary"))
         drifted = int(_field(summary, "drifted", int, "drift summary"))

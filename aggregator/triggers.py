@@ -3,9 +3,9 @@
 Pure: what the fleet's drift looks like, what has run before and the time of day are arguments. A person's request is
 not asked here; it always starts a run unless one of the family is under way. Another program's rests as long as ours.
 
-A drift trigger fires when at least `drift_share` of a family's devices are in drift and have entered it within the last
-`within_s`: a fleet whose world changed shows many fresh reports, while machines that wear out one by one over a year do
-not. Labels can fire too: with `precision_drift`, when people's verdicts say that the alarms of the release mean less
+A drift trigger fires when at least `drift_share` of a family's devices drifted within the last `within_s` and are not back: a
+fleet whose world changed shows many fresh reports, while machines that wear out one by one over a year do not. A device that is
+out of drift because a person called normal where it is counts like one in drift: it has learnt that, its release has not. Labels can fire too: with `precision_drift`, when people's verdicts say that the alarms of the release mean less
 than they did (the fleet watches that), once for each such drift. Then no automatic run starts for `cooldown_s` after the end of the last, whatever came of it, because the new release
 needs time to reach the devices and a candidate that failed the gate would fail it again.
 """
@@ -26,7 +26,7 @@ class TriggerSettings(Struct, frozen=True, kw_only=True):
     """``[family.trigger]``: when a run starts by itself; times in seconds.
 
     Attributes:
-        drift_share: share of the family that must be in drift; None: drift starts nothing.
+        drift_share: share of the family that must have drifted, and not be back; None: drift starts nothing.
         precision_drift: whether people's verdicts may start a run.
         within_s: how fresh the drift must be.
         cooldown_s: after the end of the last run, also where another program asks. Devices answer each question once a day: a run that
@@ -48,9 +48,9 @@ class TriggerSettings(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class DriftSummary:
-    """How many `devices` a family has, and since when (Unix s) each drifted device has been in drift.
+    """How many `devices` a family has, and when (Unix s) each that drifted and is not back did.
 
-    `drifted_since` holds None for a device whose entry time the fleet does not know: it counts as fresh.
+    `drifted_since` holds None for a device of which the fleet does not know when: it counts as fresh.
     `precision_drifted_since` (Unix s): since when the release's alarms are false more often than they were; None: they are not.
     """
 
@@ -113,7 +113,7 @@ def _drift_trigger(settings: TriggerSettings, drift: DriftSummary, now: float) -
         return None
     return Trigger(
         kind="drift",
-        reason=f"{fresh} of {drift.devices} devices entered drift within {settings.within_s:g} s (limit: {settings.drift_share:.0%})",
+        reason=f"{fresh} of {drift.devices} devices drifted within {settings.within_s:g} s and are not back (limit: {settings.drift_share:.0%})",
     )
 
 

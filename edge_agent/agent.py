@@ -272,9 +272,16 @@ class Agent:
 
     def _tell_drift(self, verdict: DriftVerdict | None) -> None:
         if verdict is not None:
-            shapes = self._pipeline.normal.drift.shapes()
-            machine_s = self._last_machine_s or 0.0
-            self._posts.append(drift_report(verdict, self._vitals.release or "", machine_s, shapes))
+            normal, machine_s = self._pipeline.normal, self._last_machine_s or 0.0
+            self._posts.append(
+                drift_report(
+                    verdict,
+                    self._vitals.release or "",
+                    machine_s,
+                    normal.drift.shapes(),
+                    is_accepted=normal.is_drift_accepted,
+                )
+            )
 
     def _tick(self, clock_s: float) -> None:
         wall_s, attempt, run = self._clocks.wall(), self._fence.attempt, self._fence.run

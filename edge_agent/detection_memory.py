@@ -66,8 +66,10 @@ class Remembered(Struct, frozen=True, kw_only=True):
     """What is kept of the decisions about windows.
 
     The committed bundle's SHA-256, the threshold fitted for it out of `scored` windows, and the anomaly that was going
-    on. `drift_since_s` is when the drift that goes on was found, `is_drift_accepted` whether a person called it normal
-    (a release that was committed meanwhile still owes a reference: `is_reference_owed`), `accepting_until_s` up to when a
+    on. `drift_since_s` is when the drift that goes on was found, `is_drift_accepted` whether a person called it normal, also
+    once it has been learnt, until another release is committed
+    (a release that was committed meanwhile still owes a reference: `is_reference_owed`; a word that came before the machine was at
+    rest waits for that: `is_word_waiting`), `accepting_until_s` up to when a
     person called windows normal (Unix seconds) while those rows are moved, else 0: an old word says nothing of what comes
     after it, whatever the wall's clock does. `detector_sha256` is of the file of the
     committed release's fitted detector, `realised` what came of its promise, `time_scales` what it remembers of the last
@@ -84,6 +86,7 @@ class Remembered(Struct, frozen=True, kw_only=True):
     drift_since_s: float = 0.0
     is_drift_accepted: bool = False
     is_reference_owed: bool = False
+    is_word_waiting: bool = False
     accepting_until_s: float = 0.0
     detector_sha256: str = ""
     realised: Realised = field(default_factory=Realised)

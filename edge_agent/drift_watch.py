@@ -43,6 +43,11 @@ class DriftWatch:
         return self.monitor is not None and self.monitor.is_away
 
     @property
+    def is_moving(self) -> bool:
+        """Has it left, and not come to rest yet? What it is at now is no place to compare with."""
+        return self.state[0] is DriftPhase.DRIFTING
+
+    @property
     def is_resting(self) -> bool:
         """Has it come to rest elsewhere?"""
         return self.state[0] is DriftPhase.SETTLED

@@ -55,10 +55,20 @@ def anomaly_event(window: SourceWindow, judged: Judged, opened: Opened, release:
 
 
 def drift_report(
-    verdict: DriftVerdict, release: str, machine_s: float, shapes: tuple[SensorShape, ...]
+    verdict: DriftVerdict,
+    release: str,
+    machine_s: float,
+    shapes: tuple[SensorShape, ...],
+    *,
+    is_accepted: bool,
 ) -> DriftReport:
-    """What was found of drift; `machine_s` is on the machine's clock, `shapes` the sensors that differ most."""
+    """What was found of drift; `machine_s` is on the machine's clock, `shapes` the sensors that differ most.
+
+    `is_accepted`: a person has called normal where the machine went, and where drift is over it is not back.
+    """
     state = _DRIFT_STATES[verdict.phase] if not verdict.is_further else DriftState.CHANGED
+    if state is DriftState.RECOVERED and is_accepted:
+        state = DriftState.ACCEPTED
     log.warning("drift_%s release=%s score=%.3g", state.value, release, verdict.score)
     return DriftReport(
         release=release,

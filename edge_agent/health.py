@@ -198,6 +198,7 @@ class Readings:
     training_run: str | None
     install_step: InstallStep
     memory_pss_bytes: int
+    drift_accepted: bool = False
     drift_severity: float | None = None
     missing: tuple[str, ...] = ()
     sight: float | None = None
@@ -233,6 +234,7 @@ def health_of(vitals: Vitals, readings: Readings, clock_s: float) -> Health:
             threshold=None if interval.threshold is None else _brief(interval.threshold),
             drift_score=_brief(readings.drift_score),
             drifted=readings.drifted,
+            drift_accepted=readings.drift_accepted,
             drift_severity=None if readings.drift_severity is None else _brief(readings.drift_severity),
             machine_time_s=round(counters.machine_time_s, 1),
             inference_p50_us=round(latencies.quantile(0.5), 1),

@@ -40,19 +40,18 @@ from edge_agent.fitting import (
     RunningRelease,
     kept_judge,
 )
+from edge_agent.judge_in_force import JudgeInForce
 from edge_agent.judges import Judge, MixtureJudge
-from edge_agent.kept_promise import KeptPromise, Realised
+from edge_agent.kept_promise import Realised
 from edge_agent.kept_rows import KeptRows
 from edge_agent.live_context import as_seen
 from edge_agent.normal_problems import broken_promise, misfit, unknown_regime
 from edge_agent.preparation import Fitter
 from edge_agent.settings import DetectionSettings
 from edge_agent.unknown_regimes import UnknownRegimes
-from models.detection.context import Context
 from models.detection.promise import AlarmBudget
 from models.drift.monitor import DriftSettings, DriftVerdict
 from models.sensors import SensorView
-from models.thresholds import PersonalThreshold
 
 __all__ = ["OwnNormal"]
 
@@ -61,7 +60,7 @@ log = logging.getLogger(__name__)
 Float = NDArray[np.float32]
 
 
-class OwnNormal:
+class OwnNormal(JudgeInForce):
     """Judge and drift of one device. One thread.
 
     Args:
@@ -73,7 +72,6 @@ class OwnNormal:
         wall: Unix seconds.
 
     Attributes:
-        judge: the one in force; None while there is no model to judge with.
         drift: what is watched for it.
         is_drifted: the machine is not where its reference was taken.
         fitter: fits what judges.
@@ -88,34 +86,25 @@ class OwnNormal:
         scale: Commissioning,
         wall: Callable[[], float],
     ) -> None:
-        self.settings, self._memory = settings, memory
+        super().__init__(memory, settings)
         self._rows, self._scale, self._wall = rows, scale, wall
         self._rules = settings.alarm_rules
         self.drift = DriftWatch(sensors, DriftSettings(run_length=settings.drift_run_length), memory)
         self.is_drifted, self._told = self.drift.is_away, self.drift.state
-        self.judge: Judge | None = None
-        self._realised = Realised()
         self._search = ContextSearch(memory, rows, settings.period_s, most_rows=MOST_ROWS, wall=wall)
         self.fitter = Fitter(memory, rows, scale, self._search)
         self._unknown = UnknownRegimes(memory, len(sensors.watched))
         self._note_accepted()
 
     @property
-    def threshold(self) -> PersonalThreshold | None:
-        """The one in force; None while there is no model to have one."""
-        return self.judge.threshold if self.judge is not None else None
-
-    @property
-    def promise(self) -> KeptPromise | None:
-        """What is promised of false alarms, and what came of it; None where a network judges, which promises nothing."""
-        if not isinstance(self.judge, MixtureJudge):
-            return None
-        return KeptPromise(promise=self.judge.promise, realised=self._realised)
-
-    @property
     def is_investigating(self) -> bool:
         """Is there drift that no person has called normal?"""
-        return self.is_drifted and not self._memory.remembered.is_drift_accepted
+        return self.is_drifted and not self.is_drift_accepted
+
+    @property
+    def is_drift_accepted(self) -> bool:
+        """Has a person called normal where the machine drifted to, since this release was committed?"""
+        return self._memory.remembered.is_drift_accepted
 
     @property
     def is_calm(self) -> bool:
@@ -164,10 +153,13 @@ class OwnNormal:
         Returns:
             The verdict of the renewed monitor if drift was reported before: it has ended.
         """
-        is_owed = self.is_investigating
+        is_owed = self.is_investigating or self.drift.is_moving
         # A reference that stays is of rows in the context that it was taken in.
         fit = self._learn(release, is_reference_owed=is_owed, finds_context=not is_owed)
-        return self._refer_to_if_other(fit) if is_owed else self._refer_to(fit)
+        if is_owed:
+            return self._refer_to_if_other(fit)
+        self._memory.remember(is_word_waiting=False, is_drift_accepted=False)
+        return self._refer_to(fit)
 
     def _refer_to_if_other(self, fit: Fit) -> DriftVerdict | None:
         """A new drift reference where windows are seen in another context than that of the old one's; as `commit`."""
@@ -224,11 +216,6 @@ class OwnNormal:
             self._realised.go_on(is_shown=promise.is_shown)
         return False
 
-    @property
-    def unheard(self) -> str:
-        """A sentence where most values alone can open no alarm under the budget in force, else empty."""
-        return self.judge.unheard if isinstance(self.judge, MixtureJudge) else ""
-
     def set_budget(self, budget: AlarmBudget, release: RunningRelease | None) -> str:
         """Keep another budget from the next window on; nothing is forgotten but what was counted against the promise before.
 
@@ -270,12 +257,25 @@ class OwnNormal:
         log.info("normal_accepted until_s=%.0f windows=%d", until_s, moved)
         if release is None or release.is_trial or self.is_investigating:
             return None
-        if known.is_reference_owed:
-            return self.commit(release)
-        if moved and release.prior is not None:  # a person's word is worth as much as twice the rows
-            self._unknown.forget(self.judge)
-            return self._refer_to_if_other(self._learn(release, is_reference_owed=False, finds_context=True))
+        if not self.drift.is_moving:
+            return self._obey(release, is_news=moved > 0)
+        if moved:
+            self._memory.remember(is_word_waiting=True)
+            if release.prior is not None:
+                self._learn(release, is_reference_owed=known.is_reference_owed, finds_context=False)
         return None
+
+    def _obey(self, release: RunningRelease, *, is_news: bool) -> DriftVerdict | None:
+        """A person has called normal where the machine is at rest; `is_news`: rows of there may be learnt now. As `commit`."""
+        known, recovered = self._memory.remembered, None
+        if known.is_reference_owed:
+            recovered = self.commit(release)
+        elif is_news and release.prior is not None:  # a person's word is worth as much as twice the rows
+            self._unknown.forget(self.judge)
+            fit = self._learn(release, is_reference_owed=False, finds_context=True)
+            recovered = self._refer_to_if_other(fit)
+        self._memory.remember(is_word_waiting=False, is_drift_accepted=known.is_drift_accepted)
+        return recovered
 
     def begin_anew(self, rows: list[StandardisedRow], release: RunningRelease | None) -> None:
         """The scale is another: what was learnt in the one before means nothing; these rows, oldest first, are normal."""
@@ -284,7 +284,9 @@ class OwnNormal:
         was_drifted, self.is_drifted = self.is_drifted, False
         self.drift.forget()
         self._told = self.drift.state
-        self._memory.remember(drift_since_s=0.0, is_drift_accepted=False, detector_sha256="")
+        self._memory.remember(
+            drift_since_s=0.0, is_drift_accepted=False, is_word_waiting=False, detector_sha256=""
+        )
         self._search.forget()
         self._unknown.forget(self.judge)
         if release is not None and release.is_trial:
@@ -317,26 +319,19 @@ class OwnNormal:
             self._unknown.leave()
         if monitor.is_away != self.is_drifted:
             self._note_drift(is_drifted=monitor.is_away)
-        verdict = monitor.verdict()
-        if not self.is_drifted and self._memory.remembered.is_reference_owed:
-            self.commit(release)
+        verdict, known = monitor.verdict(), self._memory.remembered
+        if self.drift.is_moving or self.is_investigating or release.is_trial:
+            return verdict
+        if known.is_word_waiting:
+            return self._obey(release, is_news=True) or verdict
+        if known.is_reference_owed:
+            return self.commit(release) or verdict
         return verdict
-
-    @property
-    def remembered(self) -> dict[str, object]:
-        """What of the committed release's judge shall survive a kill now."""
-        if not isinstance(self.judge, MixtureJudge):
-            return {}
-        return {"realised": replace(self._realised), "time_scales": self.judge.scales.state}
 
     def recent_rows(self) -> Float:
         """The newest rows (n, F) that may be learnt, as many as make a reference, as the judge in force sees them."""
         kept = self._rows.newest(self.settings.reference_windows)
         return as_seen(kept, self._scale.units, self._context).seen
-
-    @property
-    def _context(self) -> Context | None:
-        return self.judge.context if self.judge is not None else None
 
     @property
     def _may_find_profile(self) -> bool:
@@ -377,23 +372,8 @@ class OwnNormal:
         )
         return fit
 
-    def _remember_judge(self, bundle_sha256: str, judge: Judge, **also: object) -> None:
-        """Another judge of a committed release, or another threshold, in force from now on."""
-        sha256, state = "", tuple[float, ...]()
-        if isinstance(judge, MixtureJudge):
-            sha256 = self._memory.save_detector(judge, bundle_sha256, self.settings)
-            state = judge.scales.state
-        self._memory.remember(
-            bundle_sha256=bundle_sha256,
-            threshold=judge.threshold,
-            detector_sha256=sha256,
-            realised=Realised(),
-            time_scales=state,
-            **also,
-        )
-
     def _put_in_force(self, judge: Judge, realised: Realised) -> None:
-        self.judge, self._realised = judge, realised
+        super()._put_in_force(judge, realised)
         if isinstance(judge, MixtureJudge):
             judge.unknown_levels = self._unknown.levels
         self._rows.depth = judge.builds_up_windows

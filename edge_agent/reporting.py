@@ -121,6 +121,7 @@ class StatusReporter:
         readings = Readings(
             drift_score=pipeline.normal.drift_score(),
             drifted=pipeline.normal.is_drifted,
+            drift_accepted=pipeline.normal.is_drift_accepted,
             drift_severity=pipeline.normal.drift.severity,
             outbox_events=len(self._outbox),
             outbox_parked=len(self._outbox.parked),

@@ -5,21 +5,24 @@ Exit status: 0 it ended well, 1 it did not, 2 the call or the scenario is wrong,
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
 
 from service.logs import log_of_a_command
-from simulations.errors import ScenarioError, SimulationError
+from simulations.endings import temporary_folder
+from simulations.errors import ProcessFailedError, ScenarioError, SimulationError, StoryError
 from simulations.mosquitto import BrokerChoice
 
 __all__ = ["app", "main"]
+
+BROKE_OFF: Final = (ProcessFailedError, StoryError)
+"""The ends after which somebody has to look into logs."""
 
 app = typer.Typer(
     help="Simulate a fleet on one laptop with the real agents and services.",
@@ -47,7 +50,9 @@ def run(
     ] = None,
     directory: Annotated[
         Path | None,
-        typer.Option(help="where the world lives; kept afterwards (default: a temporary folder, removed)"),
+        typer.Option(
+            help="where the world lives; kept afterwards (default: a temporary folder, removed unless the story breaks off)"
+        ),
     ] = None,
     broker: Annotated[
         BrokerChoice,
@@ -67,27 +72,29 @@ def run(
     console = Console()
     if not console.is_terminal:
         console = Console(width=130)  # into a log or file: the remarks beside the figures stay on their lines
-    home = (directory or Path(tempfile.mkdtemp(prefix="fedge-demo-"))).absolute()
     try:
-        outcome = open_world_and_play(
-            scenario,
-            home,
-            console,
-            data=data,
-            broker=broker,
-            json_path=json,
-            report_path=report,
-            picture_path=picture,
-        )
+        with ExitStack() as stack:
+            temporary = temporary_folder("fedge-demo-", kept_after=BROKE_OFF)
+            home = (directory or stack.enter_context(temporary)).absolute()
+            outcome = open_world_and_play(
+                scenario,
+                home,
+                console,
+                data=data,
+                broker=broker,
+                json_path=json,
+                report_path=report,
+                picture_path=picture,
+            )
     except ScenarioError as error:
         _fail(str(error), 2)
+    except BROKE_OFF as error:
+        _fail(f"{error}\nthe world is kept for a look: {home}; remove it afterwards", 1)
     except SimulationError as error:
-        _fail(f"{error}\nthe world is kept for a look: {home}", 1)
+        _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail("interrupted; everything that was started is stopped", 130)
     console.print(f"report: {outcome.report}   figures: {outcome.json}", highlight=False, soft_wrap=True)
-    if directory is None:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @app.command()

@@ -17,7 +17,16 @@ import msgspec
 import numpy as np
 
 from protocol.messages.payloads import Health
-from simulations.record import NO_HEALTH, Alarm, DeviceSeen, Record, RolloutSeen, ScoreTrace, TrainingSeen
+from simulations.record import (
+    NO_HEALTH,
+    Alarm,
+    DeviceSeen,
+    Record,
+    RolloutSeen,
+    ScoreTrace,
+    TrainingSeen,
+    is_away,
+)
 from simulations.world import World
 
 __all__ = ["Observer", "ServiceClient"]
@@ -174,7 +183,7 @@ class Observer:
     def _see_drift(self) -> None:
         devices = self._record.devices.values()
         if devices:
-            share = sum(d.health.drifted for d in devices) / len(devices)
+            share = sum(is_away(d.health) for d in devices) / len(devices)
             self._record.drift_share.append((self._record.now_s, share))
 
     def _see_trainings(self) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 
 from simulations.comparison import compare_on_recordings
+from simulations.endings import terminate_as_interrupt
 from simulations.errors import ScenarioError, SimulationError
 from simulations.figures import Figures, compute_figures
 from simulations.machines import Machines, RecordedBearings, SimulatedMachines
@@ -18,7 +19,7 @@ from simulations.mosquitto import BrokerChoice, choose_broker
 from simulations.observer import Observer
 from simulations.patience import measure_pace
 from simulations.picture import take_picture
-from simulations.processes import Supervisor, terminate_as_interrupt
+from simulations.processes import Supervisor
 from simulations.record import Record
 from simulations.report import write_json, write_report
 from simulations.scenario import Scenario, at_pace, load_scenario

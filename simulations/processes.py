@@ -13,16 +13,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+from simulations.endings import end_if_asked, undisturbed
 from simulations.errors import ProcessFailedError
 from simulations.patience import Patience
 
-__all__ = ["Supervisor", "WorldProcess", "terminate_as_interrupt"]
+__all__ = ["Supervisor", "WorldProcess"]
 
 RESTART_DELAY_S: Final = 0.5
 MAXIMUM_RESTARTS: Final = 10
@@ -31,20 +31,6 @@ HOLD_WITHIN_S: Final = 90.0
 """What ends by itself ends within seconds, on a machine that is ten times slower too."""
 _PR_SET_PDEATHSIG: Final = 1
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-
-
-@contextmanager
-def terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a run the way Ctrl-C does: everything that was started is stopped."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(kw_only=True)
@@ -107,7 +93,8 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop_all()
+        with undisturbed():
+            self.stop_all()
 
     def start(
         self, name: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None
@@ -152,7 +139,9 @@ class Supervisor:
 
         Raises:
             ProcessFailedError: one of them died more than `maximum_restarts` times.
+            KeyboardInterrupt: the run was asked to end, and has not heard it.
         """
+        end_if_asked()
         now, found = self._clock(), []
         for process in self.processes.values():
             if process.popen is None or process.popen.poll() is None or process.is_held:

@@ -25,11 +25,17 @@ __all__ = [
     "RolloutSeen",
     "ScoreTrace",
     "TrainingSeen",
+    "is_away",
 ]
 
 
 NO_HEALTH: Final = Health(state=AgentState.STARTING, release=None, uptime_s=0.0)
 """Of a device that has sent no health message yet."""
+
+
+def is_away(health: Health) -> bool:
+    """Has the machine drifted, and is it not back? One that a person has called normal there is not."""
+    return health.drifted or health.drift_accepted
 
 
 class ChapterState(StrEnum):
@@ -174,7 +180,7 @@ class Record:
         alarms: as the fleet stored them, oldest first.
         faults: that the world injected.
         trainings, rollouts: by id, in the order of their creation.
-        drift_share: (second of the story, share of devices in drift), each time the world was looked at.
+        drift_share: (second of the story, share of devices that drifted and are not back), each time the world was looked at.
         traces: every window of each device, by id.
         deaths: (second of the story, process) of processes found dead.
         learning_memory_bytes: agent and learner of one device together; the most that was seen.
@@ -207,12 +213,15 @@ class Record:
         """The chapter that is being played."""
         return next((c for c in self.chapters if c.state is ChapterState.NOW), None)
 
-    def milestones(self) -> tuple[object, ...]:
-        """What changes only when the story comes on, while windows are scored all the time: to tell slow from stuck."""
-        return (
-            [(d.device, d.release, d.health.drifted) for d in self.devices.values()],
-            [(t.state, len(t.rounds)) for t in self.trainings.values()],
-            [(r.state, r.groups) for r in self.rollouts.values()],
+    def milestones(self) -> frozenset[tuple[object, ...]]:
+        """What is there only once the story has come so far, while windows are scored all the time: to tell slow from stuck."""
+        return frozenset(
+            [
+                *((d.device, d.release, is_away(d.health)) for d in self.devices.values()),
+                *((t.run, t.state, len(t.rounds)) for t in self.trainings.values()),
+                *((r.rollout, r.state) for r in self.rollouts.values()),
+                *((r.rollout, group) for r in self.rollouts.values() for group in r.groups),
+            ]
         )
 
     def since_epoch(self, unix_s: object) -> float:

@@ -145,13 +145,15 @@ class Story:
         self._calls_normal = True
         self._say(
             chapter,
-            f"{changed} machines run differently now, which is normal; waiting until {wanted:.0%} of the fleet report drift",
+            f"{changed} machines run differently now, which is normal; waiting until {wanted:.0%} of the fleet have drifted",
         )
-        # the aggregator counts who came into drift within a while; by now some may be out of it again
+        # what the aggregator counts; its run may have begun between two looks
         self._wait(
-            lambda: self._drifted() >= wanted or bool(self.record.trainings), "drift on enough devices"
+            lambda: self._drifted() >= wanted or bool(self.record.trainings),
+            f"drift on {wanted:.0%} of the fleet",
+            lambda: f"{self._drifted():.0%} have drifted and are not back",
         )
-        chapter.note = f"{self._drifted():.0%} of the devices report drift now"
+        chapter.note = f"{self._drifted():.0%} of the devices have drifted"
 
     def _learn(self, chapter: Chapter) -> None:
         """Nobody asks for it: the aggregator sees the drift, invites, trains, checks and publishes.
@@ -160,7 +162,11 @@ class Story:
             StoryError: the run ended in another way; quotes the aggregator's reason.
         """
         self._say(chapter, "the aggregator invites the fleet by itself")
-        self._wait(lambda: bool(self.record.trainings), "a training run started by drift")
+        self._wait(
+            lambda: bool(self.record.trainings),
+            "a training run started by drift",
+            lambda: f"{self._drifted():.0%} of the fleet have drifted and are not back",
+        )
         self._say(chapter, "learners join and train on what their own machines showed them")
         self._wait(
             lambda: all(t.ended_s is not None for t in self.record.trainings.values()),
@@ -349,20 +355,23 @@ class Story:
         while self.observer.clock() < until:
             self._tick()
 
-    def _wait(self, seen: Callable[[], bool], what: str) -> None:
-        """Until `seen`, for as long as the world comes on: patience begins anew with each milestone."""
-        limit_s, began_s, reached = (
-            self.world.scenario.patience_s,
-            self.observer.clock(),
-            self.record.milestones(),
-        )
-        patience = Patience(limit_s)
+    def _wait(self, seen: Callable[[], bool], what: str, stand: Callable[[], str] = str) -> None:
+        """Until `seen`, for as long as the world comes on: patience begins anew with each milestone that was not reached before.
+
+        Raises:
+            StoryError: nothing new came for too long; says for `what` it waited, and how things `stand`.
+        """
+        limit_s, began_s = self.world.scenario.patience_s, self.observer.clock()
+        patience, reached = Patience(limit_s), self.record.milestones()
         while not seen():
             self._tick()
-            if (now := self.record.milestones()) != reached:
-                patience, reached = Patience(limit_s), now
+            if (
+                not (now := self.record.milestones()) <= reached
+            ):  # what comes and goes and comes is nothing new
+                patience, reached = Patience(limit_s), reached | now
             if patience.is_used_up():
+                how = f" ({told})" if (told := stand()) else ""
                 raise StoryError(
-                    f"waited {self.observer.clock() - began_s:.0f} s for {what}, in vain;"
+                    f"waited {self.observer.clock() - began_s:.0f} s for {what}, in vain{how};"
                     f" the logs are in {self.world.directory / 'logs'}"
                 )

@@ -105,7 +105,8 @@ def summarise_drift(
 ) -> DriftSummary:
     """The share of a family that is in drift now: the one call that the aggregator's trigger polls.
 
-    Counted are enrolled devices that were ever heard; `since` is when the first of those that drift now said so.
+    Counted are enrolled devices that were ever heard; `since` is when the first of those that drift now said so. `drift_since`
+    also has the devices that drifted to where a person has called normal: they have learnt that, and their release has not.
     """
     caller.check_family(family)
     heard = select(Device.id, Device.drifted, Device.drift_since).where(
@@ -114,15 +115,15 @@ def summarise_drift(
     with services.database.read() as session:
         rows = session.execute(heard.order_by(Device.id)).tuples().all()
         precision = precision_of_family(session, family, PrecisionSettings())
-    drift_since = {name: since for name, drifted, since in rows if drifted and since is not None}
+    drifted = {name: since for name, is_drifted, since in rows if is_drifted and since is not None}
     return DriftSummary(
         family=family,
         devices=len(rows),
-        drifted=len(drift_since),
-        share=len(drift_since) / len(rows) if rows else 0.0,
-        since=min(drift_since.values(), default=None),
-        drifted_devices=list(drift_since),
-        drift_since=drift_since,
+        drifted=len(drifted),
+        share=len(drifted) / len(rows) if rows else 0.0,
+        since=min(drifted.values(), default=None),
+        drifted_devices=list(drifted),
+        drift_since={name: since for name, _, since in rows if since is not None},
         precision_drifted_since=precision[0].drifted_since if precision else None,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -23,6 +23,7 @@ from protocol.messages.kinds import DriftState
 from protocol.messages.payloads import Birth, Death, DriftReport, Health, InstallReport
 
 __all__ = ["DeviceView", "Thing", "lose", "observe", "read_views", "write_views"]
+
 
 BEHIND_S: Final = 60.0
 """How far one replica may be behind another. What was heard later than that was heard by a clock of ours that was ahead."""
@@ -147,10 +148,12 @@ def observe(
                     "agent_state": health.state.value,
                 }
             _hear_release(device, health.release, place, received_at)
-            _hear_drift(device, place, received_at, drifted=health.drifted, score=health.drift_score)
+            said = _Drift(health.drifted, health.drift_accepted, health.drift_score)
+            _hear_drift(device, place, received_at, said)
         case DriftReport() as report:
-            drifted = report.state is not DriftState.RECOVERED
-            _hear_drift(device, place, received_at, drifted=drifted, score=report.drift_score)
+            is_over = report.state in {DriftState.RECOVERED, DriftState.ACCEPTED}
+            said = _Drift(not is_over, report.state is DriftState.ACCEPTED, report.drift_score)
+            _hear_drift(device, place, received_at, said)
         case InstallReport() as report if report.active_release is not None:
             _hear_release(device, report.active_release, place, received_at)
         case _:
@@ -158,14 +161,26 @@ def observe(
     device.is_changed = True
 
 
-def _hear_drift(device: DeviceView, place: list[int], at: float, *, drifted: bool, score: float) -> None:
+class _Drift(NamedTuple):
+    """What a device says of drift: is it in it, and has a person called it normal?"""
+
+    drifted: bool
+    accepted: bool
+    score: float
+
+
+def _hear_drift(device: DeviceView, place: list[int], at: float, said: _Drift) -> None:
+    """Note whether the machine has left its reference; `drift_since` is when it was first said.
+
+    It stays where a person has called normal where the machine is: the device has learnt that, and its release has not.
+    """
     if not _is_news(device, Thing.DRIFT, place):
         return
-    if not drifted:
+    if not (said.drifted or said.accepted):
         device.drift_since = None
-    elif not device.drifted:
+    elif device.drift_since is None or (said.drifted and not device.drifted):
         device.drift_since = at
-    device.drifted, device.drift_score = drifted, score
+    device.drifted, device.drift_score = said.drifted, said.score
 
 
 def _hear_release(device: DeviceView, release: str | None, place: list[int], at: float) -> None:

@@ -89,7 +89,7 @@ class AnomalyWithWindow(AnomalyView):
 class DriftView(ReportView):
     """A drift report; `drift_score` ≥ 1 means a change.
 
-    `state` is drifted, settled (elsewhere), changed (further) or recovered; `severity` is how far the sensor that moved most
+    `state` is drifted, settled (elsewhere), changed (further), recovered, or accepted (as normal, and learnt); `severity` is how far the sensor that moved most
     lies from its reference, in standard deviations; `shapes` are PSI and KS of the sensors that differ most, each with what
     chance alone gives.
     """
@@ -106,6 +106,8 @@ class DriftView(ReportView):
 class DriftSummary(BaseModel):
     """How much of a family has drifted now. `devices` counts enrolled devices that were ever heard.
 
+    `drift_since` is when each device that is not back drifted (Unix s): of those in drift now, and of those that are not any
+    more because a person called normal where they are.
     `precision_drifted_since` (Unix s, or null) is the other kind of drift: people's verdicts on the alarms of the release
     judged last say that fewer of them are true than before (`GET /v1/precision/summary`).
     """
@@ -119,7 +121,7 @@ class DriftSummary(BaseModel):
                 "share": 0.667,
                 "since": 1767225600.0,
                 "drifted_devices": ["press-1", "press-7"],
-                "drift_since": {"press-1": 1767225600.0, "press-7": 1767225660.0},
+                "drift_since": {"press-1": 1767225600.0, "press-4": 1767225720.0, "press-7": 1767225660.0},
                 "precision_drifted_since": None,
             }
         }

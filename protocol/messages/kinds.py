@@ -54,13 +54,16 @@ class ClosedReason(StrEnum):
 class DriftState(StrEnum):
     """Whether the device's world still looks like the reference its model was fitted on.
 
-    It has left it (drifted), has come to rest elsewhere (settled), moves on from there (changed), is back (recovered).
+    It has left it (drifted), has come to rest elsewhere (settled), moves on from there (changed). Drift is over where it is back,
+    or a release was committed whose reference is another (recovered), and where a person called normal where it went and the
+    device has learnt that (accepted): then the machine is not back, and its release does not know what it does.
     """
 
     DRIFTED = "drifted"
     SETTLED = "settled"
     CHANGED = "changed"
     RECOVERED = "recovered"
+    ACCEPTED = "accepted"
 
 
 class AgentState(StrEnum):

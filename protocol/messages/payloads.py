@@ -165,7 +165,8 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `commissioned_share` is how far commissioning is, in [0, 1]; `is_provisional` says that it ended at its cap, unsettled.
     `clipped_share` is the share of recent values at the end of the standardised range, in [0, 1].
     `drifted` says that the machine is not where its reference was taken; once it has come to rest elsewhere,
-    `drift_severity` is how far, as in `DriftReport`.
+    `drift_severity` is how far, as in `DriftReport`. `drift_accepted` says that a person called normal where it drifted to, since
+    the release was committed; once the device has learnt that, it is not `drifted` any more, though the machine is not back.
     `sight` is the share of disturbed live windows over the threshold in force, in [0, 1]; None before there were ten.
     `set_aside_windows` waits for somebody to say whether it is normal.
     `obeyed` is the counter of the last `Commands` that was; `settings` are those of a fleet's reach that are not the default,
@@ -191,6 +192,7 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     threshold: float | None = None
     drift_score: float = 0.0
     drifted: bool = False
+    drift_accepted: bool = False
     drift_severity: Annotated[float, Meta(ge=0)] | None = None
     machine_time_s: float = 0.0
     inference_p50_us: float = 0.0

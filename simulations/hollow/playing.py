@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from fleet.storage.base import open_database
+from simulations.endings import temporary_folder, terminate_as_interrupt
 from simulations.errors import ProcessFailedError, ScenarioError
 from simulations.hollow.accounts import Accounts, settle_accounts
 from simulations.hollow.assembly import Plan, make_crowd, save_crowd
@@ -23,7 +22,7 @@ from simulations.hollow.ledger import percentile
 from simulations.hollow.own_fleet import FAMILY, OwnFleet
 from simulations.hollow.place import Place
 from simulations.patience import Patience
-from simulations.processes import Supervisor, terminate_as_interrupt
+from simulations.processes import Supervisor
 
 __all__ = ["Figures", "Join", "allow_connections", "figures_of", "play"]
 
@@ -70,10 +69,7 @@ def play(
     with ExitStack() as stack:
         stack.enter_context(terminate_as_interrupt())
         allow_connections(plan.devices)
-        home = directory or Path(tempfile.mkdtemp(prefix="fedge-hollow-"))
-        if directory is None:
-            stack.callback(shutil.rmtree, home, ignore_errors=True)
-        home = home.absolute()
+        home = (directory or stack.enter_context(temporary_folder("fedge-hollow-"))).absolute()
         if join is None:
             if home.exists() and any(home.iterdir()):
                 raise ScenarioError(f"{home} is not empty; a fleet of its own needs a folder of its own")

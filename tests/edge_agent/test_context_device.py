@@ -364,6 +364,34 @@ def test_a_person_makes_a_regime_known_by_a_word(resting: Device, prior: FleetPr
     assert between == 1
 
 
+def test_a_word_that_comes_while_the_machine_moves_is_learnt_where_it_comes_to_rest(
+    resting: Device, prior: FleetPrior
+) -> None:
+    """Each word took another reference of six windows: drift, over, and drift again, thirteen times in five minutes."""
+    device, normal = resting, resting.pipeline.normal
+    told = reported(device.watch(noise(20, 10) + OTHER))
+    assert (told, normal.drift.is_moving, normal.is_investigating) == (1, True, True)
+    for _ in range(3):
+        assert device.accept() is None
+        told += reported(device.watch(noise(5, 11) + OTHER))
+    assert (told, normal.is_drifted, normal.is_investigating) == (1, True, False)
+    device.pipeline.save()
+    device = _restarted(device)
+    told += reported(device.watch(noise(100, 12) + OTHER))
+    normal = device.pipeline.normal
+    assert (told, normal.is_drifted, normal.is_drift_accepted) == (2, False, True), "learnt, and not back"
+    context = context_of(device)
+    assert context is not None
+    assert context.regimes is not None
+    for visit in range(2):
+        for rows in (noise(150, 40 + visit), noise(150, 50 + visit) + OTHER):
+            judged = device.watch(rows)
+            assert (opened(judged), reported(judged)) == (0, 0)
+    assert normal.is_drift_accepted
+    device.pipeline.commit()
+    assert not normal.is_drift_accepted, "another release's reference speaks of where the machine is"
+
+
 def test_a_promise_is_not_broken_by_one_unknown_regime(resting: Device) -> None:
     resting.watch(noise(100, 10) + OTHER)
     promise = resting.pipeline.normal.promise

@@ -63,9 +63,9 @@ def test_what_was_set_aside_may_be_learnt_once_a_person_has_called_it_normal(dev
 
 def test_drift_nobody_has_looked_into_is_neither_learnt_nor_made_the_new_normal(device: Device) -> None:
     device.watch(healthy(200))
-    device.watch(healthy(200, 3) * 0.5 + 0.8)
-    assert device.pipeline.normal.is_drifted
-    assert device.pipeline.set_aside_windows > 150
+    device.watch(healthy(150, 3) * 0.5 + 0.8)
+    assert device.pipeline.normal.drift.is_resting
+    assert device.pipeline.set_aside_windows > 100
     device.adopt(V2, version=2, is_trial=True)
     assert device.pipeline.commit() is None
     assert device.pipeline.normal.is_drifted
@@ -146,6 +146,24 @@ def test_the_word_of_a_person_reaches_the_rows_by_the_broker_and_health_says_so(
     assert states == [DriftState.DRIFTED, DriftState.SETTLED], "learning ends a drift, not a word"
     assert health.drifted
     assert health.drift_severity == pytest.approx(1.4, abs=0.5), "the worst of six sensors that moved by 1"
+
+
+def test_a_drift_that_ends_with_a_word_is_accepted_and_not_recovered(world: World) -> None:
+    world.watch(healthy(150))
+    world.watch(healthy(200, 3) + 1.0)
+    world.installation.give(2, is_trial=True, generation=2)
+    world.watch(healthy(10, 4) + 1.0)
+    world.installation.give(2, is_trial=False, generation=2)  # it owes a reference while nobody has looked
+    world.watch(healthy(3, 5) + 1.0)
+    world.accept_as_normal(7)
+    for _ in range(6):
+        world.now_s += 11
+        world.turn()
+    states = [report.state for report in world.said(DriftReport) if isinstance(report, DriftReport)]
+    assert states == [DriftState.DRIFTED, DriftState.SETTLED, DriftState.ACCEPTED]
+    health = world.said(Health)[-1]
+    assert isinstance(health, Health)
+    assert (health.drifted, health.drift_accepted) == (False, True)
 
 
 def test_an_old_word_says_nothing_of_a_fault_while_the_clock_stands_in_the_past(device: Device) -> None:

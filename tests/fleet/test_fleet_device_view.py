@@ -80,6 +80,26 @@ def test_drift_since_is_when_it_began_and_is_gone_after_recovery(
     assert (device(database).drifted, device(database).drift_since) == (False, None)
 
 
+def test_a_drift_that_a_person_called_normal_is_over_and_its_machine_is_not_back(
+    database: Database, store: EventStore, machine: Machine
+) -> None:
+    """The trigger of training counted those still in drift: each word of an operator made the fleet look at home again."""
+
+    def report(state: DriftState) -> DriftReport:
+        return DriftReport(release="motor/1", state=state, drift_score=0.2, observed_at_s=1, windows=1)
+
+    store.store([machine.arrival(report(DriftState.DRIFTED), at=NOW)])
+    store.store([machine.arrival(report(DriftState.ACCEPTED), at=NOW + 60)])
+    store.store([machine.arrival(health(drift_accepted=True), at=NOW + 70)])
+    assert (device(database).drifted, device(database).drift_since) == (False, NOW + 1)
+    store.store([machine.arrival(report(DriftState.DRIFTED), at=NOW + 80)])
+    assert (device(database).drifted, device(database).drift_since) == (True, NOW + 81)
+    store.store([machine.arrival(health(drifted=True, drift_accepted=True), at=NOW + 90)])
+    assert (device(database).drifted, device(database).drift_since) == (True, NOW + 81)
+    store.store([machine.arrival(health(), at=NOW + 100)])  # another release was committed
+    assert (device(database).drifted, device(database).drift_since) == (False, None)
+
+
 def test_a_device_that_falls_silent_goes_offline(
     database: Database, store: EventStore, machine: Machine
 ) -> None:

@@ -63,9 +63,10 @@ def streams(draw: st.DrawFn) -> list[tuple[int, list[Payload]]]:
     """What one device says over its boots, as (number of the boot, its events); an anomaly's end may be said twice."""
     payloads = st.one_of(
         st.builds(
-            lambda n, r, d: health(uptime_s=n, release=r, drifted=d, drift_score=n),
+            lambda n, r, d, a: health(uptime_s=n, release=r, drifted=d, drift_accepted=a, drift_score=n),
             st.floats(0, 9),
             st.sampled_from(["motor/1", "motor/2", None]),
+            st.booleans(),
             st.booleans(),
         ),
         st.builds(drift, st.sampled_from(DriftState), st.floats(0, 5)),

@@ -129,7 +129,17 @@ def test_the_drift_summary_is_the_share_of_heard_devices_in_drift(fleet: Fleet) 
     assert (summary["devices"], summary["drifted"], summary["share"]) == (4, 3, 0.75)
     assert summary["drifted_devices"] == ["pump-0", "pump-1", "pump-2"]
     assert summary["since"] == NOW + 1
-    assert len(fleet.call("GET", "/v1/drift?family=pump").json()["items"]) == 3
+    report = DriftReport(
+        release="pump/1", state=DriftState.ACCEPTED, drift_score=0, observed_at_s=1, windows=5
+    )
+    store.store([machines[0].arrival(report, at=NOW + 9)])
+    store.store([machines[1].arrival(health(), at=NOW + 9)])
+    after = fleet.call("GET", "/v1/drift/summary?family=pump").json()
+    assert (after["drifted"], after["drifted_devices"]) == (1, ["pump-2"])
+    assert after["drift_since"] == {"pump-0": NOW + 1, "pump-2": NOW + 3}, (
+        "not back, and not of pump-1, which is"
+    )
+    assert len(fleet.call("GET", "/v1/drift?family=pump").json()["items"]) == 4
     assert fleet.call("GET", "/v1/drift/summary?family=none").json()["share"] == 0.0
 
 
