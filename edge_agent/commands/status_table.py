@@ -91,7 +91,9 @@ def print_status(status: Status, sight: ProcessSight) -> None:
 
 def _whereabouts(health: Health) -> str:
     if not health.drifted:
-        return ", called normal where it is: not where its release was fitted" if health.drift_accepted else ""
+        return (
+            ", called normal where it is: not where its release was fitted" if health.drift_accepted else ""
+        )
     if health.drift_severity is None:
         return ", drifting"
     return f", settled {health.drift_severity:.1f} deviations from its reference"
