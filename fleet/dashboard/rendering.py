@@ -7,6 +7,7 @@ Whatever a device, a file or a person has written is escaped where it is shown. 
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from markupsafe import Markup
 from fleet.dashboard.notices import DELETED, notice_of
 from service.roles import Caller, Role, allows
 
-__all__ = ["ASSETS", "ago", "asset", "page", "render"]
+__all__ = ["ASSETS", "ago", "asset", "page", "power", "render"]
 
 HERE: Final = Path(__file__).parent
 ASSETS: Final = HERE / "assets"
@@ -133,6 +134,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / DAY:.0f} days"
 
 
+_SECONDS: Final = re.compile(r"\b(\d{3,9}) s\b")
+
+
+def humane(text: str) -> str:
+    """A sentence of the service, its long spans in seconds in the unit that a person would take.
+
+    >>> humane("36764 s more of its soak; 90 s")
+    '10 h more of its soak; 90 s'
+    """
+    return _SECONDS.sub(lambda match: duration(float(match[1])), text)
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number with so many significant digits, thousands apart.
 
@@ -144,6 +157,18 @@ def number(value: float | None, digits: int = 3) -> str:
     if float(value).is_integer() or abs(value) >= 10**digits:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
+
+
+def power(value: float) -> str:
+    """A small number, as people write it.
+
+    >>> power(1e-6), power(2.5e-5)
+    ('10⁻⁶', '2.5 · 10⁻⁵')
+    """
+    digits, _, exponent = f"{value:.1e}".partition("e")
+    raised = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    digits = digits.removesuffix(".0")
+    return raised if digits == "1" else f"{digits} · {raised}"
 
 
 def share(value: float | None, digits: int = 1) -> str:
@@ -174,7 +199,9 @@ def size(value: float | None) -> str:
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "ago": ago,
     "duration": duration,
+    "humane": humane,
     "number": number,
+    "power": power,
     "share": share,
     "size": size,
     "when": when,

@@ -24,10 +24,14 @@ from fleet.dashboard.pages import (
     audit,
     device,
     devices,
+    new_rollout,
     overview,
     precision,
+    releases,
+    rollouts,
     service_health,
     sign_in,
+    training,
 )
 from fleet.dashboard.rendering import ASSETS
 from service.errors import ServiceError
@@ -42,12 +46,17 @@ PAGES: Final = tuple(
         audit,
         device,
         devices,
+        new_rollout,
         overview,
         precision,
+        releases,
+        rollouts,
         service_health,
         sign_in,
+        training,
     )
 )
+"""``new_rollout`` before ``rollouts``: ``/rollouts/new`` is no rollout."""
 
 _log = structlog.get_logger()
 
