@@ -156,7 +156,7 @@ class AggregatorClient:
             return self._stale(key, f"The aggregator answered {status}: {_words(status, content)}")
         try:
             return Said(what=msgspec.json.decode(content, type=kind), at=self._now())
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             words = (
                 f"The aggregator's answer is no {kind.__name__}: {_first_line(error)}; is it another version?"
             )

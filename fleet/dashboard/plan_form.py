@@ -156,20 +156,23 @@ def place_of(error: FedgeError, form: PlanForm) -> Misplaced:
     top = refused.field.partition(".")[0]
     if refused.field == "more" or _is_typed_as_json(top, form.more):
         return Misplaced(field="more", words=words)
-    known = _FIELDS.get(top) or _FIELDS.get(top.partition("[")[0], "")
+    known = _FIELDS.get(top) or _FIELDS.get(top.partition("[")[0]) or _by_words(words)
     return Misplaced(field=known or ("" if top == "$" else "more"), words=words)
 
 
 def _is_typed_as_json(top: str, more: str) -> bool:
     try:
         return top.partition("[")[0] in msgspec.json.decode(more or "{}", type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return False
 
 
 def _by_words(words: str) -> str:
     """Refusals that name no field: about the release, the devices, or the groups together."""
-    for mark, name in (("target_query", "target_query"), ("release ", "release"), ("group ", "first")):
-        if mark in words:
-            return name
-    return ""
+    marks = (
+        ("target_query", "target_query"),
+        ("rollback_to", "rollback_to"),
+        ("group", "first"),
+        ("release", "release"),
+    )
+    return next((name for mark, name in marks if mark in words), "")

@@ -94,7 +94,7 @@ def create(
 def _plain(plan: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(plan, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return {}  # which is no plan, and is refused as that
 
 

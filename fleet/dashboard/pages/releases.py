@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
-from urllib.parse import urlencode
+from typing import Annotated, Final
+from urllib.parse import quote, urlencode
 
+import msgspec
 from fastapi import APIRouter, Depends, Form, Path, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +21,8 @@ from fleet.dashboard.notices import see_other
 from fleet.dashboard.rendering import page, power
 from fleet.lookups.release_lineage import Lineage, read_lineage
 from fleet.views.releases import ReleaseView
+from protocol.manifest import Provenance
+from protocol.privacy_claim import PrivacyClaim
 from service.paging import After
 from service.roles import Caller, Role
 
@@ -58,7 +62,7 @@ def list_releases(
         "releases.html",
         title="Releases",
         live=("rollout",),
-        releases=found.items,
+        releases=[(one, _made(one)) for one in found.items],
         family=family,
         next_page=_address(family=family, after=found.next_cursor) if found.next_cursor else None,
         first_page=_address(family=family) if after else None,
@@ -76,9 +80,11 @@ async def show_release(
 ) -> Response:
     """One release: run, rounds, devices, ε, int8 error, signature, where it runs now, verdicts since."""
     release, lineage = await run_in_threadpool(_read, family, version, caller, services)
-    made_by = release.provenance.get("training_run")
+    made = _made(release)
     run: Said[TrainingRun] = (
-        await services.aggregator.get(TrainingRun, "training-runs", str(made_by)) if made_by else Said()
+        await services.aggregator.get(TrainingRun, "training-runs", made.training_run)
+        if made.training_run
+        else Said()
     )
     return page(
         request,
@@ -89,7 +95,10 @@ async def show_release(
         lineage=lineage,
         chain=_chain(release, lineage, run.what),
         run=run,
-        evaluation=_evaluation(release.provenance),
+        made=made,
+        evaluation=sorted(made.evaluation.items()),
+        model=release.manifest.get("model", {}),
+        detector=release.manifest.get("detector", "network"),
     )
 
 
@@ -99,21 +108,21 @@ def _read(family: str, version: int, caller: Caller, services: Services) -> tupl
         return release, read_lineage(session, family, version)
 
 
+def _made(release: ReleaseView) -> Provenance:
+    """Where it comes from, as it was signed; of a manifest that is older than a field, that field's default."""
+    return msgspec.convert(release.provenance, Provenance)
+
+
 def _chain(release: ReleaseView, lineage: Lineage, run: TrainingRun | None) -> list[Link]:
-    made = release.provenance
+    made = _made(release)
+    rounds = Link(name="Rounds", says=f"{made.rounds} of {made.algorithm or 'training'}")
+    devices = Link(name="Devices", says=f"{made.participants:,} took part, with {made.examples:,} windows")
     return [
         _run_link(made, run),
-        Link(name="Rounds", says=f"{made.get('rounds', 0)} of {made.get('algorithm') or 'training'}")
-        if made.get("rounds")
-        else Link(name="Rounds", says="none: it was made from recordings", tone="off"),
-        Link(
-            name="Devices",
-            says=f"{made.get('participants', 0):,} took part, with {made.get('examples', 0):,} windows",
-        )
-        if made.get("participants")
-        else Link(name="Devices", says="none took part", tone="off"),
-        _privacy_link(made.get("privacy")),
-        _int8_link(made.get("evaluation") or {}),
+        rounds if made.rounds else Link(name="Rounds", says="none: it was made from recordings", tone="off"),
+        devices if made.participants else Link(name="Devices", says="none took part", tone="off"),
+        _privacy_link(made.privacy),
+        _int8_link(made.evaluation),
         _signature_link(release),
         Link(
             name="Runs on",
@@ -125,18 +134,18 @@ def _chain(release: ReleaseView, lineage: Lineage, run: TrainingRun | None) -> l
     ]
 
 
-def _run_link(made: dict[str, Any], run: TrainingRun | None) -> Link:
-    name = made.get("training_run")
-    if not name:
-        return Link(name="Made by", says=f"{made.get('trigger') or 'hand'}: no training run", tone="off")
-    why = f"{run.trigger}: {run.reason}" if run is not None else str(made.get("trigger") or "")
-    return Link(name="Made by", says=f"{name} ({why})" if why else str(name), where=f"/training/{name}")
+def _run_link(made: Provenance, run: TrainingRun | None) -> Link:
+    if not made.training_run:
+        return Link(name="Made by", says=f"{made.trigger or 'hand'}: no training run", tone="off")
+    why = f"{run.trigger}: {run.reason}" if run is not None else made.trigger
+    says = f"{made.training_run} ({why})" if why else made.training_run
+    return Link(name="Made by", says=says, where=f"/training/{quote(made.training_run, safe='')}")
 
 
-def _privacy_link(privacy: dict[str, Any] | None) -> Link:
-    if privacy is None:
+def _privacy_link(claim: PrivacyClaim | None) -> Link:
+    if claim is None:
         return Link(name="Privacy", says="no claim: no device's data are in it by training", tone="off")
-    server, outside = privacy["server"]["epsilon"], privacy["release"]["epsilon"]
+    server, outside = claim.server.epsilon, claim.release.epsilon
     if server is None and outside is None:
         return Link(
             name="Privacy", says="ε unlimited: sums without noise, which no number limits", tone="wait"
@@ -144,11 +153,11 @@ def _privacy_link(privacy: dict[str, Any] | None) -> Link:
     told = ["unlimited" if one is None else f"{one:.3g}" for one in (server, outside)]
     return Link(
         name="Privacy",
-        says=f"ε {told[0]} towards the aggregator, {told[1]} towards whoever sees it, at δ {power(privacy['delta'])}",
+        says=f"ε {told[0]} towards the aggregator, {told[1]} towards whoever sees it, at δ {power(claim.delta)}",
     )
 
 
-def _int8_link(evaluation: dict[str, float]) -> Link:
+def _int8_link(evaluation: Mapping[str, float]) -> Link:
     error = evaluation.get("int8_error", evaluation.get("int8_output_error"))
     if error is None:
         return Link(name="int8", says="its error against float was not measured", tone="off")
@@ -178,10 +187,6 @@ def _verdict_link(lineage: Lineage) -> Link:
             name="Verdicts since", says=f"{says}, and fewer than before", tone="bad", where="/precision"
         )
     return Link(name="Verdicts since", says=says, where="/precision")
-
-
-def _evaluation(made: dict[str, Any]) -> list[tuple[str, float]]:
-    return sorted((str(name), float(value)) for name, value in (made.get("evaluation") or {}).items())
 
 
 @router.get("/{family}/{version}/withdraw")
