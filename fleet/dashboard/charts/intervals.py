@@ -58,7 +58,7 @@ def draw_axis() -> Markup:
         element("text", text, class_="tick", x=_at(place), y=12, text_anchor=anchor)
         for place, text, anchor in names
     ]
-    texts.append(element("text", "better", class_="tick other", x="0%", y=12))
+    texts.append(element("text", "better", class_="tick spare", x="0%", y=12))
     return chart(
         *texts,
         title="axis",
