@@ -127,6 +127,9 @@ class Intake:
         self._silence = silence
         self._limited: Counter[str] = Counter()
         self._told_at = 0.0
+        self._waits_since: float | None = None  # the oldest event of the batch that is being stored
+        metrics.waiting.set_function(lambda: len(self._queue))
+        metrics.oldest_waiting.set_function(self._oldest_s)
 
     def offer(self, arrival: Arrival) -> None:
         """Take a message, or drop and count it: its device sends too fast, or too many wait."""
@@ -160,16 +163,25 @@ class Intake:
             batch = self._queue.take(self._at_once, BATCH_BYTES)
             self._taken.set()
             began = time.monotonic()
+            self._waits_since = min(arrival.received_at for arrival in batch)
             result = await self._store_for_certain(batch)
             self._pace(len(batch), time.monotonic() - began)
             if result is not None:
                 self._outgoing.acknowledge(result.acks)
+                self._metrics.stored_seconds.observe(self._oldest_s())
+                self._metrics.acknowledged_at.set(time.time())
                 self._outgoing.announce(result.commanded, Kind.COMMANDS)
                 self._outgoing.announce(result.desiring)
                 self._limited.update(result.postponed)
                 if not _MOVES_ROLLOUTS.isdisjoint(result.stored):
                     self._wake_rollouts()
                 await self._tell_limited(batch[-1].received_at)
+            self._waits_since = None
+
+    def _oldest_s(self) -> float:
+        """How long the oldest event of the batch under way has waited, seconds; asked for by other threads too."""
+        since = self._waits_since
+        return 0.0 if since is None else max(0.0, time.time() - since)
 
     def _pace(self, stored: int, seconds: float) -> None:
         """Make the next batch as large as time allows; one that was not full says nothing."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -282,3 +284,34 @@ def test_a_device_that_begins_ever_new_boots_costs_few_rows_and_is_still_heard(d
     assert again.acks  # a boot that is known is not new
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(Boot)) == 101
+
+
+def test_while_the_database_takes_nothing_it_shows_how_much_waits_and_how_long() -> None:
+    seen: dict[str, float | None] = {}
+
+    class Looked(SlowStore):
+        def store(self, arrivals: list[Arrival]) -> BatchResult:
+            if not seen:
+                seen.update(
+                    waiting=shown("fedge_fleet_events_waiting"), s=shown("fedge_fleet_events_waiting_seconds")
+                )
+            return super().store(arrivals)
+
+    def shown(name: str) -> float:
+        return watched[0].registry.get_sample_value(name) or 0.0
+
+    watched: list[FleetMetrics] = []
+    store = Looked()
+    store.gate.set()
+    long_ago = [replace(message, received_at=time.time() - 40) for message in messages("late", 25)]
+
+    def story(intake: Intake) -> None:
+        watched.append(intake._metrics)
+        for message in long_ago:
+            intake.offer(message)
+
+    run_intake(store, story, 25)
+    assert seen["waiting"] == 15
+    assert (seen["s"] or 0) >= 40
+    assert shown("fedge_fleet_event_seconds_sum") >= 40
+    assert shown("fedge_fleet_acknowledged_timestamp_seconds") > time.time() - 100
