@@ -64,7 +64,17 @@ def make_row(accepted: Accepted, fields: dict[str, Any]) -> dict[str, Any]:
     }
     match accepted.kind:
         case Kind.ANOMALY:
-            return identity | fields | {"window": accepted.window, "episode": fields["episode"] or None}
+            episode = fields["episode"] or None
+            # it is over where nothing will be told of its end, or that has come: triggers know
+            return (
+                identity
+                | fields
+                | {
+                    "window": accepted.window,
+                    "episode": episode,
+                    "is_open": episode is not None,
+                }
+            )
         case Kind.HEALTH:
             # as it travelled: with every default in it, it would be two thirds of what a fleet's database takes
             told = msgspec.to_builtins(event.data)

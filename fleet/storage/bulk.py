@@ -36,6 +36,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import cast as sql_cast
+from sqlalchemy import table as sql_table
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 __all__ = ["among", "insert_rows", "update_rows"]
@@ -100,10 +101,12 @@ def _documents(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
 @lru_cache(maxsize=1000)
 def _statement(dialect: Dialect, table: Table, told: Columns, key: Columns) -> tuple[str, Columns]:
     """An UPDATE, without a key an INSERT, and in which order it takes the columns; none: it takes all rows at once."""
+    # without the defaults that the ORM would put in
+    bare = sql_table(table.name, *(column(name, table.c[name].type) for name in (*told, *key)))
     if dialect.name == "sqlite":
         given: dict[str, Any] = {name: bindparam(name) for name in told}
-        which = [table.c[name] == bindparam(name) for name in key]
-        change = update(table).where(*which).values(given) if key else insert(table).values(given)
+        which = [bare.c[name] == bindparam(name) for name in key]
+        change = update(bare).where(*which).values(given) if key else insert(bare).values(given)
         compiled = change.compile(dialect=dialect)
         return str(compiled), tuple(compiled.positiontup or ())
     # texts without their length: what is too long shall be refused, and not cut
@@ -121,8 +124,8 @@ def _statement(dialect: Dialect, table: Table, told: Columns, key: Columns) -> t
         for name in told
     }
     if key:
-        same = and_(*(table.c[name] == row.c[name] for name in key))
-        change = update(table).where(same).values(given)
+        same = and_(*(bare.c[name] == row.c[name] for name in key))
+        change = update(bare).where(same).values(given)
     else:
-        change = insert(table).from_select(list(given), select(*given.values()))
+        change = insert(bare).from_select(list(given), select(*given.values()))
     return str(change.compile(dialect=dialect)), ()
