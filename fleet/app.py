@@ -33,28 +33,12 @@ import structlog
 from fastapi import FastAPI
 
 from fleet.aggregator_client import open_aggregator
-from fleet.api import (
-    admission,
-    commands,
-    dead_letters,
-    device_settings,
-    devices,
-    enrolments,
-    erasures,
-    events,
-    normal,
-    observations,
-    operations,
-    releases,
-    rollouts,
-    roster,
-    sign_in,
-    trust,
-    verdicts,
-)
+from fleet.alerts.receivers.assembly import check_receivers
+from fleet.alerts.tasks import alert_tasks
 from fleet.api.body_sizes import largest_body
 from fleet.api.dependencies import Services
 from fleet.api.page_paths import is_page
+from fleet.api.routers import ROUTERS
 from fleet.api.statuses import STATUSES
 from fleet.auth.callers import Callers, Everybody
 from fleet.auth.operator_tokens import open_tokens
@@ -110,30 +94,6 @@ RESTART_PAUSE_S: Final = 1.0
 
 GC_THRESHOLDS: Final = (20_000, 20, 20)
 """A batch of events makes thousands of objects that end with it; looked for at Python's 700, rings of them cost a fifth of ingest."""
-
-ROUTERS: Final = tuple(
-    module.router
-    for module in (
-        devices,
-        commands,
-        device_settings,
-        normal,
-        enrolments,
-        admission,
-        erasures,
-        roster,
-        releases,
-        trust,
-        rollouts,
-        observations,
-        verdicts,
-        dead_letters,
-        events,
-        operations,
-        sign_in,
-    )
-)
-"""Every endpoint of the HTTP API."""
 
 Task = Callable[[], Awaitable[None]]
 _log = structlog.get_logger()
@@ -224,11 +184,12 @@ def build_app(
             ).run,
             "pruning": Pruning(leadership.database, settings.retention, now=time.time).run,
             "trust": renewal.run,
+            **alert_tasks(leadership.database, settings, metrics.count_deliveries),
         }
         tasks: dict[str, Task] = {
             "leadership": leadership.run,
             "replicas": replicas.run,
-            "gauges": Gauges(database, metrics, time.time).run,
+            "gauges": Gauges(database, metrics, time.time, settings.alerts.receivers).run,
             "bookkeeping": Bookkeeping(database, tokens, sessions).run,
             **{name: partial(leadership.while_leading, task) for name, task in leaders.items()},
             "changes": hub.run,
@@ -395,5 +356,6 @@ def check_files(settings: Settings) -> None:
     """Read every file the settings name; raises SettingsError or StartError for the first that cannot be used."""
     open_certificate(settings)
     open_aggregator(settings.aggregator)
+    check_receivers(settings.alerts)
     if settings.mqtt:
         _broker_account(settings.mqtt, "check")

@@ -11,6 +11,7 @@ import typer
 
 from fleet.commands import (
     access,
+    alerts,
     audit,
     broker_files,
     claims,
@@ -51,6 +52,8 @@ devices.devices.command("settings")(orders.device_settings)
 devices.devices.command("diagnose")(orders.diagnose_device)
 app.add_typer(instruction_key.instruction_key, name="instruction-key")
 app.add_typer(dead_letters.dead_letters, name="dead-letters")
+app.add_typer(alerts.alerts, name="alerts")
+app.add_typer(alerts.silences, name="silences")
 app.add_typer(resources.releases, name="releases")
 app.add_typer(rollouts.rollouts, name="rollouts")
 app.add_typer(trust_changes.trust, name="trust")

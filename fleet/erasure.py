@@ -35,10 +35,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from fleet import audit
+from fleet import alert_places, audit
 from fleet.device_commands import OUTSTANDING, find_device
 from fleet.retention.health_blocks import count_anew
 from fleet.storage.access_tables import AuditEntry
+from fleet.storage.alert_tables import Alert
 from fleet.storage.boot_tables import Boot, EventRange
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
 from fleet.storage.device_tables import Desired, Device, DeviceChange, DeviceState
@@ -100,7 +101,13 @@ _LETS_IN: Final = _KEEPS_OUT | {
 }
 """Columns of a device that stay: what it is by its claim, as far as that is needed to let it in, or to keep it out."""
 
-_TOLD: Final = (RolloutTransition.reason, RolloutGroup.reason, RolloutLook.answer, Release.withdrawn_reason)
+_TOLD: Final = (
+    RolloutTransition.reason,
+    RolloutGroup.reason,
+    RolloutLook.answer,
+    Release.withdrawn_reason,
+    Alert.detail,
+)
 """Sentences of the fleet that may name a device and tell a figure of it."""
 
 
@@ -135,6 +142,7 @@ def erase_device(session: Session, device_id: str, *, actor: str, now: float) ->
         if stays.emptied:
             rows[table.name] += _run(session, update(table).where(mine).values(**stays.emptied))
     count_anew(session)
+    alert_places.count_anew(session)
     rollouts = select(RolloutExecution.rollout).where(RolloutExecution.device == device_id)
     # who holds a rollout in memory reads it anew: what the device reported is gone
     raised = update(RolloutRecord).where(RolloutRecord.id.in_(rollouts))

@@ -135,7 +135,32 @@ class FleetMetrics:
             "Connections that listen to what changes, open pages too",
             registry=registry,
         )
+        self.alerts_open = Gauge(
+            "fedge_fleet_alerts_open", "Alerts that last, by what they are about", ["kind"], registry=registry
+        )
+        self.alert_deliveries = Counter(
+            "fedge_fleet_alert_deliveries",
+            "Messages to receivers by what became of an attempt",
+            ["receiver", "outcome"],
+            registry=registry,
+        )
+        self.alerts_parked = Gauge(
+            "fedge_fleet_alert_deliveries_parked",
+            "Messages that a receiver refused for good",
+            ["receiver"],
+            registry=registry,
+        )
+        self.alerts_undelivered = Gauge(
+            "fedge_fleet_alert_undelivered_seconds",
+            "How long the oldest message waits that a receiver has not got; 0 where none does",
+            ["receiver"],
+            registry=registry,
+        )
         self.devices = Gauge("fedge_fleet_devices", "Devices by what they are", ["state"], registry=registry)
+
+    def count_deliveries(self, receiver: str, outcome: str, count: int) -> None:
+        """Count messages that were tried at one go, by what became of them."""
+        self.alert_deliveries.labels(receiver, outcome).inc(count)
 
     def count_commands(self, changes: Iterable[tuple[str, CommandStatus]]) -> None:
         """Count commands by (action, status) that they came to."""

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Meta, Struct
 
+from fleet.alert_settings import AlertSettings
 from protocol.errors import TopicError
 from protocol.limits import MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES
 from protocol.names import check_name
@@ -125,6 +126,7 @@ class RetentionSettings(Struct, frozen=True, kw_only=True):
     commands_s: commands that are over.
     timelines_s: timelines of rollouts that are over, line by line; a rollout's own record stays longer.
     rollouts_s: rollouts that are over, with their executions and looks; one whose release a device shall still run stays.
+    alerts_s: alerts that are over, what was told of them, and silences that have ended.
     """
 
     health_s: Annotated[float, Meta(ge=DAY_S / 24)] = DAY_S
@@ -136,6 +138,7 @@ class RetentionSettings(Struct, frozen=True, kw_only=True):
     commands_s: Annotated[float, Meta(ge=DAY_S)] = 90 * DAY_S
     timelines_s: Annotated[float, Meta(ge=DAY_S)] = 90 * DAY_S
     rollouts_s: Annotated[float, Meta(ge=DAY_S)] = 365 * DAY_S
+    alerts_s: Annotated[float, Meta(ge=DAY_S)] = 90 * DAY_S
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -164,6 +167,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     retention: RetentionSettings = RetentionSettings()
     aggregator: AggregatorSettings | None = None
     dashboard: DashboardSettings = DashboardSettings()
+    alerts: AlertSettings = AlertSettings()
     approved_families: tuple[str, ...] = ()
     maximum_bundle_bytes: Annotated[int, Meta(ge=1, le=MAX_BUNDLE_BYTES)] = MAX_BUNDLE_BYTES
     offline_after_s: PositiveSeconds = 120.0

@@ -24,10 +24,12 @@ from sqlalchemy import ColumnElement, CursorResult, and_, delete, exists, func, 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from fleet import alert_places
 from fleet.device_commands import OUTSTANDING
 from fleet.retention.health_blocks import count_anew
 from fleet.rollouts.states import GroupState, RolloutState
 from fleet.settings import RetentionSettings
+from fleet.storage.alert_tables import Alert, AlertDelivery, AlertGroup, AlertSilence
 from fleet.storage.base import Database
 from fleet.storage.block_tables import HealthBlock, RollUp
 from fleet.storage.boot_tables import Boot
@@ -136,6 +138,8 @@ class Pruning:
             )
             if rule.table is HealthRecord:
                 count_anew(session)
+            if rule.table in alert_places.WATCHED:
+                alert_places.count_anew(session)
             return gone.rowcount if isinstance(gone, CursorResult) else 0
 
     def _old(self, session: Session, rule: _Rule) -> Any:
@@ -233,6 +237,26 @@ def _rollouts(session: Session, settings: RetentionSettings, now: float) -> Colu
     return and_(of, *(~exists().where(table.rollout == RolloutRecord.id) for table in hanging))
 
 
+def _alerts(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    before = now - settings.alerts_s
+    is_told = exists().where(AlertGroup.id == Alert.group, AlertGroup.resolved_at.is_(None))
+    return and_(Alert.settled_at < before, ~is_told)
+
+
+def _deliveries(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    old = select(AlertGroup.id).where(AlertGroup.resolved_at < now - settings.alerts_s)
+    return AlertDelivery.group.in_(old)
+
+
+def _groups(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    hangs = (exists().where(table.group == AlertGroup.id) for table in (Alert, AlertDelivery))
+    return and_(AlertGroup.resolved_at < now - settings.alerts_s, *(~one for one in hangs))
+
+
+def _silences(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    return AlertSilence.ends_at < now - settings.alerts_s
+
+
 def _finished(before: float, *, is_wished: bool | None = None) -> Any:
     """Rollouts that were over then; `is_wished` False: and no device shall still run what one of them gave it."""
     done = aliased(RolloutRecord)
@@ -285,4 +309,8 @@ _RULES: Final = (
         _of_rollouts(RolloutGroup.rollout),
     ),
     _Rule(RolloutRecord, (RolloutRecord.id,), RolloutRecord.since, _rollouts),
+    _Rule(Alert, (Alert.id,), Alert.settled_at, _alerts),
+    _Rule(AlertDelivery, (AlertDelivery.id,), AlertDelivery.id, _deliveries),
+    _Rule(AlertGroup, (AlertGroup.id,), AlertGroup.resolved_at, _groups),
+    _Rule(AlertSilence, (AlertSilence.id,), AlertSilence.ends_at, _silences),
 )

@@ -8,6 +8,7 @@ from sqlalchemy import MetaData
 
 from fleet.storage import (
     access_tables,
+    alert_tables,
     block_tables,
     boot_tables,
     command_tables,
@@ -26,6 +27,7 @@ __all__ = ["METADATA"]
 
 _MODULES: Final = (
     access_tables,
+    alert_tables,
     block_tables,
     boot_tables,
     command_tables,

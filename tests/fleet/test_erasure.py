@@ -128,6 +128,10 @@ def fill(session: Session) -> None:
         if table.name == "rollouts":
             row = {column.name: own_value(column, "person", 1) for column in table.columns}
             session.execute(table.insert().values(row | {"id": "ro-1"}))
+        if table.name == "alert_groups":  # what a device's alerts hang on
+            for number in (1, 2):
+                row = {column.name: own_value(column, "storm", number) for column in table.columns}
+                session.execute(table.insert().values(row | {"name": f"storm-{number}"}))
         holds = table.name in {"devices", "verdicts", "of_tomorrow"} or "device" in table.c
         holds = holds and table.name != "device_changes"  # the database's own triggers write it
         for number, device in enumerate((ID, NEIGHBOUR), start=1):

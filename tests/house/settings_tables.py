@@ -188,13 +188,27 @@ FLEET: dict[str, tuple[Any, Any]] = {
         f"retention.{name}": (86_400.5, 90_000)
         for name in (
             *("health_s", "fine_blocks_s", "blocks_s", "anomalies_s", "drift_s"),
-            *("installs_s", "commands_s", "timelines_s", "rollouts_s"),
+            *("installs_s", "commands_s", "timelines_s", "rollouts_s", "alerts_s"),
         )
     },
     "approved_families": (["pump"], ["*"]),
+    **{
+        f"alerts.{name}": (600.5, 1200)
+        for name in (
+            *("group_wait_s", "group_gap_s", "group_longest_s", "resolve_after_s"),
+            *("silent_after_s", "quiet_after_s", "remind_every_s"),
+        )
+    },
 }
 FLEETS = {
-    "fleet": Program(FleetSettings, FLEET_PREFIX, load_fleet_settings, FLEET, {"mqtt.shut_out": "file"}),
+    "fleet": Program(
+        FleetSettings,
+        FLEET_PREFIX,
+        load_fleet_settings,
+        FLEET,
+        {"mqtt.shut_out": "file"},
+        lists='[[alerts.receivers]]\nname = "a"\ntype = "webhook"\nurl = "https://a"\n',
+    ),
     # What goes with PostgreSQL alone.
     "fleet, of several replicas": Program(
         FleetSettings,

@@ -46,6 +46,15 @@ def structs_in(annotation: Any) -> Iterator[type[msgspec.Struct]]:
             yield member
 
 
+def lists_in(document: dict[str, Any], place: str = "") -> Iterator[str]:
+    """The path of every list of tables in a document."""
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from lists_in(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}"
+
+
 def toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {toml(inner)}" for key, inner in value.items()) + "}"
@@ -74,7 +83,7 @@ def test_the_table_names_every_setting(name: str) -> None:
         key
         for other in PROGRAMS.values()
         if other.kind is program.kind
-        for key in [*other.values, *tomllib.loads(other.lists)]
+        for key in [*other.values, *lists_in(tomllib.loads(other.lists))]
     }
     known = set(keys_of(program.kind, program.tags))
     assert known <= named
