@@ -30,7 +30,7 @@ def routes(app: Any, *, verbs: list[str]) -> Iterator[Call]:
                 yield method.upper(), path
 
 
-NUMBERS = dict.fromkeys(("number", "version", "anomaly_id", "letter_id"), "7")
+NUMBERS = dict.fromkeys(("number", "version", "anomaly_id", "letter_id", "alert_id", "silence_id"), "7")
 
 
 def address(path: str, **names: str) -> str:

@@ -47,7 +47,7 @@ _AUDITED: Final = {
     "identity_conflict_ended": _K.CONFLICT,
     "precision_drifted": _K.PRECISION,
     "release_published": _K.RELEASE,
-    "verdict_given": None,  # an alarm about precision may be over
+    **dict.fromkeys(("verdict_given", "verdict_taken_back")),  # an alarm about precision may be over
 }
 
 
@@ -197,7 +197,7 @@ def _audited(session: Session, rows: Sequence[_Row], now: float) -> Iterator[Sig
             continue
         ending = "only one of them speaks" if row.action == "identity_conflict_ended" else ""
         yield Sign(kind=kind, at=row.at, detail=words, ending=ending, **_where(devices.get(subject), subject))
-    if any(row.action == "verdict_given" for row in rows):
+    if any(_AUDITED[row.action] is None for row in rows):
         yield from _regained(session, now)
 
 

@@ -25,6 +25,13 @@ from aggregator.triggers import TriggerSettings
 from edge_agent import settings as agent_settings
 from edge_agent.commands.application import application as agent
 from edge_agent.sources.settings import PluginSettings, ReplaySettings, SimulatedSettings
+from fleet.alert_settings import (
+    AlertSettings,
+    EmailReceiver,
+    PagerDutyReceiver,
+    SlackReceiver,
+    WebhookReceiver,
+)
 from fleet.cli import app as fleet
 from fleet.gates.plan import GatePlan
 from fleet.rollouts.pacing import Quarantine, Timeouts
@@ -41,6 +48,7 @@ PAGES = [
     for page in ROOT.glob(pattern)
     if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
 ]
+ALERTS = [AlertSettings, WebhookReceiver, SlackReceiver, PagerDutyReceiver, EmailReceiver]
 PROGRAMS = {
     "fedge-agent": get_command(agent),
     "fedge-aggregator": get_command(aggregator),
@@ -119,6 +127,8 @@ def test_the_commands_are_found_at_all() -> None:
             ],
         ),
         ("deploy/examples/fleet.toml", [FleetSettings, MqttSettings, EnrolmentSettings, RetentionSettings]),
+        ("deploy/examples/fleet.toml", ALERTS),
+        ("docs/alerts.md", ALERTS),
         ("docs/scaling.md", [RetentionSettings]),
         ("docs/gates.md", [GatePlan]),
         ("docs/fleet.md", [RolloutPlan, GroupPlan, Limit, SuccessCriteria, AbortRule, Timeouts, Quarantine]),
