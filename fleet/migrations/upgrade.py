@@ -68,8 +68,8 @@ def _check_nobody_serves(database: Database) -> None:
         if present not in steps[1:] or not _is_served(database, present):
             return
     raise StorageError(
-        f"the database's schema is {present}, this build's is {steps[0]}, and a process of the other build has the database;"
-        " stop it (every replica), then start this build (docs/scaling.md)"
+        f"the database's schema is {present}, this build's is {steps[0]}, and another process has the database: a service"
+        " of the other build, or a program that copies it; stop it (every replica), then start this build (docs/fleet.md)"
     )
 
 

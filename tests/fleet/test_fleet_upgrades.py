@@ -243,7 +243,9 @@ def test_no_command_of_this_build_changes_the_schema_below_an_older_service(data
     with databases.fresh(is_migrated=False) as url, closing(open_database(url)) as former:
         with former.write() as session:
             command.upgrade(_config(session), "0015")
-        with pytest.raises(StorageError, match=r"schema is 0015, .* has the database; stop it"):
+        with pytest.raises(
+            StorageError, match=r"schema is 0015, .* another process has the database: .* stop it"
+        ):
             open_storage(url)
         with former.write() as session:
             assert session.scalar(text("SELECT version_num FROM alembic_version")) == "0015"
