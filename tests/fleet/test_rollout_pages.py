@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from dashboard_world import text_of
-from databases import Databases
+from databases import SqliteDatabases
 from page_world import Pages, pages_of
 from rollout_world import RolloutWorld
 
@@ -32,9 +32,10 @@ TYPED = {
 
 
 @pytest.fixture(scope="module")
-def served(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    """On SQLite alone: what pages ask of the database is asked on both in `test_reach`."""
     with (
-        databases.fresh() as url,
+        SqliteDatabases(tmp_path_factory.mktemp("databases")).fresh() as url,
         closing(RolloutWorld(url)) as world,
         pages_of(world, tmp_path_factory.mktemp("pages")) as pages,
     ):

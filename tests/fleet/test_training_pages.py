@@ -16,7 +16,11 @@ from page_world import Pages, pages_of
 from rollout_world import RolloutWorld
 
 from fleet.aggregator_client import AggregatorClient
+from fleet.dashboard.pages.releases import verdict_link
+from fleet.lookups.release_lineage import Lineage
 from fleet.storage.release_tables import Release
+from fleet.verdicts import ReleasePrecision
+from models.drift.labels import PrecisionSettings, watch_precision
 from protocol.manifest import Provenance
 
 REASON = "loss 2 against the champion's 1: -100 % is not enough <b>"
@@ -258,6 +262,25 @@ def test_a_release_is_a_chain_from_its_run_to_its_verdicts(pages: Pages, aggrega
     assert "Withdraw" not in text, "to a viewer"
     assert pages.people["vic"].get("/releases/pump/99").status_code == 404
     assert pages.people["vic"].get("/releases/pump/nine").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("drifted_since", "says", "tone"),
+    [
+        (None, "27 of 30 alarms were true", "good"),
+        (1.0, "27 of 30 alarms were true, and fewer than before", "bad"),
+    ],
+)
+def test_the_chain_ends_with_what_people_said_of_its_alarms(
+    drifted_since: float | None, says: str, tone: str
+) -> None:
+    state = watch_precision([True] * 27 + [False] * 3, PrecisionSettings())
+    verdicts = ReleasePrecision(
+        release="pump/2", state=state, drifted_since=drifted_since, last_verdict_at=1.0
+    )
+    lineage = Lineage(running=0, online=0, rollouts=[], children=[], verdicts=verdicts)
+    link = verdict_link(lineage)
+    assert (link.says, link.tone, link.where) == (says, tone, "/precision")
 
 
 def test_a_release_is_withdrawn_for_a_reason_and_not_while_it_is_rolled_out(pages: Pages) -> None:

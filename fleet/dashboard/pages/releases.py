@@ -26,7 +26,7 @@ from protocol.privacy_claim import PrivacyClaim
 from service.paging import After
 from service.roles import Caller, Role
 
-__all__ = ["router"]
+__all__ = ["router", "verdict_link"]
 
 router = APIRouter(prefix="/releases", include_in_schema=False)
 
@@ -130,7 +130,7 @@ def _chain(release: ReleaseView, lineage: Lineage, run: TrainingRun | None) -> l
             where=f"/devices?{urlencode({'query': f'release=={release.id}'})}",
             tone="good" if lineage.running else "off",
         ),
-        _verdict_link(lineage),
+        verdict_link(lineage),
     ]
 
 
@@ -174,7 +174,8 @@ def _signature_link(release: ReleaseView) -> Link:
     return Link(name="Signature", says=f"{signed}, listed{approved}")
 
 
-def _verdict_link(lineage: Lineage) -> Link:
+def verdict_link(lineage: Lineage) -> Link:
+    """What people said of the alarms of a release, as the last link of its chain."""
     found = lineage.verdicts
     if found is None:
         return Link(

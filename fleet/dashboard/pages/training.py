@@ -29,6 +29,9 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(signed_in())])
 
 Shared = Annotated[Services, Depends(get_services)]
 ROWS: Final = 30
+LIVE: Final = ("rollout",)
+"""What a run makes shows as a rollout; what it does until then the fleet is not told, and an open page is made anew each minute."""
+
 DEVICES: Final = 200
 """Names of devices of one round that are shown."""
 
@@ -48,6 +51,7 @@ async def list_runs(
         request,
         "training.html",
         title="Training",
+        live=LIVE,
         is_configured=services.aggregator.is_configured,
         runs=runs,
         families=() if spent.what is None else spent.what.items,
@@ -77,6 +81,7 @@ async def show_run(
         request,
         "training_run.html",
         title=run_id,
+        live=LIVE,
         status=404 if said.is_missing else 200,
         said=said,
         run=run,
