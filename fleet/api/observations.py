@@ -6,7 +6,7 @@ import base64
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from sqlalchemy import ColumnElement, and_, select, true
+from sqlalchemy import ColumnElement, and_, false, select, true
 
 from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import RowId, equals, newest_first, read_page
@@ -43,6 +43,7 @@ def list_anomalies(
         bool | None,
         Query(alias="open", description="whether it still lasts; leaves out what never tells of its end"),
     ] = None,
+    judged: Annotated[bool | None, Query(description="whether a verdict stands on it")] = None,
     since: Since = None,
     until: Until = None,
     after: After = None,
@@ -55,6 +56,8 @@ def list_anomalies(
     rows = newest_first(Anomaly, after, limit).where(
         _received(Anomaly, since, until), equals(Anomaly.device, device), _is_open(is_open)
     )
+    if judged is not None:
+        rows = rows.where(Anomaly.is_judged == (true() if judged else false()))
     with services.database.read() as session:
         return read_page(session, rows, AnomalyView, limit)
 
@@ -131,7 +134,7 @@ def summarise_drift(
 def _is_open(wanted: bool | None) -> ColumnElement[bool]:
     if wanted is None:
         return true()
-    return Anomaly.episode.is_not(None) & ~Anomaly.end.has() if wanted else Anomaly.end.has()
+    return Anomaly.is_open == true() if wanted else Anomaly.end.has()
 
 
 def _received(

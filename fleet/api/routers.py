@@ -9,6 +9,7 @@ from fleet.api import (
     alerts,
     commands,
     dead_letters,
+    device_filters,
     device_settings,
     devices,
     enrolments,
@@ -32,6 +33,7 @@ ROUTERS: Final = tuple(
     for module in (
         devices,
         commands,
+        device_filters,
         device_settings,
         normal,
         enrolments,

@@ -73,6 +73,11 @@ class Narrowed:
     device: str | None = None
     scope: Scope | None = None
 
+    @property
+    def is_of_devices(self) -> bool:
+        """Whether what is asked is no matter of the anomaly alone."""
+        return bool(self.family or self.site or (self.scope and self.scope.of == "family"))
+
     def condition(self) -> ColumnElement[bool]:
         """On `Anomaly` beside its `Device`."""
         asked = [
@@ -183,9 +188,8 @@ def read_lines(
         limit: about how many lines; where a line of many is cut there may be a few more.
     """
     columns = select(Anomaly.id, Anomaly.device, func.coalesce(Device.family, ""), Anomaly.received_at)
-    query = (
-        narrow_waiting(columns, narrowed).where(Anomaly.id > after).order_by(Anomaly.id).limit(LOOKED_AT + 1)
-    )
+    waiting = narrow_waiting(columns, narrowed, has_devices=True).where(Anomaly.id > after)
+    query = waiting.order_by(Anomaly.id).limit(LOOKED_AT + 1)
     found = [_Row(*row) for row in session.execute(query).tuples()]
     rows, has_more = found[:LOOKED_AT], len(found) > LOOKED_AT
     lines = _lines(rows)
@@ -212,13 +216,13 @@ def read_waiting(session: Session, anomalies: Sequence[int], *, has_windows: boo
     }
 
 
-def narrow_waiting(columns: Select[*tuple[Any, ...]], narrowed: Narrowed) -> Select[*tuple[Any, ...]]:
-    """`columns` of anomalies that wait for a verdict, beside their devices."""
-    return (
-        columns.outerjoin(Device, Device.id == Anomaly.device)
-        .where(Anomaly.is_judged == false())
-        .where(narrowed.condition())
-    )
+def narrow_waiting(
+    columns: Select[*tuple[Any, ...]], narrowed: Narrowed, *, has_devices: bool = False
+) -> Select[*tuple[Any, ...]]:
+    """`columns` of anomalies that wait for a verdict; `has_devices`: they are of their devices, too."""
+    if has_devices or narrowed.is_of_devices:
+        columns = columns.outerjoin(Device, Device.id == Anomaly.device)
+    return columns.where(Anomaly.is_judged == false(), narrowed.condition())
 
 
 def _lines(rows: Sequence[_Row]) -> list[Line]:

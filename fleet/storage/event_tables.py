@@ -19,7 +19,7 @@ __all__ = ["Anomaly", "AnomalyEnd", "DriftRecord", "HealthRecord", "InstallRecor
 
 
 def _tells_of_its_end(context: DefaultExecutionContext) -> bool:
-    return context.get_current_parameters()["episode"] is not None  # type: ignore[no-untyped-call] # of SQLAlchemy
+    return context.get_current_parameters().get("episode") is not None  # type: ignore[no-untyped-call] # of SQLAlchemy
 
 
 class Received:

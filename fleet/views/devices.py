@@ -8,7 +8,15 @@ from pydantic import BaseModel, ConfigDict
 
 from fleet.storage.device_tables import DeviceState
 
-__all__ = ["BootView", "DeviceView", "Erasure", "SettingInForceView", "SettingsGiven", "SettingsView"]
+__all__ = [
+    "BootView",
+    "DeviceView",
+    "Erasure",
+    "FilterView",
+    "SettingInForceView",
+    "SettingsGiven",
+    "SettingsView",
+]
 
 
 class DeviceView(BaseModel):
@@ -147,6 +155,30 @@ class Erasure(BaseModel):
     device: str
     state: DeviceState
     rows: dict[str, int]
+
+
+class FilterView(BaseModel):
+    """A device query that `owner` keeps under a name; `is_shared`: everybody sees it."""
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={
+            "example": {
+                "id": 3,
+                "name": "short of sight",
+                "query": "sight=lt=0.5",
+                "owner": "eve",
+                "is_shared": True,
+                "created_at": 1767225600.0,
+            }
+        },
+    )
+    id: int
+    name: str
+    query: str
+    owner: str
+    is_shared: bool
+    created_at: float
 
 
 class SettingInForceView(BaseModel):

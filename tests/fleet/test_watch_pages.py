@@ -295,3 +295,20 @@ def test_precision_says_per_release_what_people_said_and_how_sure_that_is(
     assert "6 true alarms, 2 false alarms" in shown.text, "the chart says it in words, too"
     assert browser.get("/precision?family=nobody").status_code == 404
     is_problem(fleet.call("GET", "/v1/anomalies/999999999"), 404)
+
+
+def test_a_program_keeps_queries_too_and_asks_for_what_waits(fleet: Fleet, machine: Machine) -> None:
+    asked = {"name": machine.name, "query": "sight=lt=0.5", "is_shared": True}
+    is_problem(fleet.call("PUT", "/v1/device-filters", Role.VIEWER, json=asked), 403)
+    kept = fleet.call("PUT", "/v1/device-filters", Role.OPERATOR, json=asked).json()
+    assert kept["owner"] == "a-operator"
+    assert kept in fleet.call("GET", "/v1/device-filters").json()
+    wrong = fleet.call("PUT", "/v1/device-filters", Role.OPERATOR, json=asked | {"query": "sigt=lt=1"})
+    is_problem(wrong, 400, "sigt")
+    is_problem(fleet.call("DELETE", f"/v1/device-filters/{kept['id']}", Role.VIEWER), 404)
+    assert fleet.call("DELETE", f"/v1/device-filters/{kept['id']}", Role.OPERATOR).status_code == 204
+    one, two = raise_alarms(fleet, machine, anomaly(), anomaly())
+    fleet.call("PUT", f"/v1/anomalies/{one}/verdict", Role.OPERATOR, json={"verdict": "true_alarm"})
+    for judged, there in (("true", [one]), ("false", [two])):
+        items = fleet.call("GET", f"/v1/anomalies?device={machine.name}&judged={judged}").json()["items"]
+        assert [item["id"] for item in items] == there

@@ -35,7 +35,7 @@ LATEST: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The false alarms that were promised against those that came; `state` is kept, exceeded, open or none."""
+    """The false alarms that were promised against those that came; `state` is kept, exceeded, undecided or none."""
 
     state: str
     tone: str
@@ -115,4 +115,4 @@ def _budget(device: DeviceView) -> Budget:
         )
     if high is not None and high <= promised:
         return Budget(state="kept", tone="good", words=said)
-    return Budget(state="not refuted", tone="go", words=f"{said} That does not contradict it.")
+    return Budget(state="undecided", tone="go", words=f"{said} That does not contradict it.")
