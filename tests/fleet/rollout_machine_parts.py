@@ -31,6 +31,9 @@ PLANS: Final = (
     },
 )
 
+QUERIES: Final = ("", "id=in=(d00,d01,d02)", "id=in=(d03,d04,d05)")
+"""Whom a rollout means: all, or one half of those that are there from the beginning."""
+
 
 class Killed(BaseException):
     """The process is gone: nothing catches this."""

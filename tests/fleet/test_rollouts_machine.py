@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from rollout_machine import AnyFleet
 
-from fleet.rollouts import decisions, desired_states, giving, returning, saying, store
+from fleet.rollouts import decisions, desired_states, engine, giving, records, returning, saying, store
 from fleet.rollouts.counts import Judgement, Outcome, judge_counts
 from fleet.rollouts.executions import Index, Mark
 from fleet.rollouts.states import GroupState
@@ -54,7 +54,7 @@ def test_whatever_a_fleet_does_the_engine_keeps_its_invariants(databases: Databa
 
 @pytest.mark.long
 def test_whatever_a_fleet_does_at_length(databases: Databases) -> None:
-    run(databases, examples=150 if isinstance(databases, SqliteDatabases) else 50, steps=40)
+    run(databases, examples=150 if isinstance(databases, SqliteDatabases) else 50, steps=50)
 
 
 Patch = pytest.MonkeyPatch
@@ -116,6 +116,18 @@ def believe_any_attempt(patch: Patch) -> None:
     patch.setattr(decisions.Rollout, "given_id", lambda self, e: f"{self.id}:{e.device}:1")
 
 
+def keep_giving_what_was_withdrawn(patch: Patch) -> None:
+    def take_back(session: Any, release: Any, reason: str, now: float, **_: str) -> None:
+        release.withdrawn_at, release.withdrawn_reason = now, reason
+
+    patch.setattr(store, "take_back", take_back)
+
+
+def give_what_another_has(patch: Patch) -> None:
+    patch.setattr(records, "occupied_devices", lambda *_: {})
+    patch.setattr(engine, "taken_elsewhere", lambda *_: False)
+
+
 def pass_without_evidence(patch: Patch) -> None:
     def judge(counts: Any, criteria: Any) -> Judgement:
         found = judge_counts(counts, criteria)
@@ -149,6 +161,9 @@ FAULTS: list[Callable[[Patch], None]] = [
     share_devices,
     let_nobody_go,
     give_to_who_is_shut_out,
+    believe_any_attempt,
+    keep_giving_what_was_withdrawn,
+    give_what_another_has,
     pass_without_evidence,
     miscount,
     wait_for_nobody,
