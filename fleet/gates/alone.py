@@ -64,11 +64,11 @@ def compare_alone(metric: Metric, arms: Arms, look: Look) -> Answer:
 
 
 def _harm(metric: Metric, arms: Arms, margin: float) -> Floats:
-    """(n,) change beyond `margin`. Counts are thinned to equally long spans without the margin, so that either sign is as likely."""
+    """(n,) change beyond `margin`, of who runs the release. Counts are thinned to equally long spans without the margin, so that either sign is as likely."""
     if MARGINS[metric].kind not in {Kind.MORE, Kind.FEWER}:
-        return change(
-            metric, arms.before, arms.after, margin, arms.is_canary, np.full(len(arms.devices), 0.5)
-        )
+        lots = np.full(len(arms.devices), 0.5)
+        shift = change(metric, arms.before, arms.after, margin, arms.runs_it, lots)
+        return np.where(arms.runs_it, shift, np.nan)
     counted, expected = counts(metric, arms.before, arms.after)
     ratio = exposure_ratio(metric, arms.before, arms.after)
     past = expected / ratio
@@ -78,14 +78,14 @@ def _harm(metric: Metric, arms: Arms, margin: float) -> Floats:
     )
     was = thin(past, np.minimum(ratio, 1.0) / (margin if is_loss else 1.0), lots_of(arms.devices, "before"))
     harm: Floats = 2 * np.sqrt(now + 0.375) - 2 * np.sqrt(was + 0.375)
-    return -harm if is_loss else harm
+    return np.where(arms.runs_it, -harm if is_loss else harm, np.nan)
 
 
 def _interval(metric: Metric, arms: Arms) -> Interval | None:
     if MARGINS[metric].kind is not Kind.MORE:
-        return interval_alone(plain_change(metric, arms.before, arms.after))
+        return interval_alone(plain_change(metric, arms.before, arms.after)[arms.runs_it])
     counted, expected = counts(metric, arms.before, arms.after)
-    found = interval_alone(np.log(counted + 0.5) - np.log(expected + 0.5))
+    found = interval_alone((np.log(counted + 0.5) - np.log(expected + 0.5))[arms.runs_it])
     if found is None:
         return None
     middle, low, high = (float(np.exp(min(value, 700.0))) for value in found)

@@ -76,7 +76,7 @@ class Arms:
 
     Attributes:
         devices: names, in the order of the rows: canaries and controls mixed.
-        is_canary: (n,) bool, who runs the release.
+        is_canary: (n,) bool, who was given the release: the arm in which the lot put them.
         stratum: (n,) int, hardware and site; canaries were drawn within it.
         before: over `baseline_s` before the group began, n rows; no hours for a device that ran no release of the family.
         after: since each committed and warmed up, but not before the present group began (controls: since the group
@@ -84,6 +84,8 @@ class Arms:
         placebos: None where there are canaries enough.
         hazard_events: restarts, crashes and silences of the fleet's devices in the past that was read.
         hazard_hours: device hours of that past.
+        steps_aside: (n,) bool, canaries that do not run it: they put it off, or could not install it. None: nobody. They stay in their
+            arm, for who steps aside is no chance: the busy and the hot do, and there are as many of those among the controls.
         ran_before: whether a canary is known to have run a release before, though of its past nothing may be left.
     """
 
@@ -95,4 +97,10 @@ class Arms:
     placebos: Placebos | None
     hazard_events: float
     hazard_hours: float
+    steps_aside: NDArray[np.bool_] | None = None
     ran_before: bool = False
+
+    @property
+    def runs_it(self) -> NDArray[np.bool_]:
+        """(n,) bool, who runs the release: whatever it does, it does to these."""
+        return self.is_canary if self.steps_aside is None else self.is_canary & ~self.steps_aside

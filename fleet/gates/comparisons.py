@@ -1,6 +1,7 @@
 """One metric at one look, canaries compared with controls: STOP, PASS or NOT_SEEN, with interval and reason.
 
 A test exists only where the number of devices could make its p-value small enough; there is no other test to fall back on.
+A margin is forgiven to who runs the release, and the arms are as the lot drew them: so the p-value is right whoever puts it off.
 Harm as large as matters is excluded by the same test the other way round (Berger, "Multiparameter hypothesis testing
 and acceptance sampling", 1982: every metric at the full level, for all have to pass).
 """
@@ -43,7 +44,7 @@ def compare(metric: Metric, arms: Arms, look: Look) -> Answer:
     if arms.is_canary.all():
         return compare_alone(metric, arms, look)
     scores = _scores(metric, arms, MARGINS[metric].stop)
-    told = int((is_told(metric, arms.after) & is_told(metric, arms.before) & arms.is_canary).sum())
+    told = int((is_told(metric, arms.after) & is_told(metric, arms.before) & arms.runs_it).sum())
     reachable = least_p(scores.sizes, scores.canaries)
     if reachable > look.levels.last and 0 < told <= FEW and arms.placebos is not None:
         return compare_with_past(metric, arms, arms.placebos, look)
@@ -86,6 +87,10 @@ def _judge(
             f". {words.devices(canaries, 'canary')} and {words.devices(controls, 'control')} cannot show harm at level"
             f" {words.probability(level)}: p could not be below {words.probability(reachable)}"
         )
+    if aside := int((arms.is_canary & ~arms.runs_it).sum()):
+        reason += (
+            f". {words.devices(aside)} that do not run it though they were drawn count among the canaries"
+        )
     return Answer(
         metric=metric,
         finding=finding,
@@ -101,22 +106,23 @@ def _judge(
 
 
 def _scores(metric: Metric, arms: Arms, margin: float) -> Scores:
-    harm = change(metric, arms.before, arms.after, margin, arms.is_canary, lots_of(arms.devices))
+    harm = change(metric, arms.before, arms.after, margin, arms.runs_it, lots_of(arms.devices))
     return score(harm, arms.is_canary, arms.stratum)
 
 
 def _passing(metric: Metric, arms: Arms) -> Scores:
     """Scores in which a release is far up that does less harm than the pass margin."""
     margin = MARGINS[metric].passing
-    harm = change(metric, arms.before, arms.after, margin, arms.is_canary, lots_of(arms.devices))
+    harm = change(metric, arms.before, arms.after, margin, arms.runs_it, lots_of(arms.devices))
     return score(-harm, arms.is_canary, arms.stratum)
 
 
 def _interval(metric: Metric, arms: Arms) -> Interval | None:
     """On the scale of changes; for counts that may grow, a factor."""
-    changes = plain_change(metric, arms.before, arms.after)
+    is_shown = arms.runs_it | ~arms.is_canary
+    changes = np.where(is_shown, plain_change(metric, arms.before, arms.after), np.nan)
     if MARGINS[metric].kind is not Kind.MORE:
-        return interval_of_pairs(lambda a, c: changes[a] - changes[c], changes, arms.is_canary, arms.stratum)
+        return interval_of_pairs(lambda a, c: changes[a] - changes[c], changes, arms.runs_it, arms.stratum)
     counted, expected = counts(metric, arms.before, arms.after)
     root = np.sqrt(expected + 0.375)
 
@@ -127,7 +133,7 @@ def _interval(metric: Metric, arms: Arms) -> Interval | None:
             found = counted[a] / np.maximum(like_control, 0)
         return np.where(counted[a] > 0, found, np.where(like_control > 0, 0.0, 1.0))
 
-    return interval_of_pairs(factor, changes, arms.is_canary, arms.stratum)
+    return interval_of_pairs(factor, changes, arms.runs_it, arms.stratum)
 
 
 def _typical(metric: Metric, arms: Arms) -> float:
@@ -145,5 +151,5 @@ def _typical(metric: Metric, arms: Arms) -> float:
 
 def _hours(arms: Arms) -> float:
     """How long the canaries were watched, in the middle."""
-    hours = arms.after.hours[arms.is_canary]
+    hours = arms.after.hours[arms.runs_it]
     return float(np.median(hours[np.isfinite(hours)])) if np.isfinite(hours).any() else 0.0

@@ -61,9 +61,9 @@ def judge_look(
     answers = tuple(_answer(metric, arms, comparable, plan, look) for metric in plan.metrics)
     asked = [answer for answer in answers if _counts_for_passing(answer.metric, arms)]
     finding, reason = _together(answers, asked, look)
-    if is_last and finding is Finding.NOT_SEEN and not (arms.after.hours[arms.is_canary] > 0).any():
+    if is_last and finding is Finding.NOT_SEEN and not (arms.after.hours[arms.runs_it] > 0).any():
         # also where one alone fell silent, which is no event of two: of devices that died nothing is ever seen
-        canaries = words.devices(int(arms.is_canary.sum()), "canary")
+        canaries = words.devices(int(arms.runs_it.sum()), "canary")
         finding, reason = Finding.PAUSE, f"no evidence: none of {canaries} was heard; {reason}"
     return LookAnswer(
         finding=finding,
@@ -78,7 +78,7 @@ def judge_look(
 
 def _missing(arms: Arms) -> tuple[Finding, str] | None:
     """What follows where there is nothing to judge."""
-    if not arms.is_canary.any():
+    if not arms.runs_it.any():
         return Finding.PAUSE, "no evidence: no device has the release (revoked, or never heard)"
     if not (arms.before.hours > 0).any():
         # there was a past, and it was lost, or is not rolled up yet, or all were switched off: that passes nothing

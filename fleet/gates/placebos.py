@@ -46,8 +46,8 @@ def compare_with_past(metric: Metric, arms: Arms, placebos: Placebos, look: Look
     controls = now[~arms.is_canary & np.isfinite(now)]
     middle = float(np.median(controls)) if len(controls) else 0.0
     lots = np.full(len(now), 0.5)  # nobody is thinned: it is canaries that are looked at
-    forgiven = change(metric, arms.before, arms.after, MARGINS[metric].stop, arms.is_canary, lots) - middle
-    canaries = np.flatnonzero(arms.is_canary & np.isfinite(forgiven))
+    forgiven = change(metric, arms.before, arms.after, MARGINS[metric].stop, arms.runs_it, lots) - middle
+    canaries = np.flatnonzero(arms.runs_it & np.isfinite(forgiven))
     pool = pool_of(metric, arms, placebos)
     worst = int(canaries[np.argmax(forgiven[canaries])])
     as_unusual = int((pool >= forgiven[worst]).sum())

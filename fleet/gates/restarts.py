@@ -27,7 +27,7 @@ def judge_restarts(arms: Arms, look: Look, warm_up_s: float) -> Answer:
     """
     hours, has_event = time_at_risk(arms.after)
     known = np.isfinite(hours)
-    canaries, controls = known & arms.is_canary, known & ~arms.is_canary
+    canaries, controls = known & arms.runs_it, known & ~arms.is_canary
     events, watched = int((has_event & canaries).sum()), float((hours[canaries] + warm_up_s / 3600).sum())
     others, others_watched = int((has_event & controls).sum()), float(hours[controls].sum())
     hazard = upper_hazard(arms.hazard_events, arms.hazard_hours)

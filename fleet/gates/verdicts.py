@@ -68,8 +68,8 @@ def verdicts_e(after: Shown, is_canary: Bools, bound: float) -> tuple[float, int
 
 def judge_verdicts(arms: Arms, look: Look) -> Answer:
     """PAUSE where people call the canaries' alarms false more often than before, on two canaries or more."""
-    bound = false_share_bound(arms.before, arms.after, arms.is_canary)
-    e_value, devices = verdicts_e(arms.after, arms.is_canary, bound)
+    bound = false_share_bound(arms.before, arms.after, arms.runs_it)
+    e_value, devices = verdicts_e(arms.after, arms.runs_it, bound)
     level = look.levels.process
     is_worse = devices >= _LEAST_CANARIES and e_value >= 1 / level
     said = "more often false than before" if is_worse else "not shown to be more often false than before"

@@ -7,8 +7,8 @@
                                                             │─ after: controls, as they are ────│
 
 `began` is when the rollout gave the release to its first device: the past of all devices ends there, those of later groups
-too, so that both arms are compared over the same hours. Canaries are all that were given the release so far, controls those
-that were not yet. Of either at most `MOST` are looked at, drawn by hash: more would hardly see more, and would keep the
+too, so that both arms are compared over the same hours. Canaries are all that were given the release so far, also who put it off
+or could not install it (`Arms.steps_aside`: of the controls as many would have), controls those that were not yet. Of either at most `MOST` are looked at, drawn by hash: more would hardly see more, and would keep the
 database busy. A canary's `after` begins where it committed in its own stream, whatever arrived when.
 
 Asked in a reading transaction of its own: neither ingest nor the engine's writing waits for it.
@@ -130,6 +130,8 @@ def read_arms(
     began = min(given, default=group.since)
     drawn = draw_arms(session, rollout)
     commits = _read_commits(session, rollout, drawn.canaries)
+    given_to = frozenset(drawn.canaries)
+    aside = [device for device in drawn.canaries if device not in commits]
     spans = {
         device: Span(
             device=device,
@@ -142,7 +144,7 @@ def read_arms(
     }
     # as long as those of the canaries: they installed for a while
     start = median([span.start for span in spans.values()] or [group_at + plan.warm_up_s])
-    spans |= {device: Span(device=device, start=start, until=now) for device in drawn.controls}
+    spans |= {device: Span(device=device, start=start, until=now) for device in (*aside, *drawn.controls)}
     devices = tuple(spans)
     histories = Histories(session, rollout.plan.release, plan, offline_after_s=offline_after_s)
     before = histories.before(devices, began)
@@ -151,7 +153,8 @@ def read_arms(
     )
     return Arms(
         devices=devices,
-        is_canary=np.array([device in commits for device in devices], dtype=np.bool_),
+        is_canary=np.array([device in given_to for device in devices], dtype=np.bool_),
+        steps_aside=np.array([device in given_to and device not in commits for device in devices]),
         stratum=np.array([drawn.strata[device] for device in devices], dtype=np.int64),
         before=before,
         after=histories.after(list(spans.values()), commits),
@@ -185,9 +188,9 @@ def draw_arms(session: Session, rollout: Rollout) -> Drawn:
     strata = _read_strata(session, rollout)
     has_release, has_not = [], []
     for execution in rollout.executions.values():
-        if execution.device not in strata:
+        if execution.device not in strata or execution.superseded_by is not None:
             continue
-        if execution.state is InstallStatus.SUCCEEDED and execution.returned_at is None:
+        if execution.is_given and execution.returned_at is None:
             has_release.append(execution.device)
         elif not execution.is_given and execution.state is InstallStatus.QUEUED:
             has_not.append(execution.device)
