@@ -154,7 +154,9 @@ def read_arms(
     return Arms(
         devices=devices,
         is_canary=np.array([device in given_to for device in devices], dtype=np.bool_),
-        steps_aside=np.array([device in given_to and device not in commits for device in devices]),
+        steps_aside=np.array(
+            [device in given_to and device not in commits for device in devices], dtype=np.bool_
+        ),
         stratum=np.array([drawn.strata[device] for device in devices], dtype=np.int64),
         before=before,
         after=histories.after(list(spans.values()), commits),

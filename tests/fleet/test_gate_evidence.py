@@ -19,6 +19,7 @@ from fleet.rollouts.store import find_rollout
 from fleet.storage.device_tables import Device, DeviceState
 from fleet.storage.event_tables import Anomaly, HealthRecord
 from fleet.storage.verdict_tables import VerdictRecord
+from protocol.messages.kinds import InstallStatus
 
 OFFLINE_S = 120.0
 BASELINE_S, WARM_UP_S = 7200.0, 300.0
@@ -299,7 +300,7 @@ def test_no_more_of_either_arm_are_looked_at_than_are_needed_and_each_stratum_ha
     monkeypatch.setattr(gate_evidence, "MOST", 1000)
     world.say(rollout, Verb.TRIGGER_NEXT_GROUP)
     arms = arms_of(world, rollout)
-    assert (arms.is_canary.sum(), (~arms.is_canary).sum()) == (3, 0)
+    assert (arms.is_canary.sum(), arms.runs_it.sum()) == (12, 3), "the others have it and do not run it yet"
 
 
 def test_a_soak_of_many_hours_is_read_from_blocks_where_the_messages_are_gone(
@@ -326,3 +327,26 @@ def test_a_soak_of_many_hours_is_read_from_blocks_where_the_messages_are_gone(
     assert shown.memory_slope[row] == pytest.approx(0.02, rel=0.01)
     assert shown.restarts[row] == 1
     assert shown.first_event_hours[row] * 3600 == pytest.approx(300 + 100 * 100 + OFFLINE_S, abs=1)
+
+
+def test_who_puts_it_off_stays_in_the_arm_of_the_lot_and_is_shown_on_what_it_runs(
+    world: RolloutWorld,
+) -> None:
+    world.now = 1_000_200.0
+    live(world, BASELINE_S, anomaly_rate=0.1)
+    success = {"threshold_pct": 60}
+    rollout = world.started(groups=GROUPS, gates=GATES, limits=[], success=success)
+    busy, *others = world.members(rollout, 0)
+    world.install(others)
+    world.report(busy, InstallStatus.DEFERRED, reason="busy")
+    world.tick()
+    assert world.view(rollout).groups[0].state == GroupState.SOAKING
+    live(world, WARM_UP_S + 600.0, busy, anomaly_rate=0.5)
+    world.now -= WARM_UP_S + 600.0
+    live(world, WARM_UP_S + 600.0, *(device for device in world.devices if device != busy))
+    arms = arms_of(world, rollout)
+    row = of(arms, busy)
+    assert (arms.is_canary[row], arms.runs_it[row]) == (True, False)
+    assert (arms.is_canary.sum(), arms.runs_it.sum()) == (3, 2)
+    assert arms.after.over[row] == pytest.approx(arms.after.judged[row] / 2)
+    assert arms.after.judged[row] > 0
