@@ -20,6 +20,7 @@ from fleet.changes.hub import ChangeHub
 from fleet.dashboard.front import Front, error_page
 from fleet.dashboard.live import LivePages
 from fleet.dashboard.pages import (
+    alerts,
     anomalies,
     audit,
     device,
@@ -42,6 +43,7 @@ __all__ = ["mount_pages"]
 PAGES: Final = tuple(
     module.router
     for module in (
+        alerts,
         anomalies,
         audit,
         device,
