@@ -49,6 +49,9 @@ MINUTE_S: Final = 60.0
 STEPS_BACK: Final = 5
 """After so many attempts others go before it."""
 
+LOOKED_AT: Final = 1000
+"""Of what waits for one receiver, at a time."""
+
 GIVES_UP: Final = 2 * STEPS_BACK
 """After so many it is parked, if others were taken meanwhile."""
 
@@ -138,14 +141,10 @@ def next_waiting(session: Session, receiver: Receiver, at_once: int, now: float)
     allowed = receiver.per_minute - len(recent)
     if allowed <= 0:
         return []
-    of_receiver = (AlertDelivery.receiver == receiver.name, AlertDelivery.state == State.WAITING)
-    wanted = select(AlertDelivery).where(*of_receiver)
-    wanted = wanted.order_by(AlertDelivery.attempts // STEPS_BACK, AlertDelivery.id)
-    found = session.scalars(wanted.limit(max(at_once, allowed + 1))).all()
-    if len(found) <= allowed or (found and found[0].is_alone):
-        return list(found[:1])
-    together = [one for one in found[:at_once] if not one.is_alone]
-    return together or list(found[:1])
+    found = _in_order(session, receiver.name)
+    if len(found) <= allowed or found[0].is_alone:
+        return found[:1]
+    return [one for one in found[:at_once] if not one.is_alone]
 
 
 def note_outcome(
@@ -212,6 +211,18 @@ def receiver_row(session: Session, name: str) -> AlertReceiver:
         state = AlertReceiver(name=name, failures=0, error="", recent=[])
         session.add(state)
     return state
+
+
+def _in_order(session: Session, name: str) -> list[AlertDelivery]:
+    """The first of what waits for a receiver; a storm steps back as a whole, so nothing of it overtakes what it said before."""
+    waiting = (AlertDelivery.receiver == name, AlertDelivery.state == State.WAITING)
+    rows = session.scalars(
+        select(AlertDelivery).where(*waiting).order_by(AlertDelivery.id).limit(LOOKED_AT)
+    ).all()
+    tried: dict[int, int] = {}
+    for row in rows:
+        tried[row.group] = max(tried.get(row.group, 0), row.attempts)
+    return sorted(rows, key=lambda row: (tried[row.group] // STEPS_BACK, row.id))
 
 
 def _is_told(receiver: Receiver, group: AlertGroup) -> bool:

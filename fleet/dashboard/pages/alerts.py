@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Form, Path, Query, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import Response
 
 from fleet.alert_settings import AlertKind
 from fleet.api import alerts as api
 from fleet.api.dependencies import Services, get_services
+from fleet.api.paging import RowId
 from fleet.dashboard.access import signed_in
 from fleet.dashboard.notices import see_other
 from fleet.dashboard.rendering import page
@@ -30,7 +31,6 @@ Operator = Annotated[Caller, Depends(signed_in(Role.OPERATOR))]
 Shared = Annotated[Services, Depends(get_services)]
 Words = Annotated[str, Form(max_length=2000)]
 Hours = Annotated[float, Form(gt=0, le=92 * 24)]
-Number = Annotated[int, Path(ge=1)]
 
 
 @router.get("")
@@ -82,7 +82,7 @@ def make_silence(
 
 
 @router.post("/silences/{number}/end")
-def end_silence(number: Number, caller: Operator, services: Shared) -> Response:
+def end_silence(number: RowId, caller: Operator, services: Shared) -> Response:
     """End one before its time."""
     api.end_silence_now(number, caller, services)
     return see_other("/alerts", f"silence {number} has ended; what still lasts is told")
@@ -105,7 +105,7 @@ def retry_receiver(name: api.ReceiverName, caller: Operator, services: Shared) -
 
 @router.post("/{number}/end")
 def end_alert(
-    number: Number, caller: Operator, services: Shared, group: Annotated[str, Form(max_length=64)] = ""
+    number: RowId, caller: Operator, services: Shared, group: Annotated[str, Form(max_length=64)] = ""
 ) -> Response:
     """Say that an alarm is over whose end nothing will tell."""
     ended = api.end_alert_by_hand(number, caller, services)
