@@ -70,6 +70,10 @@ bench: $(READY) ## every benchmark, one JSON object per figure (hours)
 $(PEERS_READY): benchmarks/peers.txt deploy/setup.sh
 	@PYTHON=$(PYTHON) VENV=$(PEERS) bash deploy/setup.sh peers
 
+# MLflow's server brings what no part of ours needs; its bridge is tested from here (make prove ARGS=elsewhere).
+.venv-mlflow/.ready-mlflow: pyproject.toml deploy/setup.sh
+	@PYTHON=$(PYTHON) VENV=.venv-mlflow bash deploy/setup.sh mlflow
+
 bench-peers: $(PEERS_READY) ## other people's detectors, and what proofs of inputs would cost, in an environment of their own (ARGS="skab")
 	@$(PEERS)/bin/python benchmarks/input_proofs.py
 	@PYTHONPATH=. $(PEERS)/bin/python benchmarks/detection.py --peers $(ARGS)

@@ -19,6 +19,7 @@ command -v "$PYTHON" >/dev/null || fail "no $PYTHON found; install Python 3.11, 
 
 case $EXTRA in
   sim) echo "Setting up for the demo (once; about a minute, 1.9 GB in $VENV) ..." >&2 ;;
+  mlflow) echo "Setting up an MLflow server (once; a minute, .9 GB in $VENV) ..." >&2 ;;
   peers) echo "Setting up other people's detectors (once; a minute or two, 1.6 GB in $VENV) ..." >&2 ;;
   *) echo "Setting up for the tests (once; a minute or two, 3 GB in $VENV) ..." >&2 ;;
 esac
@@ -43,6 +44,7 @@ hand_on SSL_CERT_FILE "$(pip_says cert)"
 
 packages=(-c constraints.txt -e ".[$EXTRA]")
 [ "$EXTRA" != peers ] || packages=(-r benchmarks/peers.txt)
+[ "$EXTRA" != mlflow ] || packages=(mlflow==3.17.2 -e ".[fleet]")
 # PyPI's torch for Linux brings gigabytes of CUDA that no test uses; PyTorch's own index has the CPU build.
 cpu_builds=https://download.pytorch.org/whl/cpu
 if [ "$EXTRA" != sim ] && [ "$(uname -s)" = Linux ] && command -v curl >/dev/null \

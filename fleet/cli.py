@@ -13,11 +13,13 @@ from fleet.commands import (
     access,
     alerts,
     audit,
+    bridges,
     broker_files,
     claims,
     dead_letters,
     device_ca,
     devices,
+    export,
     instruction_key,
     orders,
     resources,
@@ -58,6 +60,8 @@ app.add_typer(resources.releases, name="releases")
 app.add_typer(rollouts.rollouts, name="rollouts")
 app.add_typer(trust_changes.trust, name="trust")
 app.add_typer(audit.audit, name="audit")
+app.add_typer(bridges.bridge, name="bridge")
+app.command("export")(export.export)
 app.command("broker-files")(broker_files.broker_files)
 app.command("anomalies")(resources.anomalies)
 app.command("drift")(resources.drift)

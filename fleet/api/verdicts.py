@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
 
 from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import RowId
@@ -22,7 +23,7 @@ from fleet.verdicts import (
 from fleet.views.observations import PrecisionSummary, PrecisionView, VerdictsView, VerdictView
 from models.drift.labels import PrecisionSettings
 from service.access import require
-from service.paging import MAXIMUM_ROW_ID
+from service.paging import MAXIMUM_ROW_ID, After, Limit, Page, cut_page, decode_row_cursor
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -124,6 +125,22 @@ def show_verdict(
         if record is None:
             raise _no_verdict(anomaly_id)
         return VerdictView.model_validate(record)
+
+
+@router.get("/verdicts")
+def list_verdicts(
+    _caller: Annotated[Caller, Depends(require(Role.VIEWER))],
+    services: Annotated[Services, Depends(get_services)],
+    after: After = None,
+    limit: Limit = 100,
+) -> Page[VerdictView]:
+    """The verdicts that stand, by the number of what they are about, the oldest anomaly first."""
+    rows = select(VerdictRecord).order_by(VerdictRecord.anomaly).limit(limit + 1)
+    if after:
+        rows = rows.where(VerdictRecord.anomaly > decode_row_cursor(after))
+    with services.database.read() as session:
+        views = [VerdictView.model_validate(record) for record in session.scalars(rows)]
+    return cut_page(views, limit, key=lambda view: view.anomaly)
 
 
 @router.get("/precision/summary")
