@@ -33,7 +33,7 @@ $(DEMO_READY): pyproject.toml constraints.txt deploy/setup.sh
 
 setup: $(READY) ## make the virtual environment (the other targets do it themselves)
 
-demo: $(DEMO_READY) ## the whole loop, live, in a few minutes (ARGS="--data pronostia=PATH --json out.json")
+demo: $(DEMO_READY) ## the whole loop, live, in a few minutes (ARGS="--data pronostia=PATH --json out.json"; ARGS=--stay keeps it up)
 	@$(BIN)/fedge-sim run demo $(ARGS)
 
 test: $(READY) ## all tests (ARGS="tests/fleet -k rollout" for some); installs the programs they need where it may

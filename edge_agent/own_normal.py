@@ -143,6 +143,8 @@ class OwnNormal(JudgeInForce):
                 self._remember_judge(release.bundle_sha256, kept)
         elif release.is_trial:
             self._put_in_force(self._fit(release, finds_context=self.judge is None).judge, Realised())
+        elif release.bundle_sha256 == self._memory.remembered.bundle_sha256:
+            return self._commit_again(release)
         else:
             return self.commit(release)
         return None
@@ -160,6 +162,13 @@ class OwnNormal(JudgeInForce):
             return self._refer_to_if_other(fit)
         self._memory.remember(is_word_waiting=False, is_drift_accepted=False)
         return self._refer_to(fit)
+
+    def _commit_again(self, release: RunningRelease) -> DriftVerdict | None:
+        """As `commit`, of the release that is committed: what a person said of its drift still holds."""
+        is_accepted = self.is_drift_accepted
+        recovered = self.commit(release)
+        self._memory.remember(is_drift_accepted=is_accepted)
+        return recovered
 
     def _refer_to_if_other(self, fit: Fit) -> DriftVerdict | None:
         """A new drift reference where windows are seen in another context than that of the old one's; as `commit`."""
@@ -269,7 +278,7 @@ class OwnNormal(JudgeInForce):
         """A person has called normal where the machine is at rest; `is_news`: rows of there may be learnt now. As `commit`."""
         known, recovered = self._memory.remembered, None
         if known.is_reference_owed:
-            recovered = self.commit(release)
+            recovered = self._commit_again(release)
         elif is_news and release.prior is not None:  # a person's word is worth as much as twice the rows
             self._unknown.forget(self.judge)
             fit = self._learn(release, is_reference_owed=False, finds_context=True)

@@ -58,6 +58,10 @@ def run(
         BrokerChoice,
         typer.Option(help="over which broker: Mosquitto where it is installed, else the embedded one"),
     ] = BrokerChoice.AUTO,
+    stay: Annotated[
+        bool,
+        typer.Option("--stay", help="keep everything up after the story, dashboard included, until Ctrl-C"),
+    ] = False,
 ) -> None:
     """Play a story from enrolment to recovery, live."""
     # Seen at once, not when a broker fails to start or, after the whole story, its report cannot be drawn.
@@ -85,6 +89,7 @@ def run(
                 json_path=json,
                 report_path=report,
                 picture_path=picture,
+                stay=stay,
             )
     except ScenarioError as error:
         _fail(str(error), 2)

@@ -29,8 +29,10 @@ from simulations.record import (
 )
 from simulations.world import World
 
-__all__ = ["Observer", "ServiceClient"]
+__all__ = ["RENEW_LINK_S", "Observer", "ServiceClient"]
 
+RENEW_LINK_S: Final = 240.0
+"""The fleet lets a sign-in link be used for five minutes."""
 ANSWER_WITHIN_S: Final = 120.0
 """A POST that was given up may have been carried out, and is refused the second time: a slow machine is waited for."""
 
@@ -135,6 +137,14 @@ class Observer:
         """Close the connections to the services."""
         for client in (self.fleet, self.publisher, self.aggregator):
             client.close()
+
+    def sign_in_link(self) -> str:
+        """Where one browser is signed in as the world's administrator, once, within five minutes; empty while the fleet is away."""
+        try:
+            made = self.fleet.post("/v1/sign-in-links", tries=1)
+        except (httpx.HTTPError, OSError):
+            return ""
+        return f"{self._world.dashboard}{made['path']}"
 
     def look(self) -> None:
         """See everything once."""

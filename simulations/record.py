@@ -185,6 +185,7 @@ class Record:
         deaths: (second of the story, process) of processes found dead.
         learning_memory_bytes: agent and learner of one device together; the most that was seen.
         comparison: see `Figures`.
+        sign_in_link: where one browser is signed in to the fleet's dashboard, once; empty before the fleet is up.
         now_s: second of the story of the last look.
         epoch_s: Unix time of the story's beginning.
         exit_reason: how it ended.
@@ -202,6 +203,7 @@ class Record:
     deaths: list[tuple[float, str]] = field(default_factory=list)
     learning_memory_bytes: int = 0
     comparison: dict[str, float] = field(default_factory=dict)
+    sign_in_link: str = ""
     now_s: float = 0.0
     epoch_s: float = 0.0
     exit_reason: str = ""

@@ -20,7 +20,7 @@ from protocol.messages.kinds import InstallStep
 from protocol.messages.payloads import Health
 from simulations.record import ChapterState, DeviceSeen, Record, RolloutSeen, ScoreTrace, TrainingSeen
 
-__all__ = ["Screen", "draw_world"]
+__all__ = ["Screen", "draw_world", "told_link"]
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _SPARK_WINDOWS: Final = 24
@@ -55,7 +55,8 @@ class Screen:
     def update(self, record: Record) -> None:
         """Draw the record as it stands (on a terminal), or say what is new in it (elsewhere)."""
         if self._live:
-            self._live.update(draw_world(record, self._console.size.height))
+            link = Text(told_link(record.sign_in_link), overflow="fold") if record.sign_in_link else Text()
+            self._live.update(Group(link, draw_world(record, self._console.size.height)))
         else:
             for line in _news(record):
                 if line not in self._said:
@@ -63,6 +64,11 @@ class Screen:
                     self._console.print(
                         f"{record.now_s:6.1f} s  {line}", highlight=False, markup=False, soft_wrap=True
                     )
+
+
+def told_link(link: str) -> str:
+    """A link into the dashboard, with what it is good for."""
+    return f"dashboard, for one browser within five minutes: {link}"
 
 
 def draw_world(record: Record, height: int = 50) -> RenderableType:
@@ -231,7 +237,8 @@ def _draw_totals(record: Record) -> RenderableType:
 
 
 def _news(record: Record) -> list[str]:
-    lines = [f"[{c.letter}] {c.title}" for c in record.chapters if c.state is not ChapterState.AHEAD]
+    lines = [told_link(record.sign_in_link)] if record.sign_in_link else []
+    lines += [f"[{c.letter}] {c.title}" for c in record.chapters if c.state is not ChapterState.AHEAD]
     lines += [f"    {c.note}" for c in record.chapters if c.note and c.state is not ChapterState.AHEAD]
     lines += [f"    training {t.run}: {t.state}, {len(t.rounds)} rounds" for t in record.trainings.values()]
     lines += [f"    rollout of {r.release}: {r.state} {r.reason}".rstrip() for r in record.rollouts.values()]

@@ -25,7 +25,7 @@ from protocol.names import release_id
 from simulations.bad_release import harmful_release
 from simulations.errors import StoryError
 from simulations.figures import compute_figures
-from simulations.observer import Observer
+from simulations.observer import RENEW_LINK_S, Observer
 from simulations.orders import first_release_spec, rollout_body, rollout_groups
 from simulations.patience import Patience
 from simulations.record import Chapter, ChapterState, DeviceSeen, FaultInjected, Record, RolloutSeen
@@ -76,6 +76,7 @@ class Story:
     _looked_at: float = 0.0
     _calls_normal: bool = False
     _called_at: float = 0.0
+    _linked_at: float = float("inf")
 
     def play(self) -> None:
         """Play every chapter in order.
@@ -108,6 +109,7 @@ class Story:
         world.issue_tokens()
         self._say(chapter, f"starting the broker ({world.broker_name}) and the fleet")
         world.start_services(fleet_is_up=self.observer.fleet.is_up)
+        self._renew_link()
         self._say(chapter, f"training version 1 on {world.scenario.reference_machines} reference machines")
         bundle = self._make_first_release()
         world.publish_release(bundle.read_bytes())
@@ -329,8 +331,15 @@ class Story:
         self.record.now_s = self.observer.clock()
         self.screen.update(self.record)
 
+    def _renew_link(self) -> None:
+        """A link into the dashboard that can still be used; a fleet that is away has its old one for a while."""
+        self._linked_at = self.observer.clock()
+        self.record.sign_in_link = self.observer.sign_in_link()
+
     def _look(self) -> None:
         self.observer.look()
+        if self.observer.clock() - self._linked_at > RENEW_LINK_S:
+            self._renew_link()
         self._looked_at = self.observer.clock()
         if self._calls_normal and self._looked_at - self._called_at >= CALL_NORMAL_EVERY_S:
             self._called_at = self._looked_at

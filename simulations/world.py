@@ -100,6 +100,11 @@ class World:
         return self._site.token_file(role)
 
     @property
+    def dashboard(self) -> str:
+        """Where people look at the fleet."""
+        return f"https://{self.addresses.fleet}"
+
+    @property
     def aggregator_token_file(self) -> Path:
         """Where the aggregator's operator token is."""
         return self.directory / "aggregator" / "operator.token"
@@ -124,7 +129,14 @@ class World:
         self._site.prepare(
             family or self.scenario.family.name,
             read_private_key(self.release_key, "signing_key").public_key(),
-            self._site.settings(offline_after_s=self.scenario.offline_after_s),
+            self._site.settings(offline_after_s=self.scenario.offline_after_s)
+            | {
+                "aggregator": {
+                    "url": f"https://{self.addresses.aggregator}",
+                    "ca_file": "../pki/ca.pem",
+                    "token_file": "../aggregator/viewer.token",
+                }
+            },
         )
         write_toml(
             self.directory / "aggregator" / "aggregator.toml",
@@ -162,11 +174,12 @@ class World:
         claims = self._site.claims(family, "simulated", len(self.devices))
         for device, claim in zip(self.devices, claims, strict=True):
             write_secret(self.device_directory(device) / "claim.token", claim.encode())
-        token = self.supervisor.run(
-            "tokens", "aggregator", "tokens", "create", "--role", "operator", "--name", "sim", *somebody,
-            "--config", self._config("aggregator"),
-        )  # fmt: skip
-        write_secret(self.aggregator_token_file, token.strip().encode())
+        for role, whose in (("operator", somebody), ("viewer", ("--program",))):
+            token = self.supervisor.run(
+                "tokens", "aggregator", "tokens", "create", "--role", role, "--name", f"sim-{role}", *whose,
+                "--config", self._config("aggregator"),
+            )  # fmt: skip
+            write_secret(self.directory / "aggregator" / f"{role}.token", token.strip().encode())
 
     def write_reference_recordings(self) -> tuple[Path, int]:
         """Record the reference machines of version 1; returns the NPZ and the rows of the shortest recording."""

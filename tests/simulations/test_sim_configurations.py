@@ -57,6 +57,14 @@ def test_each_agent_reads_the_very_detection_and_privacy_that_the_scenario_holds
         AggregatorTrust(settings)
 
 
+def test_the_dashboard_shows_the_training_runs_of_the_worlds_aggregator(tmp_path: Path) -> None:
+    world = prepared(tmp_path, Scenario())
+    settings = load_fleet_settings(tmp_path / "fleet" / "fleet.toml", {}).aggregator
+    assert settings is not None
+    assert settings.url == f"https://{world.addresses.aggregator}"
+    assert settings.token_file.resolve() == tmp_path / "aggregator" / "viewer.token"
+
+
 @pytest.mark.parametrize(("mosquitto", "kept"), [(MOSQUITTO, "dynamic-security"), (None, "file")])
 def test_the_fleet_tells_the_broker_that_the_world_has_who_is_shut_out(
     tmp_path: Path, mosquitto: Mosquitto | None, kept: str
