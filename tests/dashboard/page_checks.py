@@ -69,5 +69,6 @@ def check_fits_phone(page: Page) -> None:
 
 def check_no_markup(page: Page) -> None:
     """No text of a device became an element or an attribute that does something."""
-    assert page.evaluate("() => window.fedgeOwned === undefined"), page.url
-    assert page.evaluate(_MARKUP) == [], page.url
+    assert page.evaluate("() => window.fedgeOwned === undefined"), f"{page.url} ran a device's script"
+    found = page.evaluate(_MARKUP)
+    assert not found, f"{page.url} has {found}"
