@@ -56,9 +56,9 @@ def make_empty(folder: Path) -> None:
         _note(folder, fleet, {})
 
 
-def make_seeded(folder: Path) -> None:
+def make_seeded(folder: Path, *, is_polite: bool = False) -> None:
     """A fleet with a past."""
-    with closing(SeededFleet(folder, time.time() - LASTS_S)) as fleet:
+    with closing(SeededFleet(folder, time.time() - LASTS_S, is_polite=is_polite)) as fleet:
         rollouts = tell_story(fleet)
         raise_alarms(fleet)
         judge_alarms(fleet)

@@ -13,8 +13,14 @@ __all__ = ["check_accessible", "check_fits_phone", "check_landmarks", "check_no_
 _axe: Final = Axe()
 _WIDEST: Final = """() => {
   const room = document.documentElement.clientWidth;
-  const wide = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > room + 1);
-  return [document.documentElement.scrollWidth - room, wide.slice(0, 5).map(e => e.outerHTML.slice(0, 160))];
+  const framed = element => {
+    for (let one = element.parentElement; one && one !== document.body; one = one.parentElement)
+      if (getComputedStyle(one).overflowX !== 'visible') return true;
+    return false;
+  };
+  const wide = [...document.querySelectorAll('body *')].filter(
+      one => one.getBoundingClientRect().right > room + 1 && !framed(one));
+  return [document.documentElement.scrollWidth - room, wide.slice(0, 5).map(one => one.outerHTML.slice(0, 160))];
 }"""
 _MARKUP: Final = """() => [...document.querySelectorAll('*')].filter(element =>
     (element.tagName === 'SCRIPT' && !element.src) ||

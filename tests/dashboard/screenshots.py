@@ -74,9 +74,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fedge-pictures-") as name:
         folder = Path(name)
         certificates = LocalCertificates(folder / "certificates")
-        make_seeded(folder / "seeded")
+        make_seeded(folder / "seeded", is_polite=True)
         with (
-            aggregator_beside(folder / "aggregator", certificates) as settings,
+            aggregator_beside(folder / "aggregator", certificates, is_polite=True) as settings,
             serve_site(folder / "seeded", certificates, more_settings=settings) as site,
             chromium(certificates.certificate) as browser,
         ):

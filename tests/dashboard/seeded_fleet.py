@@ -72,10 +72,11 @@ class SeededFleet:
     Args:
         folder: empty; gets ``data`` with the signed repository, the device CA and SQLite.
         now: Unix seconds at which the story begins.
+        is_polite: nobody says anything hostile: for pictures.
     """
 
-    def __init__(self, folder: Path, now: float) -> None:
-        self.folder, self.now = folder, now
+    def __init__(self, folder: Path, now: float, *, is_polite: bool = False) -> None:
+        self.folder, self.now, self.is_polite = folder, now, is_polite
         self.data = folder / "data"
         self.key = Ed25519PrivateKey.generate()
         self.data.mkdir(parents=True)
@@ -106,6 +107,10 @@ class SeededFleet:
     def close(self) -> None:
         """Let go of the database."""
         self.database.close()
+
+    def evil(self, text: str) -> str:
+        """A hostile text, where there are any."""
+        return "" if self.is_polite else text
 
     def token(self, name: str, role: Role, **grant: Any) -> str:
         """A new operator's token."""

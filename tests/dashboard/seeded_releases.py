@@ -14,7 +14,8 @@ def run_name(family: str, version: int) -> str:
 
 
 def provenance(family: str, version: int) -> Provenance:
-    """Of a release that a training run made of the one before it."""
+    """Of a release that a training run made of the one before it; of a press, the gate's word is hostile."""
+    few = "<b onclick=window.fedgeOwned=1>few</b>" if family == "press" else "few"
     server, release = (
         PrivacyFigure(
             adversary=adversary,
@@ -63,5 +64,5 @@ def provenance(family: str, version: int) -> Provenance:
         },
         git_revision="5f3c2a1",
         privacy=claim,
-        warnings=("the alarm rate rests on <b>few</b> windows of 3 devices",),
+        warnings=(f"the alarm rate rests on {few} windows of 3 devices",),
     )

@@ -181,9 +181,12 @@ def _open(fleet: SeededFleet, past: Past) -> None:
             own, family=family, site=site, labels={"line": f"{family}s", "time_zone": "Europe/Berlin"}
         )
         past.arrive(own, f"{family}/1", labels={"firmware": "7.1"})
-    labels = {"machine": ATTRIBUTE, "owner": LINK}
-    fleet.enrol([HOSTILE], family="press", site=ATTRIBUTE, labels=labels, reported=labels)
-    past.arrive([HOSTILE], "press/1", labels=labels, hardware=ATTRIBUTE, agent_version=SCRIPT)
+    labels = {"machine": fleet.evil(ATTRIBUTE) or "press brake", "owner": fleet.evil(LINK) or "shift B"}
+    site = fleet.evil(ATTRIBUTE) or "hall-3"
+    fleet.enrol([HOSTILE], family="press", site=site, labels=labels, reported=labels)
+    past.arrive(
+        [HOSTILE], "press/1", labels=labels, hardware=site, agent_version=fleet.evil(SCRIPT) or "1.4.2"
+    )
     fleet.enrol([WAITING], family="conveyor", site="hall-4", needs_approval=True)
 
 
@@ -191,7 +194,9 @@ def _begin_rollouts(fleet: SeededFleet) -> dict[str, str]:
     gated = {"groups": [{"name": "canary", "count": 5, "soak_s": 12 * HOUR}, {"percentage": 100}]}
     running = fleet.roll_out("pump v2", "pump/2", gates=GATES, **gated)
     held = fleet.roll_out(
-        f"fan v2 {SCRIPT}", "fan/2", groups=[{"count": 2, "soak_s": HOUR}, {"percentage": 100}]
+        f"fan v2 {fleet.evil(SCRIPT)}".strip(),
+        "fan/2",
+        groups=[{"count": 2, "soak_s": HOUR}, {"percentage": 100}],
     )
     fleet.advance()
     fleet.command(held, Verb.PAUSE)
@@ -246,7 +251,6 @@ def _trouble(fleet: SeededFleet, past: Past) -> None:
     newer = of_a_newer_agent(fleet.say(LOUD, anomaly(release="press/1")))
     broken = Arrival(topic=newer.topic, payload=b'{"specversion": "<script>', retained=False, received_at=now)
     fleet.hear([newer, broken])
-    _double(fleet, now)
     _command(fleet, now)
 
 
@@ -256,7 +260,7 @@ def _double(fleet: SeededFleet, now: float) -> None:
     second = Machine(name=DOUBLED, key=first.key, boot="boot-of-the-other", number=1)
     for turn in range(12):
         speaker = (first, second)[turn % 2]
-        fleet.hear([speaker.arrival(health(release="lathe/1"), at=now + turn)])
+        fleet.hear([speaker.arrival(health(release="lathe/1"), at=now - 12 + turn)])
 
 
 def _command(fleet: SeededFleet, now: float) -> None:
@@ -284,14 +288,16 @@ def _end(fleet: SeededFleet, past: Past) -> None:
         "missing": ("vibration_x", SCRIPT),
         "problems": (
             "the sensor vibration_x has delivered nothing for 42 minutes: look at its cable",
-            f"the source said: {IMAGE}",
-            BREAKOUT,
+            f"the source said: {fleet.evil(IMAGE) or 'no data'}",
+            fleet.evil(BREAKOUT) or "30 of the last 30 windows got no score",
         ),
         "sight": None,
     }
     drifted = {"drifted": True, "drift_score": 2.4, "drift_severity": 3.1}
     fleet.hear([past.message(BLIND, now - 5, **blind), past.message(DRIFTED, now - 4, **drifted)])
-    fleet.hear([past.message(HOSTILE, now - 3, training_run=SCRIPT, problems=(SCRIPT,))])
+    _double(fleet, now)
+    if not fleet.is_polite:
+        fleet.hear([past.message(HOSTILE, now - 3, training_run=SCRIPT, problems=(SCRIPT,))])
     fleet.roll_up()
 
 
@@ -322,7 +328,9 @@ def _alarm(fleet: SeededFleet, name: str, number: int, rng: np.random.Generator,
         threshold=0.9,
         window_index=int(at) // 10,
         observed_at_s=at,
-        contributors=("rms_x", "kurtosis_x", "band_2_y") if name != HOSTILE else (SCRIPT, IMAGE, BREAKOUT),
+        contributors=("rms_x", "kurtosis_x", "band_2_y")
+        if name != HOSTILE or fleet.is_polite
+        else (SCRIPT, IMAGE, BREAKOUT),
         window=base64.b64encode(window.astype("<f4").tobytes()).decode(),
         window_shape=window.shape,
         episode=f"e-{number}",

@@ -20,7 +20,7 @@ from mosquitto_broker import LocalCertificates
 from msgspec.structs import replace
 from secret_file import secret_file
 from seeded_releases import provenance, run_name
-from seeded_story import HOUR, IMAGE, MOTORS, SCRIPT
+from seeded_story import HOUR, MOTORS, SCRIPT
 from waiting import wait_until
 
 from aggregator.rounds.runs import Check, RefusedDevice, RoundRecord, RunState, TrainingRun
@@ -40,11 +40,13 @@ COHORT: Final = tuple(DeviceId(name) for name in MOTORS[:20])
 
 
 @contextmanager
-def aggregator_beside(folder: Path, certificates: LocalCertificates) -> Iterator[str]:
+def aggregator_beside(
+    folder: Path, certificates: LocalCertificates, *, is_polite: bool = False
+) -> Iterator[str]:
     """An aggregator that answers until the block ends; gives the ``[aggregator]`` of fleet.toml."""
     folder.mkdir()
     service = Service(folder, POLICY)
-    _tell_past(service, time.time())
+    _tell_past(service, time.time(), "" if is_polite else f" {SCRIPT}")
     token = secret_file(
         folder / "token", service.headers[Role.VIEWER]["Authorization"].removeprefix("Bearer ")
     )
@@ -63,14 +65,33 @@ def aggregator_beside(folder: Path, certificates: LocalCertificates) -> Iterator
         service.close()
 
 
-def _tell_past(service: Service, now: float) -> None:
+def _tell_past(service: Service, now: float, evil: str) -> None:
     for number in range(1, 9):
         play(service.accounts, number, COHORT, noise=NOISE, sampling=fixed(20, 24), run=run_name("motor", 2))
     for number in range(1, 4):
         play(service.accounts, number, COHORT, noise=NOISE, sampling=fixed(20, 24), run=REFUSED_RUN)
-    good = _run(run_name("motor", 2), "motor", now - 21 * HOUR, RunState.COMPLETED, 8)
-    service.store.add(replace(good, release="motor/2", detail="published as motor/2"))
-    refused = _run(REFUSED_RUN, "motor", now - 5 * HOUR, RunState.REJECTED_BY_GATE, 3)
+    good = _run(run_name("motor", 2), "motor", now - 21 * HOUR, RunState.COMPLETED, 8, evil)
+    service.store.add(
+        replace(
+            good,
+            release="motor/2",
+            detail="published as motor/2",
+            candidate_loss=0.031,
+            champion_loss=0.038,
+            alarm_rate=0.0009,
+            int8_error=0.004,
+            checks=(
+                Check(
+                    name="improvement",
+                    value=0.184,
+                    limit=0.01,
+                    is_passed=True,
+                    reason="18.4% better, at least 1%",
+                ),
+            ),
+        )
+    )
+    refused = _run(REFUSED_RUN, "motor", now - 5 * HOUR, RunState.REJECTED_BY_GATE, 3, evil)
     checks = (
         Check(name="improvement", value=-0.0842, limit=0.01, is_passed=False, reason=WHY),
         Check(
@@ -86,7 +107,7 @@ def _tell_past(service: Service, now: float) -> None:
             limit=0.02,
             is_passed=True,
             is_warning=True,
-            reason=f"int8 error 0.004 {IMAGE}",
+            reason=f"int8 error 0.004{evil}",
         ),
     )
     service.store.add(
@@ -98,20 +119,20 @@ def _tell_past(service: Service, now: float) -> None:
             detail=f"the gate refused it: {WHY}",
         )
     )
-    broken = _run("run-pump-failed", FAMILY, now - 3 * HOUR, RunState.FAILED, 1)
-    service.store.add(replace(broken, detail=f"2 of 8 devices came, 6 are needed {SCRIPT}"))
-    service.store.add(_run("run-motor-now", "motor", now - 600, RunState.ROUND, 2, ended=False))
+    broken = _run("run-pump-failed", FAMILY, now - 3 * HOUR, RunState.FAILED, 1, evil)
+    service.store.add(replace(broken, detail=f"2 of 8 devices came, 6 are needed{evil}"))
+    service.store.add(_run("run-motor-now", "motor", now - 600, RunState.ROUND, 2, evil, ended=False))
 
 
 def _run(
-    run: str, family: str, began: float, state: RunState, rounds: int, *, ended: bool = True
+    run: str, family: str, began: float, state: RunState, rounds: int, evil: str, *, ended: bool = True
 ) -> TrainingRun:
     last = began + 300.0 * rounds
     return TrainingRun(
         id=RunId(run),
         family=FamilyName(family),
         trigger="drift",
-        reason=f"3 of 24 devices have drifted {SCRIPT}",
+        reason=f"3 of 24 devices have drifted{evil}",
         requested_by="aggregator",
         rounds=8,
         state=state,
@@ -121,13 +142,16 @@ def _run(
         mode="private",
         protection="one noised sum of the whole cohort",
         finished_rounds=rounds,
-        log=(*(_round("fit", number, began) for number in range(1, rounds + 1)), _round("assess", 1, last)),
+        log=(
+            *(_round("fit", number, began, evil) for number in range(1, rounds + 1)),
+            _round("assess", 1, last, evil),
+        ),
         base_release=f"{family}/1",
         privacy=provenance("motor", 2).privacy,
     )
 
 
-def _round(kind: str, number: int, began: float) -> RoundRecord:
+def _round(kind: str, number: int, began: float, evil: str) -> RoundRecord:
     return RoundRecord(
         kind=kind,
         number=number,
@@ -136,7 +160,7 @@ def _round(kind: str, number: int, began: float) -> RoundRecord:
         seconds=212.5,
         asked=20,
         participants=COHORT[:17],
-        refused=(RefusedDevice(device=COHORT[17], reason=f"beyond the clip {SCRIPT}"),),
+        refused=(RefusedDevice(device=COHORT[17], reason=f"beyond the clip{evil}"),),
         lost=(COHORT[18], COHORT[19]),
         spared=(),
         stages={COHORT[18]: "masks", COHORT[19]: "answer"},

@@ -38,7 +38,7 @@ def judge_alarms(fleet: SeededFleet) -> None:
             fleet.database,
             anomaly_id,
             Verdict.TRUE_ALARM if is_true else Verdict.FALSE_ALARM,
-            note="" if number % 5 else f"looked at it: {SCRIPT}",
+            note="" if number % 5 else f"looked at it {fleet.evil(SCRIPT)}".strip(),
             caller=ANN,
             now=until - 20 * HOUR + number * 1300 + 1800,
             settings=PrecisionSettings(),

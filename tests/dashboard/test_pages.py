@@ -6,7 +6,7 @@ import pytest
 from chromium_viewer import Seats
 from dashboard_site import DashboardSite
 from page_checks import check_page
-from shown_pages import EMPTY_PAGES, SEEDED_PAGES, address
+from shown_pages import EMPTY_PAGES, MORE_PAGES, SEEDED_PAGES, address
 
 from service.roles import Role
 
@@ -17,6 +17,12 @@ pytestmark = pytest.mark.slow
 def test_a_page_of_a_fleet_with_a_past_is_for_everybody(
     seeded: DashboardSite, seat: Seats, path: str
 ) -> None:
+    check_page(seat(seeded, Role.ADMIN).go(address(seeded, path)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", MORE_PAGES)
+def test_so_is_a_page_in_its_other_states(seeded: DashboardSite, seat: Seats, path: str) -> None:
     check_page(seat(seeded, Role.ADMIN).go(address(seeded, path)))
 
 

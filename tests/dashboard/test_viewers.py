@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from chromium_viewer import Seats
-from dashboard_site import DashboardSite
+from chromium_viewer import Seats, Viewer, sign_in
+from dashboard_site import PEOPLE, DashboardSite
 from live_devices import LiveDevices
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from service.roles import Role
 
@@ -41,3 +41,19 @@ def test_the_service_says_how_long_what_it_signed_still_holds(seeded: DashboardS
             "xpath=following-sibling::dd[1]"
         )
         expect(line).to_contain_text("left")
+
+
+def test_who_is_signed_out_by_somebody_else_sees_no_more_of_an_open_page(
+    browser: Browser, seeded: DashboardSite, seat: Seats
+) -> None:
+    cookies = sign_in(browser, seeded, Role.VIEWER)
+    with Viewer(browser, seeded, cookies) as guest:
+        page = guest.go("/devices")
+        expect(page.locator("#pulse")).to_contain_text("live")
+        ending = seat(seeded, Role.ADMIN).go("/sessions")
+        mine = ending.locator("tr", has_text=PEOPLE[Role.VIEWER]).first
+        mine.get_by_role("button", name="End").click()
+        expect(ending.get_by_text("that browser is signed out")).to_be_visible()
+        page.wait_for_url("**/sign-in**")
+        expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+        assert page.get_by_text("motor-01").count() == 0

@@ -9,7 +9,19 @@ function dress(root) {
     const at = new Date(time.dateTime);
     if (!isNaN(at)) time.title = `${local.format(at)} here`;
   }
+  reach(root);
 }
+
+// A table that is wider than its frame can be scrolled by keys as well.
+function reach(root) {
+  for (const frame of root.querySelectorAll(".scroll")) {
+    if (frame.scrollWidth <= frame.clientWidth) { frame.removeAttribute("tabindex"); continue; }
+    frame.tabIndex = 0;
+    frame.setAttribute("role", "group");
+    frame.setAttribute("aria-label", frame.querySelector("caption")?.textContent.trim() || "table");
+  }
+}
+addEventListener("resize", () => reach(document));
 
 // Regions: the server sends the HTML of those that changed. Where somebody types or has chosen a row, nothing moves.
 function replace(regions) {
