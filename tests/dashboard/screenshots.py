@@ -44,10 +44,12 @@ NIGHT: Final = {"color_scheme": "dark"}
 PICTURES: Final = {
     "overview": Picture("/"),
     "overview-dark": Picture("/", options=NIGHT),
-    "overview-phone": Picture("/", options={"viewport": PHONE}),
-    "service": Picture("/service"),
-    "service-phone": Picture("/service", options={"viewport": PHONE}),
-    "audit": Picture("/audit"),
+    "device": Picture("/devices/motor-01"),
+    "inbox": Picture("/anomalies"),
+    "rollout": Picture("/rollouts/{undone}"),
+    "training-run": Picture("/training/{refused}"),
+    "device-privacy": Picture("/devices/motor-01/privacy", height=760),
+    "phone": Picture("/rollouts/{running}", options={"viewport": PHONE}),
 }
 
 
