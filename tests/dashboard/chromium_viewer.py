@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
 
 from service.roles import Role
 
-__all__ = ["DESKTOP", "PHONE", "Seats", "Viewer", "chromium", "sign_in"]
+__all__ = ["DESKTOP", "PHONE", "Seats", "Viewer", "await_aggregator", "chromium", "sign_in"]
 
 DESKTOP: Final = {"width": 1280, "height": 900}
 PHONE: Final = {"width": 390, "height": 844}
@@ -99,6 +99,7 @@ class Viewer:
         answer = self.page.goto(path)
         assert answer is not None
         assert answer.status == status, f"{path}: {answer.status} {self.page.inner_text('body')[:500]}"
+        await_aggregator(self.page)
         return self.page
 
     @property
@@ -137,6 +138,13 @@ class Viewer:
 
 Seats = Callable[..., Viewer]
 """What the fixture ``seat`` is: takes a site, a role and options of a `Viewer`."""
+
+
+def await_aggregator(page: Page) -> None:
+    """On a busy machine the aggregator may take longer than a page waits for it: look again."""
+    while page.get_by_text("is not reachable: no answer within").count():
+        page.wait_for_timeout(1000)
+        page.reload()
 
 
 def sign_in(browser: Browser, site: DashboardSite, role: Role) -> list[Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from chromium_viewer import await_aggregator
 from playwright.sync_api import Locator, Page, expect
 
 __all__ = ["Walk", "play", "read_walks"]
@@ -44,6 +45,8 @@ def read_walks() -> dict[str, Walk]:
 def play(page: Page, step: str) -> None:
     """Do what a step says, in its order."""
     for deed in _DEED.finditer(step):
+        page.wait_for_load_state("load")
+        await_aggregator(page)
         if deed["click"]:
             _clickable(page, deed["click"]).click()
         elif deed["key"]:
