@@ -23,6 +23,8 @@ from seeded_releases import provenance, run_name
 from seeded_story import HOUR, MOTORS, SCRIPT
 from waiting import wait_until
 
+from aggregator.privacy.accounts import PrivacyAccounts
+from aggregator.privacy.settings import FamilyBudget
 from aggregator.rounds.runs import Check, RefusedDevice, RoundRecord, RunState, TrainingRun
 from protocol.names import DeviceId, FamilyName, RunId
 from service.addresses import Endpoint
@@ -46,7 +48,10 @@ def aggregator_beside(
     """An aggregator that answers until the block ends; gives the ``[aggregator]`` of fleet.toml."""
     folder.mkdir()
     service = Service(folder, POLICY)
-    _tell_past(service, time.time(), "" if is_polite else f" {SCRIPT}")
+    limits = FamilyBudget(epsilon_server=32.0, maximum_participations=40)
+    accounts = PrivacyAccounts(folder / "ledger.sqlite", {FamilyName("motor"): limits}, now=time.time)
+    service.api.state.privacy = accounts
+    _tell_past(service, accounts, time.time(), "" if is_polite else f" {SCRIPT}")
     token = secret_file(
         folder / "token", service.headers[Role.VIEWER]["Authorization"].removeprefix("Bearer ")
     )
@@ -62,14 +67,15 @@ def aggregator_beside(
     finally:
         server.should_exit = True
         thread.join()
+        accounts.close()
         service.close()
 
 
-def _tell_past(service: Service, now: float, evil: str) -> None:
+def _tell_past(service: Service, accounts: PrivacyAccounts, now: float, evil: str) -> None:
     for number in range(1, 9):
-        play(service.accounts, number, COHORT, noise=NOISE, sampling=fixed(20, 24), run=run_name("motor", 2))
+        play(accounts, number, COHORT, noise=NOISE, sampling=fixed(20, 24), run=run_name("motor", 2))
     for number in range(1, 4):
-        play(service.accounts, number, COHORT, noise=NOISE, sampling=fixed(20, 24), run=REFUSED_RUN)
+        play(accounts, number, COHORT, noise=NOISE, sampling=fixed(20, 24), run=REFUSED_RUN)
     good = _run(run_name("motor", 2), "motor", now - 21 * HOUR, RunState.COMPLETED, 8, evil)
     service.store.add(
         replace(
