@@ -17,6 +17,9 @@ from playwright.sync_api import Locator, Page, expect
 __all__ = ["Walk", "play", "read_walks"]
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "operations.md"
+_SENDING: Final = frozenset("tfu")
+"""Keys that send a form; what comes next happens on the page that answers it."""
+
 _DEED: Final = re.compile(
     r"\*\*(?P<click>[^*]+)\*\*|\[(?P<key>[A-Za-z])\]|\"(?P<label>[^\"]+)\"[^`*\n]*`(?P<text>[^`]+)`|\*(?P<see>[^*]+)\*"
 )
@@ -50,11 +53,19 @@ def play(page: Page, step: str) -> None:
         if deed["click"]:
             _clickable(page, deed["click"]).click()
         elif deed["key"]:
-            page.keyboard.press(deed["key"].lower())
+            _press(page, deed["key"].lower())
         elif deed["label"]:
             page.get_by_label(deed["label"]).fill(deed["text"])
         else:
             expect(page.get_by_text(deed["see"]).filter(visible=True).first).to_be_visible()
+
+
+def _press(page: Page, key: str) -> None:
+    if key not in _SENDING:
+        page.keyboard.press(key)
+        return
+    with page.expect_navigation():
+        page.keyboard.press(key)
 
 
 def _clickable(page: Page, name: str) -> Locator:
