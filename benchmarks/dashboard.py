@@ -37,8 +37,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), *(str(ROOT / "tests" / name) for name in ("", "fleet", "dashboard", "aggregator"))]
 
 from chromium_viewer import chromium  # noqa: E402 - needs the path above
-from fleet_under_load import Options, Report, recorded, rest, wait  # noqa: E402 - as above
+from fleet_under_load import Options, Report, rest, wait  # noqa: E402 - as above
 from fleet_world import Machine, enrol_directly, health  # noqa: E402 - as above
+from recorded_devices import add_recorded  # noqa: E402 - lies beside this one
 
 from edge_agent.health import memory_pss_bytes  # noqa: E402 - as above
 from fleet.dashboard.front import SECURE_COOKIE  # noqa: E402 - as above
@@ -198,10 +199,8 @@ def memory_mb(pid: int) -> float:
 
 def stock(database_url: str, records: int, points: int) -> None:
     """`records` devices that are enrolled and silent, and one that said `points` things within a day."""
+    add_recorded(database_url, records)
     with closing(open_database(database_url)) as database:
-        for at in range(0, records, 5000):
-            with database.write() as session:
-                session.add_all(recorded(number) for number in range(at, min(at + 5000, records)))
         machine, now = Machine(name=MANY), time.time()
         enrol_directly(database, machine)
         store, every_s = EventStore(database, TENANT, FleetMetrics()), 86_000 / points
