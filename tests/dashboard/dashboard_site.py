@@ -59,9 +59,7 @@ def make_empty(folder: Path) -> None:
 def make_seeded(folder: Path, *, is_polite: bool = False) -> None:
     """A fleet with a past."""
     with closing(SeededFleet(folder, time.time() - LASTS_S, is_polite=is_polite)) as fleet:
-        rollouts = tell_story(fleet)
-        raise_alarms(fleet)
-        judge_alarms(fleet)
+        rollouts = tell_story(fleet, raise_alarms, judge_alarms)
         _note(folder, fleet, rollouts)
 
 

@@ -8,7 +8,7 @@ with windows, a storm, verdicts whose precision falls; dead letters, commands. E
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -100,6 +100,12 @@ class Past:
             self.fleet.roll_up()
             self.fleet.advance(at - self.fleet.now)
 
+    def say_alive(self) -> None:
+        """A last word of every device, whatever came late before it."""
+        self.fleet.hear(
+            [self.message(name, self.fleet.now - 30) for name in self._own if name not in self.quiet]
+        )
+
     def message(self, name: str, at: float, **said: Any) -> Arrival:
         """A health message of a device that says something of its own beside its figures."""
         figures = self._figures(name, at) | said
@@ -145,8 +151,8 @@ class Past:
         }
 
 
-def tell_story(fleet: SeededFleet) -> dict[str, str]:
-    """Everything that happened, until `LASTS_S` after it began; the rollouts' ids by what became of them."""
+def tell_story(fleet: SeededFleet, *also: Callable[[SeededFleet], None]) -> dict[str, str]:
+    """Everything that happened, and `also` that, until `LASTS_S` after it began; the rollouts' ids by what became of them."""
     begins, past = fleet.now, Past(fleet)
     _open(fleet, past)
     past.live(2 * HOUR, every_s=LOOK_S)
@@ -162,6 +168,9 @@ def tell_story(fleet: SeededFleet) -> dict[str, str]:
     past.live(begins + LASTS_S - 2 * HOUR - fleet.now)
     rollouts |= _begin_rollouts(fleet)
     past.live(2 * HOUR, every_s=LOOK_S)
+    for more in also:
+        more(fleet)
+    past.say_alive()
     _end(fleet, past)
     return rollouts
 

@@ -19,6 +19,7 @@ EMPTY_PAGES: Final = (
     "/rollouts/new",
     "/training",
     "/releases",
+    "/alerts",
     "/audit",
     "/service",
     "/sessions",
