@@ -1,4 +1,4 @@
-// What charts of one page say at one moment: pointed at, or walked through by the arrow keys. Without this file they are drawings.
+// What charts of one page say at one moment: pointed at. Without this file they are drawings.
 // A chart tells by its own path: places along it are thousandths, heights are pixels, and data-x0 … data-y1 are the ends of its axes.
 "use strict";
 
@@ -74,9 +74,10 @@ function charts() {
 }
 
 document.addEventListener("pointermove", (event) => {
+  const drawn = charts();
   const svg = event.target.closest?.("svg[data-chart]");
-  if (!svg) { for (const chart of charts()) chart.rest(); return; }
+  if (!svg) { for (const chart of drawn) chart.rest(); return; }
   const box = svg.getBoundingClientRect();
-  const time = known.get(svg)?.time(((event.clientX - box.left) / box.width) * UNITS);
-  for (const chart of charts()) time === undefined ? chart.rest() : chart.show(time);
+  const time = known.get(svg).time(((event.clientX - box.left) / box.width) * UNITS);
+  for (const chart of drawn) chart.show(time);
 });

@@ -84,10 +84,12 @@ document.addEventListener("keydown", (event) => {
     choose(all[Math.min(Math.max(at + (key === "j" ? 1 : -1), 0), all.length - 1)]);
     return;
   }
-  const scope = at >= 0 ? all[at] : document;
   const pick = `[data-key="${CSS.escape(key)}"]`;
-  const button = scope.querySelector(pick) || document.querySelector(`[data-keys-page] ${pick}`) || [...document.querySelectorAll(pick)].find((one) => !one.closest("[data-row]"));
-  if (button) { event.preventDefault(); button.click(); }
+  // what stands in a row is meant only where that row is chosen
+  const button = (at >= 0 && all[at].querySelector(pick)) || [...document.querySelectorAll(pick)].find((one) => !one.closest("[data-row]"));
+  if (!button) return;
+  event.preventDefault();
+  if (button.matches("input:not([type=checkbox])")) button.focus(); else button.click();
 });
 
 // After a verdict the page says with its address where to go on.
