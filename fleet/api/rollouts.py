@@ -29,7 +29,7 @@ from service.json_bodies import json_body
 from service.paging import After, Limit, Page, cut_page, decode_cursor, decode_row_cursor, unknown_cursor
 from service.roles import Caller, Role
 
-__all__ = ["router"]
+__all__ = ["rollout_id_of", "router"]
 
 router = APIRouter(prefix="/v1", tags=["rollouts"])
 
@@ -43,7 +43,8 @@ class VerbAsked(Confirmation):
     rollback_to: str | None = Field(default=None, max_length=80, examples=["rotating-machine/1"])
 
 
-def _rollout_id(caller: Caller, key: str) -> str:
+def rollout_id_of(caller: Caller, key: str) -> str:
+    """The id of the rollout that `caller` makes under an idempotency key."""
     return f"ro-{request_digest(caller, key)[:16]}"
 
 
@@ -62,7 +63,7 @@ def preview(
     targets, foresight = preview_rollout(
         services.database,
         plan,
-        _rollout_id(caller, key),
+        rollout_id_of(caller, key),
         services.now(),
         offline_after_s=services.settings.offline_after_s,
         kept=services.settings.retention,
@@ -104,7 +105,7 @@ def create(
 
     With an ``Idempotency-Key`` that was used before: 200 and that rollout if the plan is the same, else 409.
     """
-    rollout_id = _rollout_id(caller, idempotency_key or minted_key())
+    rollout_id = rollout_id_of(caller, idempotency_key or minted_key())
     created = create_rollout(
         services.database,
         plan,

@@ -14,11 +14,13 @@ from databases import SqliteDatabases
 from page_world import Pages, pages_of
 from rollout_world import RolloutWorld
 
+from fleet.dashboard.plan_form import PlanForm, place_of, read_plan
 from fleet.gates.answers import Answer, Finding, LookAnswer
 from fleet.gates.plan import Metric
 from fleet.rollouts.states import RolloutState, Verb
 from fleet.storage.rollout_tables import RolloutLook
 from protocol.messages.kinds import InstallStatus
+from runtime.errors import FedgeError
 
 TYPED = {
     "name": "pump v2",
@@ -88,13 +90,44 @@ def test_a_rollout_is_previewed_then_made_and_started_and_a_double_click_makes_o
     assert len(re.findall("<h1", page.text)) == 1
 
 
+def test_who_goes_back_and_changes_the_plan_makes_another_rollout(pages: Pages) -> None:
+    shown = preview(pages)
+    form = {"key": hidden(shown, "key"), "plan": hidden(shown, "plan")}
+    pages.people["ann"].post("/rollouts", **form)
+    changed = pages.people["ann"].post("/rollouts/new", **TYPED | {"key": form["key"], "first": "3"})
+    assert changed.status_code == 200
+    again = {"key": hidden(changed, "key"), "plan": hidden(changed, "plan")}
+    assert again["key"] != form["key"]
+    made = pages.people["ann"].post("/rollouts", **again)
+    view = pages.world.view(made.headers["location"].rpartition("/")[2])
+    assert view.groups[0].devices == 3
+
+
 @pytest.mark.parametrize(
     ("typed", "field", "words"),
     [
         ({"release": "pump/9"}, "release", "there is no release pump/9"),
-        ({"release": "../x"}, "release", ""),
         ({"target_query": "site=="}, "target_query", ""),
         ({"target_query": "site==nowhere"}, "target_query", "selects no enrolled device"),
+        ({"more": '{"grops": []}'}, "more", "did you mean 'groups'"),
+    ],
+)
+def test_what_is_wrong_with_a_plan_stands_beside_its_field(
+    pages: Pages, typed: dict[str, str], field: str, words: str
+) -> None:
+    shown = pages.people["ann"].post("/rollouts/new", **TYPED | typed)
+    assert 400 <= shown.status_code < 500
+    place = re.search(r'id="wrong-(\w+)" role="alert">(.*?)</span>', shown.text, re.DOTALL)
+    assert place is not None, text_of(shown)
+    assert place[1] == field
+    assert words in html.unescape(place[2])
+    assert 'name="plan"' not in shown.text, "nothing can be created from it"
+
+
+@pytest.mark.parametrize(
+    ("typed", "field", "words"),
+    [
+        ({"release": "../x"}, "release", "is not of the form"),
         ({"first": "many"}, "first", "groups[0].count"),
         ({"second": "101"}, "second", "groups[1].percentage"),
         ({"second": "100"}, "first", "must grow"),
@@ -102,20 +135,18 @@ def test_a_rollout_is_previewed_then_made_and_started_and_a_double_click_makes_o
         ({"more": "{"}, "more", "no JSON"),
         ({"more": "[" * 5000}, "more", "no JSON"),
         ({"more": "7"}, "more", "must be an object"),
-        ({"more": '{"grops": []}'}, "more", "did you mean 'groups'"),
         ({"more": '{"gates": {"false_stp": 0.1}}'}, "more", "did you mean 'gates.false_stop'"),
+        ({"rollback_to": "pump/2"}, "rollback_to", "is the release itself"),
     ],
 )
-def test_what_is_wrong_with_a_plan_stands_beside_its_field(
-    pages: Pages, typed: dict[str, str], field: str, words: str
+def test_each_refusal_of_a_plan_has_its_place_in_the_form(
+    typed: dict[str, str], field: str, words: str
 ) -> None:
-    shown = preview(pages, **typed)
-    assert 400 <= shown.status_code < 500
-    place = re.search(r'id="wrong-(\w+)" role="alert">(.*?)</span>', shown.text, re.DOTALL)
-    assert place is not None, text_of(shown)
-    assert place[1] == field
-    assert words in html.unescape(place[2])
-    assert 'name="plan"' not in shown.text, "nothing can be created from it"
+    form = PlanForm.model_validate(TYPED | typed)
+    with pytest.raises(FedgeError) as refused:
+        read_plan(form)
+    place = place_of(refused.value, form)
+    assert (place.field, words in place.words) == (field, True), place
 
 
 def test_json_goes_over_the_fields_and_the_plan_is_the_one_that_was_shown(pages: Pages) -> None:
@@ -126,11 +157,11 @@ def test_json_goes_over_the_fields_and_the_plan_is_the_one_that_was_shown(pages:
     assert (view.state, view.plan["dynamic"], len(view.groups)) == (RolloutState.READY, True, 1)
 
 
-@pytest.mark.parametrize("plan", ["", "{", "[]", '{"release": 7}', "\udcff", "[" * 15_000])
-def test_a_plan_that_nobody_previewed_is_refused_in_words(pages: Pages, plan: str) -> None:
-    answer = pages.people["ann"].post("/rollouts", key="pv-" + "0" * 32, plan=plan.encode("utf-8", "replace"))
-    assert answer.status_code == 422
-    assert "<h1" in answer.text
+def test_a_plan_that_nobody_previewed_is_refused_in_words(pages: Pages) -> None:
+    for plan in ("", "{", "[]", '{"release": 7}', "\ufffd", "[" * 15_000):
+        answer = pages.people["ann"].post("/rollouts", key="pv-" + "0" * 32, plan=plan)
+        assert answer.status_code == 422
+        assert "<h1" in answer.text
 
 
 def test_pause_and_roll_back_are_always_there_and_say_how_many_devices(pages: Pages) -> None:

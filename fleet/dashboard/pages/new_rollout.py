@@ -24,6 +24,7 @@ from fleet.dashboard.rendering import page
 from fleet.errors import UnavailableError
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.saying import is_approved_family
+from fleet.storage.rollout_tables import RolloutRecord
 from fleet.views.previews import Preview
 from runtime.errors import FedgeError, StorageError
 from service.idempotency import minted_key
@@ -63,7 +64,7 @@ def preview_plan(
     request: Request, caller: Operator, services: Shared, typed: Annotated[PlanForm, Form()]
 ) -> Response:
     """What the plan would reach and see, or what is wrong with it, beside the field."""
-    form = typed if _KEY.fullmatch(typed.key) else typed.model_copy(update={"key": minted_key()})
+    form = typed if _is_fresh(services, caller, typed.key) else typed.model_copy(update={"key": minted_key()})
     try:
         plan = read_plan(form)
         preview = api.preview(caller, services, plan, form.key)
@@ -74,6 +75,14 @@ def preview_plan(
         status = 422 if problem is None else problem.status_code
         return _page(request, caller, services, form, wrong=place_of(error, form), status=status)
     return _page(request, caller, services, form, plan=plan, preview=preview)
+
+
+def _is_fresh(services: Services, caller: Caller, key: str) -> bool:
+    """Whether a rollout may still be made under `key`: who came back from one that was made wants another."""
+    if not _KEY.fullmatch(key):
+        return False
+    with services.database.read() as session:
+        return session.get(RolloutRecord, api.rollout_id_of(caller, key)) is None
 
 
 @router.post("")
