@@ -204,7 +204,7 @@ def measure_rollout(
     after = [notice.at - began for notice in of(ledger.notices, release)]
     with closing(open_database(database_url)) as stored, stored.read() as session:
         rows = session.execute(select(Desired.device, Desired.set_at).where(Desired.release == release))
-        given = dict(rows.tuples().all())
+        given = dict(rows.all())
     waited = [notice.at - given[notice.device] for notice in of(ledger.notices, release)]
     report.tell(f"notice of {release} p50", percentile(waited, 0.5), "s")
     report.tell(f"notice of {release} p95", percentile(waited, 0.95), "s", 2.0)

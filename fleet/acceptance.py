@@ -119,9 +119,7 @@ def accept_normal(
         )
     with database.read() if wanted.dry_run else database.write() as session:
         chosen = meant & (Device.state == DeviceState.ENROLLED)
-        found = session.execute(
-            select(Device.id, Device.last_health).where(chosen).order_by(Device.id)
-        ).tuples()
+        found = session.execute(select(Device.id, Device.last_health).where(chosen).order_by(Device.id))
         set_aside = {name: (health or {}).get("set_aside_windows") or 0 for name, health in found}
         held_back = {} if wanted.include_true_alarms else _true_alarms(session, chosen, until_s)
         devices = tuple(name for name in set_aside if name not in held_back)
@@ -168,4 +166,4 @@ def _true_alarms(session: Session, chosen: ColumnElement[bool], until_s: float) 
         )
         .group_by(Anomaly.device)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())

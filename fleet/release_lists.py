@@ -34,7 +34,7 @@ def publish_list(
                 release_id(family, version): Stored(
                     sha256=sha256, size_bytes=size, is_withdrawn=at is not None
                 )
-                for family, version, sha256, size, at in session.execute(select(*columns)).tuples()
+                for family, version, sha256, size, at in session.execute(select(*columns))
             }
 
     published = publish_listing(repository, role, content, stored, now)
@@ -65,7 +65,7 @@ def _changed(session: Session, repository: TrustRepository) -> list[tuple[str, i
     The rows are read first: what another thread noted meanwhile is never judged by a repository that is older than it.
     """
     columns = (Release.family, Release.version, Release.sha256, Release.size_bytes, Release.listed_at)
-    rows = session.execute(select(*columns)).tuples().all()
+    rows = session.execute(select(*columns)).all()
     published = repository.published()
     return [
         (family, version, is_listed)

@@ -86,7 +86,7 @@ def count_devices(session: Session, families: Collection[str]) -> dict[str, int]
         .where(Device.family.in_(families), Device.state == DeviceState.ENROLLED, release.is_not(None))
         .group_by(release)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 class ReleaseStore:

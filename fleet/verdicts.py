@@ -202,7 +202,7 @@ def _say(
     columns = select(Anomaly.id, Anomaly.release, Device.family).outerjoin(
         Device, Device.id == Anomaly.device
     )
-    there = session.execute(columns.where(Anomaly.id.in_(anomalies)).order_by(Anomaly.id)).tuples().all()
+    there = session.execute(columns.where(Anomaly.id.in_(anomalies)).order_by(Anomaly.id)).all()
     given = select(VerdictRecord).where(VerdictRecord.anomaly.in_(anomalies))
     known = {record.anomaly: record for record in session.scalars(given)}
     told = []
@@ -232,7 +232,7 @@ def precision_of_family(
     """What the verdicts say about each release of a family that has any, the one judged last first; of the first `most` only."""
     last = func.max(VerdictRecord.given_at)
     judged = select(VerdictRecord.release, last).where(VerdictRecord.family == family)
-    rows = session.execute(judged.group_by(VerdictRecord.release).order_by(last.desc()).limit(most)).tuples()
+    rows = session.execute(judged.group_by(VerdictRecord.release).order_by(last.desc()).limit(most))
     found = []
     for release, last_verdict_at in rows.all():
         stream = _stream(session, family, release)

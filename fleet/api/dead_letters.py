@@ -87,7 +87,7 @@ def summarise_dead_letters(
     """How many there are: something to watch, beside the metric `fedge_fleet_dead_letters`."""
     with services.database.read() as session:
         counted = [
-            dict(session.execute(select(column, func.count()).group_by(column)).tuples().all())
+            dict(session.execute(select(column, func.count()).group_by(column)).all())
             for column in (DeadLetter.reason, DeadLetter.device)
         ]
         dropped = session.scalar(select(func.sum(Device.dead_letters_dropped))) or 0

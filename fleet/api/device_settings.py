@@ -105,7 +105,7 @@ def list_settings(
     if after:
         rows = rows.where(Device.id > decode_cursor(after))
     with services.database.read() as session:
-        views = [_settings_view(*row) for row in session.execute(rows).tuples()]
+        views = [_settings_view(*row) for row in session.execute(rows)]
     return cut_page(views, limit, key=lambda view: view.device)
 
 

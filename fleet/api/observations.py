@@ -116,7 +116,7 @@ def summarise_drift(
         Device.family == family, Device.state == DeviceState.ENROLLED, Device.last_seen.is_not(None)
     )
     with services.database.read() as session:
-        rows = session.execute(heard.order_by(Device.id)).tuples().all()
+        rows = session.execute(heard.order_by(Device.id)).all()
         precision = precision_of_family(session, family, PrecisionSettings())
     drifted = {name: since for name, is_drifted, since in rows if is_drifted and since is not None}
     return DriftSummary(

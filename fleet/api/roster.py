@@ -52,7 +52,7 @@ def read_roster(
         )
         if after := after or cursor:
             rows = rows.where(Device.id > decode_cursor(after))
-        found = session.execute(rows).tuples().all()
+        found = session.execute(rows).all()
     return RosterView(
         family=family,
         devices={name: compressed_key(load_public_key(pem.encode())) for name, pem in found[:limit]},

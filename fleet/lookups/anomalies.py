@@ -50,7 +50,7 @@ def read_by_score(
     query = query.order_by(Anomaly.score.desc(), Anomaly.id.desc()).limit(limit + 1)
     if after:
         query = query.where(tuple_(Anomaly.score, Anomaly.id) < tuple_(*_score_cursor(after)))
-    rows = session.execute(query).tuples().all()
+    rows = session.execute(query).all()
     more = encode_cursor(f"{rows[limit - 1][0]!r} {rows[limit - 1][1]}") if len(rows) > limit else None
     return [number for _, number in rows[:limit]], more
 
@@ -74,7 +74,7 @@ def read_features(session: Session, releases: Iterable[str]) -> dict[str, dict[s
     query = query.where(tuple_(Release.family, Release.version).in_(keys))
     return {
         f"{family}/{version}": manifest.get("features") or {}
-        for family, version, manifest in session.execute(query).tuples()
+        for family, version, manifest in session.execute(query)
     }
 
 
@@ -90,7 +90,7 @@ def read_deeds(session: Session, author: str, *, since: float, limit: int) -> li
     )
     return [
         Deed(at=when, verdict=str(verdict), anomalies=many, first=first)
-        for when, verdict, many, first in session.execute(query).tuples()
+        for when, verdict, many, first in session.execute(query)
     ]
 
 

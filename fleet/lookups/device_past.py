@@ -68,8 +68,8 @@ def read_alarms(session: Session, device: str, *, start: float, until: float) ->
     within = query.where(Anomaly.received_at.between(start, until))
     lasting = query.where(Anomaly.is_open.is_(True), Anomaly.received_at < start)
     found = [
-        *session.execute(within.order_by(Anomaly.received_at.desc()).limit(ALARMS)).tuples(),
-        *session.execute(lasting.order_by(Anomaly.received_at.desc()).limit(ALARMS)).tuples(),
+        *session.execute(within.order_by(Anomaly.received_at.desc()).limit(ALARMS)),
+        *session.execute(lasting.order_by(Anomaly.received_at.desc()).limit(ALARMS)),
     ]
     return [Alarm(anomaly=anomaly, verdict=verdict) for anomaly, verdict in found]
 
@@ -83,17 +83,13 @@ def read_release_changes(session: Session, device: str, *, start: float, until: 
         .order_by(InstallRecord.received_at.desc())
         .limit(CHANGES * 10)
     )
-    rows = [(at, release or "") for at, release in session.execute(told).tuples()][::-1]
+    rows = [(at, release or "") for at, release in session.execute(told)][::-1]
     changes = [
         ReleaseChange(at=at, release=release)
         for (_, before), (at, release) in pairwise([(0.0, ""), *rows])
         if release != before and at >= start
     ]
-    last = (
-        session.execute(select(Device.release_since, Device.release).where(Device.id == device))
-        .tuples()
-        .first()
-    )
+    last = session.execute(select(Device.release_since, Device.release).where(Device.id == device)).first()
     at, release = last or (None, None)
     if at is not None and release and start <= at <= until:
         is_known = any(change.release == release and change.at >= at - 60 for change in changes)
@@ -119,10 +115,7 @@ def read_executions(session: Session, device: str, limit: int) -> list[tuple[Rol
         .where(RolloutExecution.device == device)
         .order_by(RolloutRecord.created_at.desc())
     )
-    return [
-        (execution, name, release)
-        for execution, name, release in session.execute(query.limit(limit)).tuples()
-    ]
+    return [(execution, name, release) for execution, name, release in session.execute(query.limit(limit))]
 
 
 def read_letters(session: Session, device: str, limit: int) -> tuple[int, list[DeadLetter]]:
@@ -141,4 +134,4 @@ def count_verdicts(session: Session, device: str) -> dict[str, int]:
         .where(Anomaly.device == device)
         .group_by(VerdictRecord.verdict)
     )
-    return {str(verdict): many for verdict, many in session.execute(query).tuples()}
+    return {str(verdict): many for verdict, many in session.execute(query)}

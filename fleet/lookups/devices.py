@@ -56,7 +56,7 @@ _VIEWS: Final = (
 
 def find_device_view(session: Session, device_id: str) -> DeviceView:
     """One device with what it was told; raises NotFoundError."""
-    row = session.execute(_VIEWS.where(Device.id == device_id)).tuples().first()
+    row = session.execute(_VIEWS.where(Device.id == device_id)).first()
     if row is None:
         raise NotFoundError(f"there is no device {device_id[:80]!r}")
     return _view(*row)
@@ -86,7 +86,7 @@ def list_devices(
     rows = _of(_VIEWS, query, families).order_by(Device.id).limit(limit + 1)
     if after:
         rows = rows.where(Device.id > decode_cursor(after))
-    views = [_view(*row) for row in session.execute(rows).tuples()]
+    views = [_view(*row) for row in session.execute(rows)]
     return cut_page(views, limit, key=lambda view: view.id)
 
 

@@ -190,7 +190,7 @@ def read_lines(
     columns = select(Anomaly.id, Anomaly.device, func.coalesce(Device.family, ""), Anomaly.received_at)
     waiting = narrow_waiting(columns, narrowed, has_devices=True).where(Anomaly.id > after)
     query = waiting.order_by(Anomaly.id).limit(LOOKED_AT + 1)
-    found = [_Row(*row) for row in session.execute(query).tuples()]
+    found = [_Row(*row) for row in session.execute(query)]
     rows, has_more = found[:LOOKED_AT], len(found) > LOOKED_AT
     lines = _lines(rows)
     if len(lines) > limit:
@@ -212,7 +212,7 @@ def read_waiting(session: Session, anomalies: Sequence[int], *, has_windows: boo
         query = query.options(defer(Anomaly.window, raiseload=True))
     return {
         anomaly.id: Waiting(anomaly=anomaly, family=family, site=site)
-        for anomaly, family, site in session.execute(query).tuples()
+        for anomaly, family, site in session.execute(query)
     }
 
 

@@ -95,7 +95,7 @@ def read_periods(
         .group_by(number, VerdictRecord.release, VerdictRecord.verdict)
     )
     found: list[dict[str, dict[str, int]]] = [{} for _ in range(count)]
-    for period, release, verdict, many in session.execute(counted).tuples():
+    for period, release, verdict, many in session.execute(counted):
         key = "true" if verdict == Verdict.TRUE_ALARM else "false"
         found[min(period, count - 1)].setdefault(release, {})[key] = many
     return [
@@ -114,7 +114,7 @@ def count_verdicts(session: Session) -> dict[str, Judged]:
         VerdictRecord.family, VerdictRecord.verdict
     )
     found: dict[str, dict[str, int]] = {}
-    for family, verdict, many in session.execute(counted).tuples():
+    for family, verdict, many in session.execute(counted):
         found.setdefault(family, {})["true" if verdict == Verdict.TRUE_ALARM else "false"] = many
     return {family: Judged(**counts) for family, counts in sorted(found.items())}
 
@@ -127,4 +127,4 @@ def count_alarms(session: Session, family: str, *, since: float) -> dict[str, in
         .where(Device.family == family, Anomaly.received_at >= since)
         .group_by(Anomaly.release)
     )
-    return dict(session.execute(counted).tuples().all())
+    return dict(session.execute(counted).all())

@@ -6,8 +6,10 @@
 
 What is old and still needed stays (`_RULES` says what that is of each table): health that is not rolled up, or that an open rollout
 may still compare; an anomaly that lasts, or on which a person's verdict stands; reports of an open rollout, and whatever
-lies where the numbers of a boot were closed (`fleet.ingest.ranges`) while that boot still speaks: there the rows themselves
-say which of its events have come. The audit log is kept for good: its lines are a chain, and one that is cut proves nothing.
+lies where the numbers of a boot were closed (`fleet.ingest.ranges`) until that boot has been silent for as long as anything is
+kept: there the rows themselves say which of its events have come. A boot goes when it was silent for so long, nothing of it is
+left, and its device has begun another: should it speak all the same, it is a new one, and what it says is nowhere else.
+The audit log is kept for good: its lines are a chain, and one that is cut proves nothing.
 
 Each condition is asked within the transaction that deletes, so a rollout that was begun after the look keeps what it needs.
 """
@@ -32,9 +34,9 @@ from fleet.settings import RetentionSettings
 from fleet.storage.alert_tables import Alert, AlertDelivery, AlertGroup, AlertSilence
 from fleet.storage.base import Database
 from fleet.storage.block_tables import HealthBlock, RollUp
-from fleet.storage.boot_tables import Boot
+from fleet.storage.boot_tables import Boot, EventRange, IdentityConflict
 from fleet.storage.command_tables import CommandRecord
-from fleet.storage.device_tables import Desired
+from fleet.storage.device_tables import Desired, Device
 from fleet.storage.event_tables import (
     Anomaly,
     AnomalyEnd,
@@ -76,12 +78,16 @@ Conditions = Callable[[Session, RetentionSettings, float], ColumnElement[bool]]
 
 @dataclass(frozen=True)
 class _Rule:
-    """Rows of `table` to remove: those for which `which` holds, in the order of `first`; `key` names a row."""
+    """Rows of `table` to remove: those for which `which` holds, in the order of `first`; `key` names a row.
+
+    `hanging`: what in another table names it by the same columns, and goes before it.
+    """
 
     table: type[Any]
     key: tuple[InstrumentedAttribute[Any], ...]
     first: InstrumentedAttribute[Any]
     which: Conditions
+    hanging: tuple[InstrumentedAttribute[Any], ...] = ()
 
 
 class Pruning:
@@ -133,6 +139,10 @@ class Pruning:
         with self._database.write() as session:
             old = self._old(session, rule).limit(self._at_once).subquery()
             is_old = tuple_(*rule.key).in_(select(old))
+            if rule.hanging:
+                hangs = tuple_(*rule.hanging).in_(select(old))
+                with_it = delete(rule.hanging[0].class_).where(hangs)
+                session.execute(with_it.execution_options(synchronize_session=False))
             gone = session.execute(
                 delete(rule.table).where(is_old).execution_options(synchronize_session=False)
             )
@@ -171,7 +181,7 @@ def _health(session: Session, settings: RetentionSettings, now: float) -> Column
     return and_(
         HealthRecord.received_at < before,
         HealthRecord.id <= (done_to or 0),
-        _is_not_asked_for(HealthRecord, before),
+        _is_not_asked_for(HealthRecord, settings, now),
     )
 
 
@@ -188,19 +198,19 @@ def _anomalies(_session: Session, settings: RetentionSettings, now: float) -> Co
         Anomaly.received_at < before,
         has_ended,
         ~exists().where(VerdictRecord.anomaly == Anomaly.id),
-        _is_not_asked_for(Anomaly, before),
+        _is_not_asked_for(Anomaly, settings, now),
     )
 
 
 def _ends(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
     before = now - settings.anomalies_s
     stands = exists().where(Anomaly.device == AnomalyEnd.device, Anomaly.episode == AnomalyEnd.episode)
-    return and_(AnomalyEnd.received_at < before, ~stands, _is_not_asked_for(AnomalyEnd, before))
+    return and_(AnomalyEnd.received_at < before, ~stands, _is_not_asked_for(AnomalyEnd, settings, now))
 
 
 def _drift(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
     before = now - settings.drift_s
-    return and_(DriftRecord.received_at < before, _is_not_asked_for(DriftRecord, before))
+    return and_(DriftRecord.received_at < before, _is_not_asked_for(DriftRecord, settings, now))
 
 
 def _installs(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
@@ -208,7 +218,7 @@ def _installs(_session: Session, settings: RetentionSettings, now: float) -> Col
     is_open = exists().where(
         RolloutRecord.state.not_in(FINISHED), InstallRecord.execution.like(RolloutRecord.id + ":%")
     )
-    return and_(InstallRecord.received_at < before, ~is_open, _is_not_asked_for(InstallRecord, before))
+    return and_(InstallRecord.received_at < before, ~is_open, _is_not_asked_for(InstallRecord, settings, now))
 
 
 def _commands(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
@@ -265,14 +275,42 @@ def _finished(before: float, *, is_wished: bool | None = None) -> Any:
     return found if is_wished is None else found.where(~wished)
 
 
-def _is_not_asked_for(table: type[Received], before: float) -> ColumnElement[bool]:
-    """Not where the rows themselves tell which events of a boot have come: below `closed_to` of one that was heard since."""
+def _is_not_asked_for(table: type[Received], settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    """Not where the rows themselves tell which events of a boot have come: below `closed_to` of one that may still speak."""
     return ~exists().where(
         Boot.device == table.device,
         Boot.boot_id == table.boot_id,
         Boot.closed_to >= table.sequence,
-        Boot.last_received >= before,
+        Boot.last_received >= _all_is_gone_before(settings, now),
     )
+
+
+def _boots(_session: Session, settings: RetentionSettings, now: float) -> ColumnElement[bool]:
+    before = _all_is_gone_before(settings, now)
+    is_present = exists().where(Device.id == Boot.device, Device.boot_id == Boot.boot_id)
+    is_watched = exists().where(IdentityConflict.device == Boot.device)
+    tables: tuple[type[Received], ...] = (Anomaly, AnomalyEnd, DriftRecord, HealthRecord, InstallRecord)
+    left = (exists().where(table.device == Boot.device, table.boot_id == Boot.boot_id) for table in tables)
+    # it began before it was heard last: few boots are so old, and an index knows them
+    return and_(
+        Boot.first_received < before,
+        Boot.last_received < before,
+        ~is_present,
+        ~is_watched,
+        *(~one for one in left),
+    )
+
+
+def _all_is_gone_before(settings: RetentionSettings, now: float) -> float:
+    """What came before that is kept nowhere as it came."""
+    kept_s = (
+        settings.health_s,
+        settings.anomalies_s,
+        settings.drift_s,
+        settings.installs_s,
+        settings.blocks_s,
+    )
+    return now - max(kept_s)
 
 
 _RULES: Final = (
@@ -287,6 +325,13 @@ _RULES: Final = (
     _Rule(AnomalyEnd, (AnomalyEnd.id,), AnomalyEnd.received_at, _ends),
     _Rule(DriftRecord, (DriftRecord.id,), DriftRecord.received_at, _drift),
     _Rule(InstallRecord, (InstallRecord.id,), InstallRecord.received_at, _installs),
+    _Rule(
+        Boot,
+        (Boot.device, Boot.boot_id),
+        Boot.first_received,
+        _boots,
+        hanging=(EventRange.device, EventRange.boot_id),
+    ),
     _Rule(CommandRecord, (CommandRecord.device, CommandRecord.number), CommandRecord.expires_at, _commands),
     _Rule(RolloutTransition, (RolloutTransition.id,), RolloutTransition.id, _timeline),
     # what hangs on a rollout goes before it

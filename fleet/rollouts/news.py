@@ -55,7 +55,7 @@ class NewsReader:
         revoked = frozenset(session.scalars(select(Device.id).where(Device.state == DeviceState.REVOKED)))
         is_first, known = self._report is None, self._revoked
         news = News(
-            versions=dict(versions.tuples().all()),
+            versions=dict(versions.all()),
             reports=self._read_reports(session),
             healthy=self._read_health(session, is_wanted=wants_health and not is_first),
             revoked=frozenset() if is_first else revoked - known,

@@ -36,7 +36,7 @@ class Boot(Base):
     """
 
     __tablename__ = "boots"
-    __table_args__ = (Index(None, "device", "era", "counted", "turn"),)
+    __table_args__ = (Index(None, "device", "era", "counted", "turn"), Index(None, "first_received"))
 
     device: Mapped[str] = mapped_column(String(64), primary_key=True)
     boot_id: Mapped[str] = mapped_column(String(64), primary_key=True)

@@ -6,12 +6,11 @@ Every row carries the event's identity (device, boot, sequence) and two times: `
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Index, Integer, LargeBinary, String, UniqueConstraint, false, text
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
-from sqlalchemy.schema import SchemaItem
 
 from fleet.storage.base import Base
 
@@ -20,6 +19,10 @@ __all__ = ["Anomaly", "AnomalyEnd", "DriftRecord", "HealthRecord", "InstallRecor
 
 def _tells_of_its_end(context: DefaultExecutionContext) -> bool:
     return context.get_current_parameters().get("episode") is not None  # type: ignore[no-untyped-call] # of SQLAlchemy
+
+
+_NUMBERED: Final = {"sqlite_autoincrement": True}
+"""A number is never given twice: who reads what is new since the last number misses nothing after a deletion."""
 
 
 class Received:
@@ -58,7 +61,7 @@ class Anomaly(Received, Base):
 
     @declared_attr.directive
     @classmethod
-    def __table_args__(cls) -> tuple[SchemaItem, ...]:
+    def __table_args__(cls) -> tuple[Any, ...]:
         # of many anomalies the few that are looked for all day
         is_open, waits = text("is_open = true"), text("is_judged = false")
         return (
@@ -66,6 +69,7 @@ class Anomaly(Received, Base):
             Index(None, "device", "episode"),
             Index("ix_anomalies_open", "device", sqlite_where=is_open, postgresql_where=is_open),
             Index("ix_anomalies_unjudged", "score", sqlite_where=waits, postgresql_where=waits),
+            _NUMBERED,
         )
 
     release: Mapped[str] = mapped_column(String(200))
@@ -98,8 +102,8 @@ class AnomalyEnd(Received, Base):
 
     @declared_attr.directive
     @classmethod
-    def __table_args__(cls) -> tuple[SchemaItem, ...]:
-        return (*super().__table_args__, UniqueConstraint("device", "episode"))
+    def __table_args__(cls) -> tuple[Any, ...]:
+        return (*super().__table_args__, UniqueConstraint("device", "episode"), _NUMBERED)
 
     episode: Mapped[str] = mapped_column(String(64))
     release: Mapped[str] = mapped_column(String(200))
@@ -118,6 +122,11 @@ class DriftRecord(Received, Base):
     """
 
     __tablename__ = "drift_reports"
+
+    @declared_attr.directive
+    @classmethod
+    def __table_args__(cls) -> tuple[Any, ...]:
+        return (*super().__table_args__, _NUMBERED)
 
     release: Mapped[str] = mapped_column(String(200))
     state: Mapped[str] = mapped_column(String(16))
@@ -167,8 +176,7 @@ class InstallRecord(Received, Base):
     @declared_attr.directive
     @classmethod
     def __table_args__(cls) -> tuple[Any, ...]:
-        # a number is never given twice: who reads what is new since the last number misses nothing after a deletion
-        return (*super().__table_args__, {"sqlite_autoincrement": True})
+        return (*super().__table_args__, _NUMBERED)
 
     execution: Mapped[str] = mapped_column(String(200), index=True)
     release: Mapped[str] = mapped_column(String(200))

@@ -222,7 +222,7 @@ class RolloutWorld:
             "payload": {},
         }
         with self.database.write() as session:
-            runs = dict(session.execute(select(Device.id, Device.release)).tuples().all())
+            runs = dict(session.execute(select(Device.id, Device.release)).all())
             rows = [
                 self._event(one["device"]) | calm | {"release": runs[one["device"]]} | one for one in messages
             ]

@@ -73,7 +73,7 @@ class ErasingSite(Site):
                 for table in EVENT_TABLES
                 for boot, sequence in session.execute(
                     sa.select(table.c.boot_id, table.c.sequence).where(table.c.device == DEVICE)
-                ).tuples()
+                )
             }
 
     def counted(self, name: str) -> float:

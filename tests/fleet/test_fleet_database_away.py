@@ -192,15 +192,11 @@ def test_two_processes_that_store_the_same_events_at_the_same_time_store_each_on
     other.close()
     assert acked == [set(range(1, 21))] * 4
     with database.read() as session:
-        stored = Counter(session.execute(select(Anomaly.boot_id, Anomaly.sequence)).tuples())
+        stored = Counter(session.execute(select(Anomaly.boot_id, Anomaly.sequence)))
         assert stored == Counter((f"boot-{b}", n) for b in (1, 2, 3) for n in range(2, 21, 2))
-        ranges: Sequence[tuple[str, int, int]] = (
-            session.execute(
-                select(EventRange.boot_id, EventRange.first, EventRange.last).order_by(EventRange.boot_id)
-            )
-            .tuples()
-            .all()
-        )
+        ranges: Sequence[tuple[str, int, int]] = session.execute(
+            select(EventRange.boot_id, EventRange.first, EventRange.last).order_by(EventRange.boot_id)
+        ).all()
         assert ranges == [(f"boot-{n}", 1, 20) for n in (1, 2, 3)]
         assert session.scalars(select(Boot.counted).order_by(Boot.counted)).all() == [1, 2, 3]
         assert session.scalars(select(DeadLetter.times)).one() == 4

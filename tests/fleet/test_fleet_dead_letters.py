@@ -221,7 +221,7 @@ def test_letters_are_bounded_for_each_device_and_in_all_and_the_oldest_make_room
         *(("one", n) for n in (8, 9, 10, 11, 12)),
     ]
     with database.read() as session:
-        dropped = dict(session.execute(select(Device.id, Device.dead_letters_dropped)).tuples().all())
+        dropped = dict(session.execute(select(Device.id, Device.dead_letters_dropped)).all())
     assert dropped == {"one": 7, "other": 1}
 
 
@@ -257,7 +257,7 @@ def test_a_device_is_not_told_to_forget_an_anomaly_for_which_there_is_no_room(
 def held(database: Database) -> list[tuple[str, int | None]]:
     with database.read() as session:
         letters = select(DeadLetter.device, DeadLetter.sequence).order_by(DeadLetter.id)
-        return list(session.execute(letters).tuples().all())
+        return list(session.execute(letters).all())
 
 
 def test_health_that_cannot_be_taken_pushes_no_anomaly_out(

@@ -255,6 +255,64 @@ def test_a_batch_that_the_database_never_takes_does_not_hold_up_the_others(
     assert store.stored >= 4
 
 
+@pytest.mark.parametrize(
+    ("longest_s", "sizes"), [(1e9, [5, 10, 20, 40, 40, 35]), (0.0, [5, 2, 2, 2])], ids=["quick", "slow"]
+)
+def test_while_much_waits_a_batch_is_as_large_as_time_allows(
+    monkeypatch: pytest.MonkeyPatch, longest_s: float, sizes: list[int]
+) -> None:
+    for name, value in {"FIRST_BATCH": 5, "FEWEST": 2, "BATCH_S": longest_s}.items():
+        monkeypatch.setattr(f"fleet.mqtt.intake.{name}", value)
+    store = SlowStore()
+    store.gate.set()
+
+    def story(intake: Intake) -> None:
+        for message in messages("a", 150):
+            intake.offer(message)
+
+    run_intake(store, story, sum(sizes), queued_events=1000, batch_events=40)
+    assert [len(batch) for batch in store.batches][: len(sizes)] == sizes
+
+
+def test_a_batch_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = messages("a", 6)
+    monkeypatch.setattr("fleet.mqtt.intake.BATCH_BYTES", len(sent[0].payload) * 5 // 2)
+    store = SlowStore()
+    store.gate.set()
+
+    def story(intake: Intake) -> None:
+        for message in sent:
+            intake.offer(message)
+
+    run_intake(store, story, 6, queued_events=1000)
+    assert [len(batch) for batch in store.batches] == [2, 2, 2]
+
+
+def test_while_enough_waits_nothing_more_is_read_until_a_batch_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fleet.mqtt.intake.READY_S", 1e6)
+    store = SlowStore()
+
+    async def main() -> None:
+        settings = MqttSettings(url="mqtt://127.0.0.1:1", batch_events=10, batch_wait_s=0, queued_events=1000)
+        intake = Intake(store, Outgoing(), FleetMetrics(), settings, wake_rollouts=lambda: None)
+        for message in messages("a", 29):
+            intake.offer(message)
+        await intake.ready()
+        intake.offer(messages("b", 1)[0])
+        reader = asyncio.create_task(intake.ready())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not reader.done()
+        storing = asyncio.create_task(intake.run())
+        await reader
+        storing.cancel()
+        store.gate.set()
+
+    asyncio.run(main())
+
+
 def test_who_was_limited_stands_in_its_view_and_in_the_audit_log(database: Database) -> None:
     enrol_directly(database, Machine(name="flood"))
     store = EventStore(database, TENANT, FleetMetrics())

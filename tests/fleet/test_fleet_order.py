@@ -122,12 +122,12 @@ def play(database: Database, machine: Machine, batches: Iterable[Sequence[Arriva
         view["boots"] = session.scalars(boots.order_by(Boot.era, Boot.counted, Boot.turn)).all()
         ranges = select(EventRange.boot_id, EventRange.first, EventRange.last)
         mine = ranges.where(EventRange.device == machine.name).order_by(EventRange.boot_id, EventRange.first)
-        view["ranges"] = session.execute(mine).tuples().all()
+        view["ranges"] = session.execute(mine).all()
         for table in (Anomaly, HealthRecord, InstallRecord):
             rows = select(table.boot_id, table.sequence).where(table.device == machine.name)
-            view[table.__tablename__] = sorted(session.execute(rows).tuples())
+            view[table.__tablename__] = sorted(session.execute(rows))
         ends = select(AnomalyEnd.episode, AnomalyEnd.boot_id, AnomalyEnd.sequence, AnomalyEnd.peak_score)
-        view["ends"] = sorted(session.execute(ends.where(AnomalyEnd.device == machine.name)).tuples())
+        view["ends"] = sorted(session.execute(ends.where(AnomalyEnd.device == machine.name)))
         told = read_reports(session, select(InstallRecord).where(InstallRecord.device == machine.name))
         view["words"] = {report.execution: (report.status, report.sequence) for report, _ in told}
     return view

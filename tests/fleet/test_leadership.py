@@ -70,7 +70,7 @@ def meeting(postgresql_url: str) -> Iterator[Database]:
 def rows(url: str) -> list[tuple[str, str]]:
     database = open_storage(url)
     with database.read() as session:
-        found = session.execute(select(AuditEntry.actor, AuditEntry.subject).order_by(AuditEntry.id)).tuples()
+        found = session.execute(select(AuditEntry.actor, AuditEntry.subject).order_by(AuditEntry.id))
         lines = list(found)
     database.close()
     return lines

@@ -89,7 +89,7 @@ def test_an_anomaly_goes_after_a_year_unless_it_lasts_or_a_person_has_judged_it(
     assert pruned(database, NOW + 364 * DAY) == {}
     assert pruned(database, YEARS) == {"anomalies": 2, "anomaly_ends": 1}
     with database.read() as session:
-        left = session.execute(select(Anomaly.id, Anomaly.episode).order_by(Anomaly.id)).tuples().all()
+        left = session.execute(select(Anomaly.id, Anomaly.episode).order_by(Anomaly.id)).all()
     assert [episode for _, episode in left] == ["lasts", None]
     assert left[1][0] == judged
 
@@ -203,9 +203,7 @@ def test_a_week_old_blocks_are_joined_hour_by_hour_and_going_on_after_a_kill_cha
     assert turns == 3, "two crowds of devices, and the end of the hour"
     with database.read() as session:
         starts = dict(
-            session.execute(select(HealthBlock.start, func.count()).group_by(HealthBlock.start))
-            .tuples()
-            .all()
+            session.execute(select(HealthBlock.start, func.count()).group_by(HealthBlock.start)).all()
         )
         assert session.scalar(select(func.sum(HealthBlock.reports))) == 60 * 12 * 2
     assert starts.pop(first) == 60

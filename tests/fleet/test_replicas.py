@@ -61,9 +61,9 @@ def check_nothing_is_doubled(world: Plant) -> None:
                 RolloutTransition.device,
                 RolloutTransition.state,
             )
-        ).tuples()
+        )
         doubled = [move for move, times in Counter(moves).items() if times > 1]
-        reports = Counter(session.execute(select(InstallRecord.device, InstallRecord.execution)).tuples())
+        reports = Counter(session.execute(select(InstallRecord.device, InstallRecord.execution)))
     assert not doubled, "no step of a rollout was taken twice"
     assert set(reports.values()) <= {1}, "no device was told the same twice under another counter"
     for worker in world.workers:
@@ -177,7 +177,7 @@ def test_whoever_is_killed_during_ingest_rollout_and_rollback_nothing_is_lost_or
         check_nothing_is_doubled(world)
         assert all(worker.runs("motor/1") for worker in world.workers)
         with world.site.database.read() as session:
-            stored = session.execute(select(Anomaly.device, func.count()).group_by(Anomaly.device)).tuples()
+            stored = session.execute(select(Anomaly.device, func.count()).group_by(Anomaly.device))
             assert dict(stored.all()) == said
 
 
@@ -235,5 +235,5 @@ def test_replicas_killed_at_any_time_again_and_again_lose_nothing_and_double_not
         check_nothing_is_doubled(world)
         assert all(worker.runs("motor/1") for worker in world.workers)
         with world.site.database.read() as session:
-            stored = session.execute(select(Anomaly.device, func.count()).group_by(Anomaly.device)).tuples()
+            stored = session.execute(select(Anomaly.device, func.count()).group_by(Anomaly.device))
             assert dict(stored.all()) == said

@@ -149,3 +149,31 @@ def test_a_peer_that_falls_silent_is_given_up_after_one_and_a_half_keepalives() 
 
     with pytest.raises(BrokerGoneError, match="silent for"):
         run(with_peer(falls_silent, keepalive_s=1))
+
+
+def test_a_broker_is_not_listened_to_while_enough_waits_unless_somebody_waits_for_its_answer() -> None:
+    """What is not read the broker holds, or drops; a confirmation may lie behind it."""
+    messages, many = [publish(b"t", b"%d" % number) for number in range(100_000)], 100_000
+
+    async def talks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await welcome(reader, writer)
+        writer.write(b"".join(messages))
+        request = b""
+        while b"asked" not in request:
+            request += await reader.read(1000)
+        writer.write(b"\x40\x02" + request[-len(b"..asked") : -len(b"asked")])
+        await reader.read()
+
+    async def story() -> None:
+        server = await asyncio.start_server(talks, "127.0.0.1", 0)
+        async with server, client(server.sockets[0].getsockname()[1]) as one:
+            heard = [int(message.payload) for message in await one.take()]
+            for _ in range(1000):  # turns in which it could have read everything
+                await asyncio.sleep(0)
+            heard += [int(message.payload) for message in one.take_now()]
+            assert len(heard) < many / 2
+            await one.publish("t", b"asked", qos=1)
+            heard += [int(message.payload) for message in one.take_now()]
+            assert heard == list(range(many))
+
+    run(story())
