@@ -1,6 +1,7 @@
 """What one fleet service does for ten thousand connected devices on this machine. Prints one JSON object a figure.
 
-``python benchmarks/fleet_under_load.py [--devices 10000] [--database sqlite|postgresql] [--events-per-s 6000] [--seconds 30]``
+``python benchmarks/fleet_under_load.py [--devices 10000] [--database sqlite|postgresql] [--events-per-s 6000] [--seconds 30]
+[--ingest-alone]``
 
 Everything is real but the inside of the devices (`simulations.hollow`): Mosquitto over mutual TLS with the fleet's own files, the
 service as a process of its own, SQLite or a PostgreSQL server that keeps what it commits, enrolment, seals. In this order:
@@ -9,7 +10,8 @@ service as a process of its own, SQLite or a PostgreSQL server that keeps what i
 * ``notice p95``: from the decision to give a device a release until it has checked and obeyed its desired state; a group is given in
   slices. ``dispatch``: from the start of a rollout in one group until all of them have;
 * ``rollback``: from the request until 95 % of the devices run again what they ran before (an installation takes them 1 s);
-* ``ingest``: events that devices were told to forget, each with its seal checked, a second; offered are a few more than are asked for;
+* ``ingest``: events that devices were told to forget, each with its seal checked, a second; offered are a few more than are asked for.
+  Beside it how many of the cores each program used: the devices' own part a fleet in the field does not pay;
 * ``API p95``: lists of devices, anomalies and the rollout while 1,000 events a second come;
 * ``preview``: of a rollout to 100,000 devices in the database: of a plan without gates, and of the default plan, whose power is
   reckoned from six hours of health of each;
@@ -17,7 +19,7 @@ service as a process of its own, SQLite or a PostgreSQL server that keeps what i
 * ``lost``, ``doubled``: the devices' accounts against the database, both 0.
 
 `ratio` is value ÷ bound. The load beside each figure is part of it: the devices and the broker run on the same cores.
-`--small` goes the whole way in seconds, for a look at whether it works; its figures say nothing.
+`--ingest-alone` leaves everything out but the ingest. `--small` goes the whole way in seconds, for a look at whether it works; its figures say nothing.
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ class Options:
     events_per_s: float
     seconds: float
     records: int
+    is_ingest_alone: bool
 
 
 class Report:
@@ -117,6 +120,34 @@ class Memory:
         return self.largest_mb
 
 
+class Cores:
+    """Seconds of CPU that programs have used so far, by what they are; with what they start."""
+
+    def __init__(self, own: OwnFleet, server: PostgresqlServer | None) -> None:
+        running = {
+            name: process.pid for name, process in own.supervisor.processes.items() if process.pid is not None
+        }
+        self._programs = running | {"devices": os.getpid()}
+        if server is not None and server.pid is not None:
+            self._programs["database"] = server.pid
+
+    def used_s(self) -> dict[str, float]:
+        """Of each program, and of what it started unless that is one of the others."""
+        apart = set(self._programs.values())
+        return {name: _cpu_s(pid, apart - {pid}) for name, pid in self._programs.items()}
+
+
+def _cpu_s(pid: int, but: set[int]) -> float:
+    """Of a process and its children, those that it has waited for included; seconds."""
+    try:
+        figures = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has ended
+        return 0.0
+    own = sum(map(int, figures[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(_cpu_s(int(child), but) for child in children if int(child) not in but)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure one fleet service under ten thousand devices")
     parser.add_argument("--devices", type=int, default=10_000)
@@ -126,6 +157,7 @@ def main() -> None:
     parser.add_argument(
         "--records", type=int, default=100_000, help="devices in the database for the preview"
     )
+    parser.add_argument("--ingest-alone", action="store_true", help="no rollouts, no API, no preview")
     parser.add_argument("--small", action="store_true", help="20 devices, a few seconds")
     given = parser.parse_args()
     options = Options(
@@ -134,17 +166,21 @@ def main() -> None:
         events_per_s=100.0 if given.small else given.events_per_s,
         seconds=3.0 if given.small else given.seconds,
         records=1000 if given.small else given.records,
+        is_ingest_alone=given.ingest_alone,
     )
     allow_connections(options.devices)
-    with tempfile.TemporaryDirectory(prefix="fedge-bench-") as name, database(options.database) as url:
+    with (
+        tempfile.TemporaryDirectory(prefix="fedge-bench-") as name,
+        database(options.database) as (url, server),
+    ):
         home = Path(name)
         with Supervisor(home / "logs") as supervisor:
             own = OwnFleet(home, supervisor, database_url=url)
             own.start()
-            measure(own, home, options, Report(options))
+            measure(own, home, options, Report(options), Cores(own, server))
 
 
-def measure(own: OwnFleet, home: Path, options: Options, report: Report) -> None:
+def measure(own: OwnFleet, home: Path, options: Options, report: Report, cores: Cores) -> None:
     pid = own.supervisor.processes["fleet"].pid
     assert pid is not None
     memory = Memory(pid)
@@ -160,16 +196,10 @@ def measure(own: OwnFleet, home: Path, options: Options, report: Report) -> None
         report.tell("connecting", time.monotonic() - began, "s")
         report.tell("connected", crowd.connected, "devices", options.devices, more_is_better=True)
         rest(work)
-        measure_rollout(work, api, report, 1, options, database_url=own.database_url)
-        # its soak is not over when it is rolled back
-        rollout = measure_rollout(work, api, report, 2, options, database_url=own.database_url, soak_s=3600.0)
-        measure_rollback(work, api, report, rollout)
-        rest(work)
-        measure_ingest(work, report, options)
-        rest(work)
-        measure_api(work, own, report, rollout, options)
-        rest(work)
-        measure_preview(own, api, report, options)
+        if options.is_ingest_alone:
+            measure_ingest(work, report, options, cores)
+        else:
+            measure_everything(work, own, api, report, options, cores)
         report.tell("service memory", memory.stop(), "MB PSS", 400.0)
         is_settled = work.settle(Patience(PATIENCE_S).is_used_up)
     report.tell("not acknowledged in the end", crowd.ledger.waiting, "events", 0)
@@ -181,6 +211,21 @@ def measure(own: OwnFleet, home: Path, options: Options, report: Report) -> None
     report.tell("words without the fleet's seal", crowd.ledger.forged, "messages", 0)
     if not accounts.are_right or not is_settled:
         raise SystemExit("the accounts are wrong")
+
+
+def measure_everything(
+    work: AtWork, own: OwnFleet, api: httpx.Client, report: Report, options: Options, cores: Cores
+) -> None:
+    measure_rollout(work, api, report, 1, options, database_url=own.database_url)
+    # its soak is not over when it is rolled back
+    rollout = measure_rollout(work, api, report, 2, options, database_url=own.database_url, soak_s=3600.0)
+    measure_rollback(work, api, report, rollout)
+    rest(work)
+    measure_ingest(work, report, options, cores)
+    rest(work)
+    measure_api(work, own, report, rollout, options)
+    rest(work)
+    measure_preview(own, api, report, options)
 
 
 def measure_rollout(
@@ -238,15 +283,16 @@ def measure_rollback(work: AtWork, api: httpx.Client, report: Report, rollout: s
     report.tell("rollback ended", time.time() - began, "s")
 
 
-def measure_ingest(work: AtWork, report: Report, options: Options) -> None:
+def measure_ingest(work: AtWork, report: Report, options: Options, cores: Cores) -> None:
     crowd, ledger = work.crowd, work.crowd.ledger
     crowd.pace.events_per_s = options.events_per_s
     time.sleep(min(5.0, options.seconds))
     acked, sent, resent, since = ledger.acked, ledger.total, ledger.resent, time.monotonic()
     first = len(ledger.ack_s)
     ledger.behind_s = 0.0
+    before = cores.used_s()
     time.sleep(options.seconds)
-    seconds = time.monotonic() - since
+    seconds, after = time.monotonic() - since, cores.used_s()
     report.tell("ingest offered", (ledger.total - sent) / seconds, "events/s")
     report.tell(
         "ingest acknowledged", (ledger.acked - acked) / seconds, "events/s", 5000, more_is_better=True
@@ -254,6 +300,8 @@ def measure_ingest(work: AtWork, report: Report, options: Options) -> None:
     report.tell("ingest acknowledgement p95", percentile(ledger.ack_s[first:], 0.95), "s")
     report.tell("ingest resent", (ledger.resent - resent) / seconds, "events/s")
     report.tell("devices behind at worst", ledger.behind_s, "s")
+    for program, used_s in after.items():
+        report.tell(f"ingest, cores used by {program}", (used_s - before[program]) / seconds, "cores")
     crowd.pace.events_per_s = 0.0
 
 
@@ -326,16 +374,16 @@ def wait(ready: Callable[[], bool], what: str) -> None:
 
 
 @contextmanager
-def database(kind: str) -> Iterator[str | None]:
-    """The URL of an empty database; None: SQLite where the fleet puts it."""
+def database(kind: str) -> Iterator[tuple[str | None, PostgresqlServer | None]]:
+    """The URL of an empty database and its server; None: SQLite where the fleet puts it."""
     if kind == "sqlite":
-        yield None
+        yield None, None
         return
     server = PostgresqlServer({**LASTING, "autovacuum": "on", "shared_buffers": "256MB"})
     try:
         server.start()
         server.run("CREATE DATABASE bench")
-        yield f"postgresql+psycopg://fedge@/bench?host={server.folder}"
+        yield f"postgresql+psycopg://fedge@/bench?host={server.folder}", server
     finally:
         server.remove()
 

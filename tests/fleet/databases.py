@@ -132,6 +132,11 @@ class PostgresqlServer:
         )
         assert made.returncode == 0, made.stderr
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process that started all others; None where it does not run."""
+        return self._process.pid if self._process else None
+
     def start(self) -> None:
         """Start it, and return once it answers."""
         log = self.folder / "log"

@@ -126,7 +126,7 @@ def test_an_open_rollout_holds_what_it_compares_and_a_finished_one_goes_as_a_who
     world.tick()
     gone = pruned(database, NOW + 100 * DAY)
     assert gone.keys() == {"install_reports", "rollout_timeline"}
-    assert pruned(database, YEARS) == {}, "its release is what devices shall run"
+    assert pruned(database, YEARS).keys() == {"boots"}, "its release is what devices shall run"
     with database.write() as session:
         session.execute(Desired.__table__.delete())
     for _ in range(2):

@@ -1,6 +1,6 @@
 """numbers of anomalies, their ends and drift reports are never given twice; boots by when they began
 
-Revision 0023, after 0022. SQLite gives the number of the last row once more when that row is removed, unless the table says
+Revision 0024, after 0023. SQLite gives the number of the last row once more when that row is removed, unless the table says
 AUTOINCREMENT, and whoever reads what is new after a number misses it. What a table holds is the same with it and without, so its
 definition alone is changed, as https://sqlite.org/lang_altertable.html (section 8) allows: a year of anomalies with their windows
 is not copied, nor are triggers and references lost. PostgreSQL's sequences never give a number twice.
@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from alembic import op
 from alembic.util import CommandError
 
-revision = '0023'
-down_revision = '0022'
+revision = '0024'
+down_revision = '0023'
 branch_labels = None
 depends_on = None
 
