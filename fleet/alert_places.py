@@ -32,7 +32,7 @@ def newest(session: Session) -> dict[str, int]:
 
 def places(session: Session) -> dict[str, int]:
     """Where each table is; a table that is not among them was never looked at."""
-    return dict(session.execute(select(AlertPlace.table, AlertPlace.number)).tuples().all())
+    return dict(session.execute(select(AlertPlace.table, AlertPlace.number)).all())
 
 
 def count_anew(session: Session) -> None:

@@ -149,7 +149,7 @@ def _former(session: Session, keys: Iterable[str], now: float) -> dict[str, int]
             .where(Alert.key.in_(wanted[start : start + _CHUNK]), Alert.settled_at > now - DAY_S)
             .group_by(Alert.key)
         )
-        found |= dict(session.execute(counted).tuples().all())
+        found |= dict(session.execute(counted).all())
     return found
 
 

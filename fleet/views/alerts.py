@@ -151,7 +151,7 @@ class Undelivered:
 def count_open(session: Session) -> dict[AlertKind, int]:
     """How many alerts of each kind last."""
     lasting = select(Alert.kind, func.count()).where(Alert.settled_at.is_(None), Alert.ended_at.is_(None))
-    counts = dict(session.execute(lasting.group_by(Alert.kind)).tuples().all())
+    counts = dict(session.execute(lasting.group_by(Alert.kind)).all())
     return {kind: counts.get(kind.value, 0) for kind in AlertKind}
 
 
@@ -218,7 +218,7 @@ def show_receivers(session: Session, settings: AlertSettings) -> list[ReceiverVi
 def _names_of(session: Session, alerts: Sequence[Alert]) -> dict[int, str]:
     """The names of the storms of alerts, by their numbers."""
     wanted = select(AlertGroup.id, AlertGroup.name).where(AlertGroup.id.in_({a.group for a in alerts}))
-    return dict(session.execute(wanted).tuples().all())
+    return dict(session.execute(wanted).all())
 
 
 def show_alerts(session: Session, alerts: Select[Alert]) -> list[AlertView]:
