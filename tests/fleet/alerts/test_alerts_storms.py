@@ -37,6 +37,7 @@ def test_an_anomaly_is_told_once_and_once_that_it_is_over(world: AlertsWorld) ->
     assert "it lasted 20 s" in " ".join(over.facts)
 
 
+@pytest.mark.slow
 def test_ten_thousand_anomalies_of_one_storm_are_one_message_and_one_resolution(world: AlertsWorld) -> None:
     names = [f"press-{number}" for number in range(1000)]
     world.enrol(*names)
