@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -216,7 +217,7 @@ class Supervisor:
         self._spawn(process)
 
     def stop_all(self) -> None:
-        """Stop everything, newest first: first kindly, then not."""
+        """Stop everything, newest first: first kindly, then not; and whatever each of them has left behind (a learner)."""
         lives = [p.popen for p in reversed(self.processes.values()) if p.popen and p.popen.poll() is None]
         self.processes.clear()
         for popen in lives:
@@ -228,6 +229,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 popen.kill()
                 popen.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(popen.pid, signal.SIGKILL)  # a group of its own since `_spawn`
 
     def _spawn(self, process: WorldProcess) -> None:
         process.died_at = None

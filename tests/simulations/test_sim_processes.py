@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from simulations.addresses import free_ports
 from simulations.errors import ProcessFailedError
@@ -55,6 +56,26 @@ def test_everything_is_stopped_at_the_end_even_after_an_error(tmp_path: Path, sl
         pids = [supervisor.start(name, sleeper).pid for name in ("one", "two")]
         raise RuntimeError("the test fails here")
     assert not any(is_alive(pid) for pid in pids if pid)
+
+
+def test_what_a_process_has_left_behind_ends_with_it(tmp_path: Path, sleeper: str) -> None:
+    (tmp_path / "fedge_parent.py").write_text(
+        "import subprocess, sys\n"
+        "left = subprocess.Popen([sys.executable, '-m', 'fedge_sleeper'])\n"
+        "print(left.pid, flush=True)\nleft.wait()\n"
+    )
+    with Supervisor(tmp_path / "logs") as supervisor:
+        supervisor.start("one", "fedge_parent")
+        log = tmp_path / "logs" / "one.log"
+        supervisor.wait_until(lambda: "\n" in log.read_text(), "a grandchild")
+        left = int(log.read_text().partition("\n")[0])
+        assert is_alive(left)
+    wait_until(lambda: not is_alive(left) or is_defunct(left), "the grandchild to end")
+
+
+def is_defunct(pid: int) -> bool:
+    """Ended, and not waited for by whoever inherited it."""
+    return "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]
 
 
 @pytest.mark.slow
