@@ -35,9 +35,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> LocalCertificates:
     return LocalCertificates(tmp_path_factory.mktemp("certificates"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(certificates: LocalCertificates) -> Iterator[Browser]:
-    """Headless Chromium."""
+    """Headless Chromium. Of one file: Playwright's loop runs in this thread as long as it lives, and no other may begin beside it."""
     with chromium(certificates.certificate) as browser:
         yield browser
 
