@@ -74,7 +74,6 @@ class Viewer:
     ) -> None:
         self.site, self.troubles = site, list[str]()
         self.requests: list[Request] = []
-        self.meant: set[int] = set()  # refusals that a test is about: the browser's console tells of each
         self._context = browser.new_context(
             base_url=site.url, **{"viewport": DESKTOP, "reduced_motion": "reduce"} | options
         )
@@ -117,8 +116,6 @@ class Viewer:
         assert not self.troubles, "\n".join(self.troubles)
 
     def _hear(self, message: ConsoleMessage) -> None:
-        if any(f"the server responded with a status of {status} " in message.text for status in self.meant):
-            return
         if message.type in {"error", "warning"}:
             self.troubles.append(
                 f"console {message.type} at {message.page and message.page.url}: {message.text}"
