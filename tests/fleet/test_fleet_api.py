@@ -105,7 +105,7 @@ def test_a_device_and_a_claim_reach_their_own_calls_and_no_others(fleet: Fleet, 
 
 
 def test_unknown_paths_and_methods_are_problems_too(fleet: Fleet) -> None:
-    is_problem(fleet.call("GET", "/nowhere"), 404)
+    is_problem(fleet.call("GET", "/v1/nowhere"), 404)
     is_problem(fleet.call("DELETE", "/v1/devices"), 405)
     is_problem(fleet.call("GET", "/v1/devices/none"), 404, "none")
     is_problem(fleet.call("GET", "/v1/releases/motor/abc"), 422, "version")
