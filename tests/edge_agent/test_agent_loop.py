@@ -66,7 +66,7 @@ def test_drift_is_said_and_taken_back_when_a_new_release_is_committed(world: Wor
     assert [(r.release, r.state) for r in reports] == [
         ("pump/1", DriftState.DRIFTED),
         ("pump/1", DriftState.SETTLED),
-        ("pump/2", DriftState.RECOVERED),
+        ("pump/2", DriftState.ACCEPTED),
     ]
 
 
