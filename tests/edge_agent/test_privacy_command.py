@@ -14,6 +14,7 @@ from trust_repository import TrustRepository
 
 from edge_agent.cli import main
 from edge_agent.errors import PrivacyRefusedError
+from edge_agent.privacy import elapsed
 from edge_agent.privacy.account import DeviceAccount
 from edge_agent.privacy.limits import OwnerLimits
 from protocol.privacy_cost import RoundNoise, epsilon, planned_cost
@@ -141,9 +142,12 @@ def lived(folder: Path) -> Path:
 
 
 def test_the_command_shows_the_snapshot_what_was_asked_of_it_and_why_the_last_question_was_declined(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = lived(tmp_path)
+    # the device's own clock goes on; a machine that is up for longer than a day is another start to it
+    monkeypatch.setattr(elapsed, "kernel_boot", lambda: "boot-1")
+    monkeypatch.setattr(elapsed, "boot_clock_s", lambda: 7400.0)
     assert main(["privacy", "--config", str(config), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["answers_today"], shown["answers_per_day"]) == (5, 40)
