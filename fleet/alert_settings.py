@@ -62,7 +62,7 @@ class Receiver(Struct, frozen=True, kw_only=True, tag_field="type"):
     per_minute: messages at most; what waits beyond that goes out together, and nothing is dropped.
     """
 
-    name: Annotated[str, Meta(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)")]
     kinds: tuple[AlertKind, ...] = ()
     families: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
@@ -135,7 +135,7 @@ class PagerDutyReceiver(Receiver, frozen=True, kw_only=True, tag="pagerduty"):
         return {"routing_key_file": self.routing_key_file}
 
 
-Address = Annotated[str, Meta(pattern=r"^[^\s@<>,;:\"()\[\]]+@[A-Za-z0-9.-]+$", max_length=254)]
+Address = Annotated[str, Meta(pattern=r"^[^\s@<>,;:\"()\[\]]+@[A-Za-z0-9.-]+$(?!\n)", max_length=254)]
 
 
 class EmailReceiver(Receiver, frozen=True, kw_only=True, tag="email"):

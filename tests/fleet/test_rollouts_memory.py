@@ -19,7 +19,8 @@ from fleet.rollouts.decisions import decide
 from fleet.rollouts.engine import RolloutEngine
 from fleet.rollouts.observations import observe
 from fleet.rollouts.states import RolloutState, Verb
-from fleet.rollouts.store import find_rollout, tallies_of
+from fleet.rollouts.store import find_rollout
+from fleet.rollouts.tallies import tallies_of
 from fleet.rollouts.verbs import carry_out
 from fleet.storage.device_tables import Desired, Device, DeviceState
 from fleet.storage.rollout_tables import RolloutRecord

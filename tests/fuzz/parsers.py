@@ -39,6 +39,7 @@ from edge_agent.errors import EdgeAgentError
 from edge_agent.installation.verification import verify
 from edge_agent.settings import Settings as AgentSettings
 from fleet import device_query
+from fleet.alert_settings import check_url
 from fleet.certificate_requests import requested_key
 from fleet.errors import FleetError
 from fleet.rollouts.plans import EXAMPLE_PLAN, RolloutPlan
@@ -214,6 +215,13 @@ PARSERS: Final[tuple[Parser, ...]] = (
         [b"127.0.0.1:8443", b"[::1]:1"],
         (ValueError,),
         "service.addresses.split_endpoint",
+    ),
+    fed(
+        "alert-address",
+        text(lambda said: check_url(said, "url")),
+        [b"https://alerts.example.org/hook", b"http://127.0.0.1:9095/x"],
+        (ValueError,),
+        "fleet.alert_settings.check_url",
     ),
     fed(
         "duration", text(read_duration), [b"90d", b"24h"], (ServiceError,), "service.durations.read_duration"

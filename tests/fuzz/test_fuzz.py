@@ -22,6 +22,7 @@ EXEMPT: Final[Mapping[str, str]] = {
     "models.delegates.open_with_delegate": "native code; a release's models are first run in a child process with limits (the probe)",
     "models.learning_runtimes.open_learning_model": "as above",
     "models.litert.load_model": "as above",
+    "fleet.bridges.mlflow.open_mlflow": "makes a client of an address that its owner gave",
     "models.seal.check_seal": "looks at the last 40 bytes and their SHA-256",
     "models.export.edge_tpu.check_edge_tpu": "reads what our own converter made",
     "models.export.edge_tpu_compiler.read_report": "as above",
