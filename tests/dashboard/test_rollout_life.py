@@ -10,23 +10,12 @@ from playwright.sync_api import Page, expect
 
 from service.roles import Role
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def confirm(page: Page, verb: str, button: str) -> None:
     page.get_by_role("link", name=verb, exact=True).click()
     page.get_by_role("button", name=button).click()
-
-
-def test_who_comes_too_late_is_told_what_has_changed(seeded: DashboardSite, seat: Seats) -> None:
-    first, second = seat(seeded, Role.OPERATOR), seat(seeded, Role.ADMIN)
-    # before the other test withdraws the release
-    path = f"/rollouts/{seeded.rollouts['ready']}/start"
-    pages = [one.go(path) for one in (first, second)]
-    pages[0].get_by_role("button", name="Start").click()
-    expect(pages[0].locator(".notice")).to_contain_text("started")
-    pages[1].get_by_role("button", name="Start").click()
-    expect(pages[1].locator(".notice")).to_contain_text("changed in between, and is RUNNING now")
 
 
 def test_a_rollout_lives_and_goes_back_by_clicking_and_another_person_sees_it(
