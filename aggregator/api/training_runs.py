@@ -12,7 +12,7 @@ from aggregator.errors import RunConflictError
 from aggregator.run_scheduler import RunScheduler
 from service.access import require
 from service.idempotency import IdempotencyKey, request_digest
-from service.paging import After, cut_page, decode_cursor
+from service.paging import After, Limit, cut_page, decode_cursor
 from service.roles import Caller, Role
 
 __all__ = ["router"]
@@ -78,7 +78,7 @@ def list_runs(
     _viewer: Viewer,
     family: Annotated[str | None, Query(max_length=64)] = None,
     after: After = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    limit: Limit = 100,
 ) -> dict[str, Any]:
     """Runs, the newest first."""
     scheduler: RunScheduler = request.app.state.scheduler

@@ -11,7 +11,8 @@ It only tells. What MLflow says of a model is never read back: releases are appr
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,10 +30,10 @@ __all__ = ["MlflowBridge", "open_mlflow"]
 AT_ONCE: Final = 20
 """Things carried by one step."""
 
-REMEMBERED: Final = 2000
-"""Runs and releases that are known to be there; of others MLflow is asked."""
-
 ALL: Final = 10_000
+KNOWN_IN_A_ROW: Final = 200
+"""Runs that are carried already, after which no other is looked for: runs are listed by their beginning, and end in another order."""
+
 CANARY: Final = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
 ENDED: Final = {
     "COMPLETED": "FINISHED",
@@ -58,7 +59,8 @@ class MlflowBridge:
     def step(self) -> int:
         """See `Bridge`."""
         try:
-            return self._carry_runs() + self._carry_releases() + self._carry_aliases()
+            releases = list(self._fleet.listing(ReleaseView, "/v1/releases", {}, ALL))
+            return self._carry_runs() + self._carry_releases(releases) + self._carry_aliases(releases)
         except (ClientError, BridgeError):
             raise
         except Exception as error:
@@ -71,28 +73,26 @@ class MlflowBridge:
         """See `Bridge`; nothing is held."""
 
     def _carry_runs(self) -> int:
-        carried = 0
-        for run in self._new_runs():
-            self._tell_run(self._run_named(run["id"]) or run)
-            self._remember("runs", run["id"])
-            carried += 1
-            if carried == AT_ONCE:
-                break
-        return carried
-
-    def _new_runs(self) -> Iterator[dict[str, Any]]:
         if self._aggregator is None:
-            return
+            return 0
+        names = list(islice(self._new_runs(self._aggregator), AT_ONCE))
+        for name in names:
+            self._tell_run(self._aggregator.get(f"/v1/training-runs/{name}"))
+        self._remember("runs", names)
+        return len(names)
+
+    def _new_runs(self, aggregator: ApiClient) -> Iterator[str]:
+        """Runs that have ended and are not carried, the newest first."""
         known = set(self._place.get("runs", []))
-        for run in self._aggregator.pages("/v1/training-runs", {}, ALL):
-            if run["state"] in ENDED and run["id"] not in known:
-                yield run
-
-    def _run_named(self, name: str) -> dict[str, Any] | None:
-        if self._aggregator is None:
-            return None
-        run: dict[str, Any] = self._aggregator.get(f"/v1/training-runs/{name}")
-        return run
+        in_a_row = 0
+        for run in aggregator.pages("/v1/training-runs", {}, ALL):
+            if run["id"] in known:
+                in_a_row += 1
+                if in_a_row == KNOWN_IN_A_ROW:
+                    return
+            elif run["state"] in ENDED:
+                in_a_row = 0
+                yield run["id"]
 
     def _tell_run(self, run: dict[str, Any]) -> str:
         """The run in MLflow; it is made where it is not there."""
@@ -126,17 +126,13 @@ class MlflowBridge:
         self._mlflow.set_tag(made, "fedge.run", run["id"])
         return str(made)
 
-    def _carry_releases(self) -> int:
+    def _carry_releases(self, releases: Sequence[ReleaseView]) -> int:
         known = set(self._place.get("releases", []))
-        carried = 0
-        for release in self._fleet.listing(ReleaseView, "/v1/releases", {}, ALL):
-            if release.id not in known:
-                self._tell_release(release)
-                self._remember("releases", release.id)
-                carried += 1
-                if carried == AT_ONCE:
-                    break
-        return carried
+        new = [release for release in releases if release.id not in known][:AT_ONCE]
+        for release in new:
+            self._tell_release(release)
+        self._remember("releases", [release.id for release in new])
+        return len(new)
 
     def _tell_release(self, release: ReleaseView) -> None:
         model = f"fedge.{release.family}"
@@ -180,32 +176,33 @@ class MlflowBridge:
         self._mlflow.set_tag(made, "fedge.run", name)
         return str(made)
 
-    def _carry_aliases(self) -> int:
-        wanted: dict[tuple[str, str], str] = {}
-        releases = [
-            one
-            for one in self._fleet.listing(ReleaseView, "/v1/releases", {}, ALL)
-            if one.withdrawn_at is None and one.desired_devices
-        ]
-        for release in sorted(releases, key=lambda one: (one.desired_devices, one.version)):
-            wanted[f"fedge.{release.family}", "champion"] = release.id
+    def _carry_aliases(self, releases: Sequence[ReleaseView]) -> int:
+        wanted: dict[str, str] = {}
+        run_now = [one for one in releases if one.withdrawn_at is None and one.desired_devices]
+        for release in sorted(run_now, key=lambda one: (one.desired_devices, one.version)):
+            wanted[f"fedge.{release.family}@champion"] = release.id
         for rollout in self._fleet.listing(RolloutSummary, "/v1/rollouts", {}, 200):
             if rollout.state in CANARY:
-                wanted.setdefault((f"fedge.{rollout.family}", "canary"), rollout.release)
-        told: dict[str, str] = self._place.get("aliases", {})
-        now = {f"{model}@{alias}": release for (model, alias), release in wanted.items()}
+                wanted.setdefault(f"fedge.{rollout.family}@canary", rollout.release)
+        told: dict[str, str] = dict(self._place.get("aliases", {}))
         changed = 0
-        for (model, alias), name in wanted.items():
-            version = None if told.get(f"{model}@{alias}") == name else self._find_version(model, name)
-            if version is not None:
-                self._mlflow.set_registered_model_alias(model, alias, version)
-                changed += 1
-        for gone in told.keys() - now.keys():
-            model, _, alias = gone.partition("@")
+        for name in told.keys() - wanted.keys():
+            model, _, alias = name.partition("@")
             self._mlflow.delete_registered_model_alias(model, alias)
+            del told[name]
             changed += 1
-        if now != told:
-            self._place.note(aliases=now)
+        for name, release_id in wanted.items():
+            model, _, alias = name.partition("@")
+            # a release that is not carried yet gets its alias when it is
+            if (
+                told.get(name) != release_id
+                and (version := self._find_version(model, release_id)) is not None
+            ):
+                self._mlflow.set_registered_model_alias(model, alias, version)
+                told[name] = release_id
+                changed += 1
+        if changed:
+            self._place.note(aliases=told)
         return changed
 
     def _experiment(self, family: str) -> str:
@@ -223,8 +220,9 @@ class MlflowBridge:
                 return str(version.version)
         return None
 
-    def _remember(self, what: str, name: str) -> None:
-        self._place.note(**{what: [*self._place.get(what, []), name][-REMEMBERED:]})
+    def _remember(self, what: str, names: Sequence[str]) -> None:
+        if names:
+            self._place.note(**{what: [*self._place.get(what, []), *names]})
 
 
 def _figures(run: dict[str, Any]) -> Iterator[tuple[str, float, int, float]]:

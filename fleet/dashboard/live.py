@@ -38,6 +38,9 @@ __all__ = ["LivePages"]
 SHARE: Final = 0.08
 """Of a core, for all that is rendered because something changed."""
 
+LONGEST_PAUSE_S: Final = 2.0
+"""A page that waited for somebody (the aggregator, a busy disk) took time and no processor: the others do not wait for it as long."""
+
 EVERY_S: Final = 2.0
 """At most so often one page."""
 
@@ -100,7 +103,7 @@ class Renderer:
             begun = loop.time()
             await self._pages(scope, receive, send)
             took = loop.time() - begun
-            await asyncio.sleep(took * (1 / SHARE - 1))
+            await asyncio.sleep(min(took * (1 / SHARE - 1), LONGEST_PAUSE_S))
         html = b"".join(parts).decode()
         regions = {match["name"]: match["html"] for match in _REGION.finditer(html)}
         return status, regions, state.get("live", ())
