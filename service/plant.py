@@ -1,0 +1,400 @@
+"""A plant: one folder that holds everything the services of one tenant need, and where each thing in it lies.
+
+::
+
+    plant/plant.toml                 tenant, host, addresses, broker, database; no secret
+    plant/pki/                       CA, a certificate and key each for broker, fleet and aggregator, release key, root.json
+    plant/pki/offline/               keys that sign certificates and the signed repository: to be taken off the machine
+    plant/tokens/ROLE.token          what people and programs show the services
+    plant/fleet/fleet.toml           and data/: database, bundles, the signed repository
+    plant/aggregator/aggregator.toml and data/
+    plant/broker/                    what the broker is started with
+    plant/families/NAME.toml         a family as [[family]] of aggregator.toml takes it; NAME.reading.json: how its files are read
+    plant/devices/NAME.join          what a device is started with
+    plant/log/ plant/run/            of `fedge up`
+    plant/systemd/ plant/compose.yaml plant/kubernetes/   the same plant, started by others
+
+`fedge init plant` makes it (`fleet.plant`); whoever else works on a plant finds it here. Not a settings file of a service: those are
+written out of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+import typer
+from msgspec import Struct
+
+from protocol.errors import TopicError
+from protocol.names import check_name
+from runtime.errors import SettingsError
+from runtime.settings import read_settings
+from service.addresses import split_endpoint
+
+__all__ = [
+    "FILE",
+    "BrokerKind",
+    "Description",
+    "Listen",
+    "Plant",
+    "PlantOption",
+    "find_plant",
+    "is_host",
+    "load_plant",
+]
+
+FILE: Final = "plant.toml"
+VARIABLE: Final = "FEDGE_PLANT"
+
+PlantOption = Annotated[
+    Path | None, typer.Option("--plant", envvar=VARIABLE, help="folder that `fedge init plant` made")
+]
+"""Of every command on a plant; hand it to `find_plant`."""
+
+_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is listened to, and how it is dialled from here
+
+
+class BrokerKind(StrEnum):
+    """Which broker a plant's is; ``auto`` is Mosquitto where it is installed with its plugin."""
+
+    AUTO = "auto"
+    MOSQUITTO = "mosquitto"
+    EMBEDDED = "embedded"
+
+
+class Listen(Struct, frozen=True, kw_only=True):
+    """Where each service listens, ``host:port``: broker, fleet and flower for devices, aggregator for people and programs."""
+
+    fleet: str
+    aggregator: str
+    flower: str
+    broker: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an address that is none."""
+        for name in self.__struct_fields__:
+            try:
+                split_endpoint(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+
+
+class Description(Struct, frozen=True, kw_only=True):
+    """plant.toml.
+
+    version: of this form.
+    tenant: whose plant it is; in every topic and certificate.
+    host: what devices and browsers dial: a name, or an address without brackets.
+    broker: see `BrokerKind`.
+    database: postgresql://… without a password, or left out: SQLite. The password is in fleet.toml alone.
+    """
+
+    version: Literal[1] = 1
+    tenant: str
+    host: str
+    broker: BrokerKind = BrokerKind.AUTO
+    database: str | None = None
+    listen: Listen
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a name that is none, or a password in the open."""
+        try:
+            check_name(self.tenant, "tenant")
+        except TopicError as error:
+            raise ValueError(str(error)) from None
+        if not is_host(self.host):
+            raise ValueError(
+                f"host = {self.host!r} is not what devices dial; valid: plant.example.com, 192.0.2.7 or 2001:db8::7"
+            )
+        if self.database and urlsplit(self.database).password:
+            raise ValueError(
+                "database holds a password, and everybody may read this file; it belongs into fleet.toml"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plant:
+    """A plant on this machine. `folder` is absolute; every path below it is, too."""
+
+    folder: Path
+    description: Description
+
+    @property
+    def file(self) -> Path:
+        """The description."""
+        return self.folder / FILE
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return self.description.tenant
+
+    # what devices dial, and the same from this machine
+
+    @property
+    def fleet_url(self) -> str:
+        """The fleet's API and pages, as devices and browsers dial them."""
+        return f"https://{self._public(self.description.listen.fleet)}"
+
+    @property
+    def broker_url(self) -> str:
+        """The broker, as devices dial it."""
+        return f"mqtts://{self._public(self.description.listen.broker)}"
+
+    @property
+    def flower_address(self) -> str:
+        """The Flower server, as devices dial it."""
+        return self._public(self.description.listen.flower)
+
+    @property
+    def local_fleet_url(self) -> str:
+        """The fleet's API, for programs on this machine."""
+        return f"https://{self._local(self.description.listen.fleet)}"
+
+    @property
+    def local_aggregator_url(self) -> str:
+        """The aggregator's API, for programs on this machine."""
+        return f"https://{self._local(self.description.listen.aggregator)}"
+
+    @property
+    def local_broker_url(self) -> str:
+        """The broker, for programs on this machine."""
+        return f"mqtts://{self._local(self.description.listen.broker)}"
+
+    # identities and keys
+
+    @property
+    def pki(self) -> Path:
+        """Certificates and keys."""
+        return self.folder / "pki"
+
+    @property
+    def ca(self) -> Path:
+        """What every client trusts, PEM."""
+        return self.pki / "ca.pem"
+
+    def certificate(self, service: str) -> Path:
+        """What broker, fleet or aggregator shows, PEM."""
+        return self.pki / f"{service}.pem"
+
+    def key(self, service: str) -> Path:
+        """The private key to it, mode 0600."""
+        return self.pki / f"{service}.key"
+
+    @property
+    def release_key(self) -> Path:
+        """Signs releases, mode 0600; its public half is ``release.pub.pem`` beside it."""
+        return self.pki / "release.key"
+
+    @property
+    def aggregator_key(self) -> Path:
+        """The public key that devices know the aggregator by, PEM."""
+        return self.pki / "aggregator.pub.pem"
+
+    @property
+    def root_file(self) -> Path:
+        """The root of the signed repository, for devices to pin."""
+        return self.pki / "root.json"
+
+    @property
+    def offline(self) -> Path:
+        """Keys that nothing here needs to run, 0600; to be taken off this machine."""
+        return self.pki / "offline"
+
+    @property
+    def ca_key(self) -> Path:
+        """Signs certificates of services; needed to make and to renew them."""
+        return self.offline / "ca.key"
+
+    @property
+    def root_keys(self) -> tuple[Path, ...]:
+        """Three, of which two sign a new root of the signed repository."""
+        return tuple(self.offline / f"root-{number}.key" for number in (1, 2, 3))
+
+    @property
+    def targets_key(self) -> Path:
+        """Signs which families there are and who releases for them; needed for a new family."""
+        return self.offline / "targets.key"
+
+    @property
+    def tokens(self) -> Path:
+        """The tokens' folder."""
+        return self.folder / "tokens"
+
+    @property
+    def admin_token(self) -> Path:
+        """Of role admin at the fleet, the person's who made the plant."""
+        return self.tokens / "admin.token"
+
+    @property
+    def publisher_token(self) -> Path:
+        """Of role publisher at the fleet, the aggregator's."""
+        return self.tokens / "publisher.token"
+
+    @property
+    def operator_token(self) -> Path:
+        """Of role operator at the aggregator, the person's who made the plant."""
+        return self.tokens / "operator.token"
+
+    @property
+    def viewer_token(self) -> Path:
+        """Of role viewer at the aggregator, the fleet's."""
+        return self.tokens / "viewer.token"
+
+    # services
+
+    @property
+    def fleet_config(self) -> Path:
+        """fleet.toml, mode 0600."""
+        return self.folder / "fleet" / "fleet.toml"
+
+    @property
+    def fleet_data(self) -> Path:
+        """The fleet's data_dir."""
+        return self.folder / "fleet" / "data"
+
+    @property
+    def aggregator_config(self) -> Path:
+        """aggregator.toml."""
+        return self.folder / "aggregator" / "aggregator.toml"
+
+    @property
+    def aggregator_data(self) -> Path:
+        """The aggregator's data_dir."""
+        return self.folder / "aggregator" / "data"
+
+    @property
+    def broker(self) -> Path:
+        """What the broker is started with, and its state."""
+        return self.folder / "broker"
+
+    # families and devices
+
+    @property
+    def families(self) -> Path:
+        """The families' folder: aggregator.toml's families_dir."""
+        return self.folder / "families"
+
+    def family_file(self, family: str) -> Path:
+        """How a family is trained and judged."""
+        return self.families / f"{family}.toml"
+
+    def reading_file(self, family: str) -> Path:
+        """How the files of a family's machines are read."""
+        return self.families / f"{family}.reading.json"
+
+    @property
+    def devices(self) -> Path:
+        """Files for devices."""
+        return self.folder / "devices"
+
+    def join_file(self, device: str) -> Path:
+        """What a device joins with; a secret."""
+        return self.devices / f"{device}.join"
+
+    @property
+    def agent_requirements(self) -> Path:
+        """What is installed on a device, with hashes."""
+        return self.devices / "agent-requirements.txt"
+
+    # what `fedge up` leaves
+
+    @property
+    def log(self) -> Path:
+        """The logs' folder."""
+        return self.folder / "log"
+
+    @property
+    def run(self) -> Path:
+        """What is true while the plant is up."""
+        return self.folder / "run"
+
+    @property
+    def systemd(self) -> Path:
+        """Units that start this plant without `fedge up`."""
+        return self.folder / "systemd"
+
+    @property
+    def compose(self) -> Path:
+        """Containers of this plant."""
+        return self.folder / "compose.yaml"
+
+    @property
+    def kubernetes(self) -> Path:
+        """A Kustomize overlay of this plant."""
+        return self.folder / "kubernetes"
+
+    def _public(self, listen: str) -> str:
+        return _endpoint(self.description.host, split_endpoint(listen).port)
+
+    def _local(self, listen: str) -> str:
+        host, port = split_endpoint(listen)
+        return _endpoint(_EVERYWHERE.get(host, host), port)
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` is the name or address of a machine, as a certificate names it.
+
+    >>> [is_host(text) for text in ("plant.example.com", "192.0.2.7", "2001:db8::7", "a:8443", "10.0.0.300", "")]
+    [True, True, True, False, False, False]
+    """
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return (
+            len(text) <= 253 and _NAME.fullmatch(text) is not None and not text.rpartition(".")[2].isdigit()
+        )
+    return True
+
+
+def load_plant(folder: Path) -> Plant:
+    """The plant in `folder`; raises SettingsError where there is none, or its plant.toml is not valid."""
+    folder = folder.absolute()
+    if not (folder / FILE).is_file():
+        raise SettingsError(
+            f"{folder} is no plant: it holds no {FILE}; make one with `fedge init plant --host NAME`"
+        )
+    return Plant(folder=folder, description=read_settings(folder / FILE, Description))
+
+
+def find_plant(
+    given: Path | None, *, environment: Mapping[str, str] = os.environ, here: Path | None = None
+) -> Plant:
+    """The plant that a command is about: the given folder, else $FEDGE_PLANT, else this folder, else the only one below it.
+
+    Args:
+        given: what ``--plant`` said.
+        environment: of the process.
+        here: where to look; the working directory.
+
+    Raises:
+        SettingsError: there is none, or more than one; says what to give.
+    """
+    named = given or (Path(environment[VARIABLE]) if environment.get(VARIABLE) else None)
+    if named is not None:
+        return load_plant(named)
+    here = (here or Path()).absolute()
+    if (here / FILE).is_file():
+        return load_plant(here)
+    below = sorted(file.parent for file in here.glob(f"*/{FILE}"))
+    if len(below) == 1:
+        return load_plant(below[0])
+    if below:
+        names = ", ".join(folder.name for folder in below)
+        raise SettingsError(f"which plant? {here} holds {names}: give --plant DIR, or set {VARIABLE}")
+    raise SettingsError(
+        f"there is no plant in {here}: make one with `fedge init plant --host NAME`, or give --plant DIR"
+    )
+
+
+def _endpoint(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
