@@ -16,6 +16,7 @@
     │   ├── TokenError               a device token is malformed, expired or not signed by its key
     │   ├── SealError                a signed message is another's, for another, changed, or over
     │   └── InvitationError          an invitation to training is not the pinned aggregator's, or not for this device now
+    ├── JoinFileError                the file that lets a device join: not one, of another version, sealed, or changed
     └── QuestionError                a round question or answer that does not fit `protocol.questions`
 """
 
@@ -27,6 +28,7 @@ __all__ = [
     "BundleIntegrityError",
     "IdentityError",
     "InvitationError",
+    "JoinFileError",
     "MalformedMessageError",
     "MessageError",
     "MessageTooLargeError",
@@ -94,6 +96,10 @@ class InvitationError(IdentityError):
 
 class SealError(IdentityError):
     """A signed message has no signature, another's, one for somebody else, or has ended."""
+
+
+class JoinFileError(ProtocolError):
+    """A join file cannot be used; `fedge device add` makes another."""
 
 
 class QuestionError(ProtocolError):
