@@ -29,6 +29,7 @@ class Command(NamedTuple):
 COMMANDS: Final = {
     "demo": Command("sim", ("run", "demo"), "the whole loop, live, on this machine"),
     "simulate": Command("sim", ("run",), "play a scenario of your own"),
+    "init": Command("fleet", ("init",), "make a plant: certificates, keys, settings, broker, in one command"),
     "devices": Command("fleet", ("devices",), "list, show, revoke devices"),
     "releases": Command("fleet", ("releases",), "publish and list model versions"),
     "rollouts": Command("fleet", ("rollouts",), "preview, create, watch, stop rollouts"),

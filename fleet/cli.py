@@ -22,6 +22,7 @@ from fleet.commands import (
     export,
     instruction_key,
     orders,
+    plant,
     resources,
     rollouts,
     sign_in,
@@ -43,6 +44,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(plant.init, name="init")
 app.add_typer(access.tokens, name="tokens")
 app.add_typer(claims.claims, name="claims")
 app.add_typer(device_ca.device_ca, name="device-ca")

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fleet.certificate_parts import BACKDATED, key_usage, unsigned_certificate
 from fleet.errors import ConflictError
 from protocol.errors import IdentityError
 from protocol.identity import load_private_key, private_key_pem
@@ -40,9 +41,6 @@ RandomBytes = Callable[[int], bytes]
 
 CA_LIFETIME: Final = timedelta(days=3650)
 """Long, because what limits a stolen key is that it can be changed, which is tried, and not that it ends."""
-
-BACKDATED: Final = timedelta(hours=1)
-"""A certificate is good from a little before it was made: clocks of brokers are not ours."""
 
 _PEM: Final = serialization.Encoding.PEM
 
@@ -111,9 +109,11 @@ class DeviceCa:
         end = min(start + timedelta(seconds=lifetime_s), authority.certificate.not_valid_after_utc)
         serial = _serial(self._random_bytes)
         leaf = (
-            _builder(_name(device), authority.certificate.subject, key, serial, start - BACKDATED, end)
+            unsigned_certificate(
+                _name(device), authority.certificate.subject, key, serial, start - BACKDATED, end
+            )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(digital_signature=True), critical=True)
+            .add_extension(key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False
@@ -195,9 +195,9 @@ class DeviceCa:
         # Another name for each: who looks at a certificate sees which CA it is of.
         name = _name(f"Fedge device CA {serial % 16**8:08x}", self._tenant)
         certificate = (
-            _builder(name, name, key.public_key(), serial, start - BACKDATED, start + CA_LIFETIME)
+            unsigned_certificate(name, name, key.public_key(), serial, start - BACKDATED, start + CA_LIFETIME)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(key_cert_sign=True), critical=True)
+            .add_extension(key_usage(key_cert_sign=True), critical=True)
             # on a CA this narrows what its certificates are good for: never a server's
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .sign(key, hashes.SHA256())
@@ -242,43 +242,9 @@ def _certificates(content: bytes, path: Path) -> list[x509.Certificate]:
         raise SettingsError(f"{path} does not hold PEM certificates: {error}") from None
 
 
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePublicKey,
-    serial: int,
-    start: datetime,
-    end: datetime,
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(serial)
-        .not_valid_before(start)
-        .not_valid_after(end)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
-
-
 def _name(common: str, organization: str | None = None) -> x509.Name:
     owner = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)] if organization else []
     return x509.Name([*owner, x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        key_cert_sign=key_cert_sign,
-        crl_sign=key_cert_sign,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _serial(random_bytes: RandomBytes) -> int:

@@ -52,6 +52,7 @@ def write_broker_files(
     services_ca: bytes,
     device_ca: bytes,
     places: BrokerPlaces,
+    keeps_state: bool = False,
 ) -> None:
     """Write what Mosquitto is started with into `folder`: fedge.conf, acl, clients.pem and dynamic-security.json.
 
@@ -64,6 +65,7 @@ def write_broker_files(
         services_ca: PEM of the CA whose certificates let services in.
         device_ca: PEM of every CA whose certificates let devices in.
         places: where the files will lie on the broker's machine.
+        keeps_state: leave dynamic-security.json as it is, where it is: the broker writes it, and the fleet mends it.
 
     Raises:
         StorageError: a file cannot be written.
@@ -77,6 +79,8 @@ def write_broker_files(
         "dynamic-security.json": msgspec.json.format(msgspec.json.encode(state), indent=1),
         **({"services.pem": services_ca} if places.services else {}),
     }
+    if keeps_state and (folder / "dynamic-security.json").exists():
+        del files["dynamic-security.json"]
     for name, content in files.items():
         write_durably(folder / name, content, mode=_STATE_MODE)
 

@@ -1,0 +1,147 @@
+"""Makes a plant out of its description, or brings about what is missing of it; nothing that is there is ever lost.
+
+::
+
+    plant.toml ─► CA ─► certificates ─► release key ─► settings ─► signed repository ─► database, tokens, broker ─► units
+
+Each step looks first whether its result is there. Done again it changes nothing; interrupted it is gone on with by doing it again.
+What is named for another host, or lies in another database, is changed by `renew` alone.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import tomli_w
+from sqlalchemy.engine import make_url
+
+from fleet.migrations.upgrade import open_storage
+from fleet.plant.broker import write_plant_broker
+from fleet.plant.certificates import SERVICES, ServicesCa, names_in, names_of, read_certificate
+from fleet.plant.containers import compose_text
+from fleet.plant.keys import make_release_key, make_repository
+from fleet.plant.plant_tokens import make_aggregator_parts, make_fleet_tokens
+from fleet.plant.tables import Table, aggregator_table, fleet_table
+from fleet.plant.units import unit_texts
+from fleet.plant.written import Outcome, WrittenFiles
+from fleet.settings import load_fleet_settings
+from fleet.storage.connecting import check_connection
+from runtime.durable_files import private_directory, read_bytes
+from runtime.errors import SettingsError
+from service.errors import StartError
+from service.plant import BrokerKind, Description, Plant
+
+__all__ = ["make_plant", "without_password"]
+
+
+def without_password(url: str) -> tuple[str, str]:
+    """A database's address as everybody may read it, and as the fleet takes it; raises SettingsError."""
+    scheme = url.partition(":")[0]
+    if scheme.partition("+")[0] != "postgresql":
+        raise SettingsError(
+            f"--database {scheme}:… is none; valid: postgresql://user@host/name, or leave it out for SQLite"
+        )
+    parsed = make_url(url)
+    whole = parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    return parsed.set(drivername="postgresql", password=None).render_as_string(), whole
+
+
+def make_plant(
+    folder: Path, description: Description, *, database_url: str | None = None, renew: bool = False
+) -> tuple[Plant, WrittenFiles]:
+    """Bring about everything that a plant of this description has.
+
+    Args:
+        folder: of the plant; made where it is missing.
+        description: what it shall be.
+        database_url: as the fleet connects, with its password; None: SQLite, or as fleet.toml has it already.
+        renew: make certificates anew, and what is named for another host.
+
+    Raises:
+        SettingsError, StartError, StorageError: in one line, what is in the way. What was made before it stays.
+    """
+    plant = Plant(folder=folder.absolute(), description=description)
+    if database_url is not None:
+        check_connection(database_url)
+    _check_place(plant)
+    files = WrittenFiles(plant.folder)
+    files.write(
+        plant.file,
+        _toml(_described(description), "What this plant is; `fedge init plant` reads and writes it."),
+    )
+    _make_certificates(plant, files, renew=renew)
+    make_release_key(plant, files)
+    for directory in (plant.families, plant.devices, plant.log, plant.run, plant.aggregator_data):
+        private_directory(directory)
+    url = database_url or _known_database(plant)
+    settings = (
+        (plant.fleet_config, fleet_table(plant, database_url=url)),
+        (plant.aggregator_config, aggregator_table(plant)),
+    )
+    for path, table in settings:
+        private_directory(path.parent)
+        files.write(path, _toml(table, f"{path.name} of this plant; docs explain every key."), mode=0o600)
+    make_repository(plant, files)
+    fleet = load_fleet_settings(plant.fleet_config, {})
+    with closing(open_storage(fleet.effective_database_url)) as database:
+        make_fleet_tokens(plant, database, files)
+        write_plant_broker(plant, fleet, database)
+    make_aggregator_parts(plant, files)
+    if description.broker is BrokerKind.MOSQUITTO:  # the embedded one is for trials
+        for name, text in unit_texts(plant).items():
+            files.write(plant.systemd / name, text)
+        files.write(plant.compose, compose_text(plant))
+    files.close()
+    return plant, files
+
+
+def _check_place(plant: Plant) -> None:
+    folder = plant.folder
+    if folder.exists() and not folder.is_dir():
+        raise StartError(f"{folder} is a file; give --plant another folder")
+    if not plant.file.exists() and folder.exists() and any(folder.iterdir()):
+        raise StartError(f"{folder} is there, and is neither empty nor a plant; give --plant another folder")
+    private_directory(folder)
+
+
+def _make_certificates(plant: Plant, files: WrittenFiles, *, renew: bool) -> None:
+    authority = ServicesCa(key_file=plant.ca_key, file=plant.ca)
+    private_directory(plant.pki)
+    private_directory(plant.offline)
+    was_made = authority.ensure(time.time())
+    files.note(plant.ca, Outcome.MADE if was_made else Outcome.KEPT)
+    if plant.ca_key.exists():
+        files.note(plant.ca_key, Outcome.MADE if was_made else Outcome.KEPT)
+    for service in SERVICES:
+        file, key_file = plant.certificate(service), plant.key(service)
+        is_there = read_bytes(file) is not None and read_bytes(key_file) is not None
+        if is_there and not renew:
+            files.note(file, Outcome.KEPT)
+            continue
+        names = names_of(service, plant.description.host)
+        if is_there:
+            # the former names stay: devices that joined under them dial them still
+            names = tuple(dict.fromkeys((*names, *names_in(read_certificate(file)))))
+        authority.issue(service, names, file=file, key_file=key_file, now=time.time())
+        files.note(file, Outcome.RENEWED if is_there else Outcome.MADE)
+
+
+def _known_database(plant: Plant) -> str | None:
+    """The database's address with its password, as fleet.toml has it."""
+    if plant.description.database is None or not plant.fleet_config.exists():
+        return plant.description.database and make_url(plant.description.database).set(
+            drivername="postgresql+psycopg"
+        ).render_as_string(hide_password=False)
+    return load_fleet_settings(plant.fleet_config, {}).database_url
+
+
+def _described(description: Description) -> Table:
+    table: Table = msgspec.to_builtins(description)
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def _toml(table: Table, comment: str) -> str:
+    return f"# {comment}\n{tomli_w.dumps(table)}"
