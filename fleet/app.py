@@ -278,13 +278,13 @@ def _open_entrance(settings: Settings, database: Database) -> Enrolments:
     )
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM.
+def serve(settings: Settings, *, json_logs: bool | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; the log is plain at a terminal, unless `json_logs` says how it is.
 
     Raises:
         StartError: the address cannot be bound, or the certificate cannot be used.
     """
-    configure_logging(as_json=not sys.stderr.isatty())
+    configure_logging(as_json=not sys.stderr.isatty() if json_logs is None else json_logs)
     certificate = open_certificate(settings)
     # in this order: an address in use is told before the database is touched
     url = settings.effective_database_url

@@ -6,6 +6,7 @@ Exit status 0 when done, 1 when refused or failed, 2 for wrong usage or settings
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -23,6 +24,7 @@ from fleet.commands import (
     instruction_key,
     orders,
     plant,
+    plant_up,
     resources,
     rollouts,
     sign_in,
@@ -63,6 +65,8 @@ app.add_typer(rollouts.rollouts, name="rollouts")
 app.add_typer(trust_changes.trust, name="trust")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(bridges.bridge, name="bridge")
+app.command("up")(plant_up.up)
+app.command("down")(plant_up.down)
 app.command("export")(export.export)
 app.command("broker-files")(broker_files.broker_files)
 app.command("anomalies")(resources.anomalies)
@@ -73,12 +77,18 @@ app.command("precision")(verdicts.precision)
 
 
 @app.command()
-def serve(config: ConfigOption) -> None:
+def serve(
+    config: ConfigOption,
+    json_logs: Annotated[
+        bool | None,
+        typer.Option("--json-logs/--plain-logs", help="form of the log  [default: plain at a terminal]"),
+    ] = None,
+) -> None:
     """Run the service until SIGINT or SIGTERM."""
     # client commands need not wait for the server's libraries
     from fleet.app import serve as run
 
-    run(load_fleet_settings(config))
+    run(load_fleet_settings(config), json_logs=json_logs)
 
 
 @app.command("check-config")

@@ -6,6 +6,7 @@ A command of the same program answers on standard output, where other programs r
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import MutableMapping
 from typing import Any, Final
@@ -15,7 +16,10 @@ import structlog
 from runtime.bounded_logs import BoundedLog, LogBudget
 from runtime.printable import with_trace
 
-__all__ = ["configure_logging", "log_of_a_command"]
+__all__ = ["NAME_VARIABLE", "configure_logging", "log_of_a_command"]
+
+NAME_VARIABLE: Final = "FEDGE_LOG_NAME"
+"""Where several services share one log, each line says which of them it is of."""
 
 _BURST: Final = 1000
 """Lines of one kind at once: ten thousand devices speak through one service."""
@@ -37,6 +41,7 @@ def configure_logging(*, as_json: bool, least: int = logging.INFO) -> None:
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        *([_name_service] if os.environ.get(NAME_VARIABLE) else []),
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -67,6 +72,11 @@ def configure_logging(*, as_json: bool, least: int = logging.INFO) -> None:
     # Requests, database migrations and Flower's own talk would drown the events of a run.
     for chatty in ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "mqtt", "alembic", "flwr"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _name_service(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event.setdefault("service", os.environ[NAME_VARIABLE])
+    return event
 
 
 _people: Final = structlog.dev.ConsoleRenderer(colors=False)

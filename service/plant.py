@@ -49,6 +49,7 @@ __all__ = [
     "find_plant",
     "is_host",
     "load_plant",
+    "look_for_plant",
 ]
 
 FILE: Final = "plant.toml"
@@ -379,6 +380,19 @@ def find_plant(
     Raises:
         SettingsError: there is none, or more than one; says what to give.
     """
+    found = look_for_plant(given, environment=environment, here=here)
+    if found is None:
+        raise SettingsError(
+            f"there is no plant in {(here or Path()).absolute()}: make one with `fedge init plant --host NAME`,"
+            " or give --plant DIR"
+        )
+    return found
+
+
+def look_for_plant(
+    given: Path | None, *, environment: Mapping[str, str] = os.environ, here: Path | None = None
+) -> Plant | None:
+    """As `find_plant`; None where nobody named a plant and none is here."""
     named = given or (Path(environment[VARIABLE]) if environment.get(VARIABLE) else None)
     if named is not None:
         return load_plant(named)
@@ -386,14 +400,10 @@ def find_plant(
     if (here / FILE).is_file():
         return load_plant(here)
     below = sorted(file.parent for file in here.glob(f"*/{FILE}"))
-    if len(below) == 1:
-        return load_plant(below[0])
-    if below:
+    if len(below) > 1:
         names = ", ".join(folder.name for folder in below)
         raise SettingsError(f"which plant? {here} holds {names}: give --plant DIR, or set {VARIABLE}")
-    raise SettingsError(
-        f"there is no plant in {here}: make one with `fedge init plant --host NAME`, or give --plant DIR"
-    )
+    return load_plant(below[0]) if below else None
 
 
 def _endpoint(host: str, port: int) -> str:

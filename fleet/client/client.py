@@ -21,10 +21,17 @@ V = TypeVar("V", bound=BaseModel)
 class FleetClient(ApiClient):
     """Calls the fleet with one operator token. Use as a context manager. Everything here raises ClientError."""
 
+    public_url: str | None = None
+    """How browsers reach the fleet, where it is not as this client does."""
+
     @classmethod
-    def open(cls, url: str | None, ca: Path | None, token_file: Path | None) -> Self:
+    def open(
+        cls, url: str | None, ca: Path | None, token_file: Path | None, *, public_url: str | None = None
+    ) -> Self:
         """A client for `url`; raises as `service.client.connect`."""
-        return cls(open_connection(url, ca, token_file, service="fleet"), service="fleet")
+        client = cls(open_connection(url, ca, token_file, service="fleet"), service="fleet")
+        client.public_url = public_url
+        return client
 
     def show(self, kind: type[V], path: str, query: Query | None = None) -> V:
         """What is at `path`."""
@@ -52,7 +59,8 @@ class FleetClient(ApiClient):
 
     def sign_in_url(self) -> str:
         """An address that signs one browser in as the holder of this token, once."""
-        return f"{str(self._http.base_url).rstrip('/')}{self.post('/v1/sign-in-links')['path']}"
+        at = self.public_url or str(self._http.base_url)
+        return f"{at.rstrip('/')}{self.post('/v1/sign-in-links')['path']}"
 
     def events(self, kinds: str, name: str | None = None) -> Iterator[Change]:
         """See `fleet.client.event_stream.read_events`."""

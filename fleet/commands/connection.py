@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from fleet.client.client import FleetClient
+from service.plant import PlantOption, look_for_plant
 
 __all__ = ["ConfigOption", "IfMatchOption", "JsonOption", "KeyOption", "LimitOption", "asks_fleet"]
 
@@ -25,13 +26,23 @@ IfMatchOption = Annotated[
 ]
 
 
-def connect(url: str | None, ca: Path | None, token_file: Path | None) -> FleetClient:
-    """A client of the fleet; raises as `service.client.connect`."""
+def connect(
+    url: str | None, ca: Path | None, token_file: Path | None, plant: Path | None = None
+) -> FleetClient:
+    """A client of the fleet that is named, or else of the plant's (`service.plant.look_for_plant`).
+
+    Raises:
+        SettingsError, ClientError: as `service.client.connect`, and as `service.plant.find_plant`.
+    """
+    if url is None and token_file is None and (found := look_for_plant(plant)) is not None:
+        return FleetClient.open(
+            found.local_fleet_url, ca or found.ca, found.admin_token, public_url=found.fleet_url
+        )
     return FleetClient.open(url, ca, token_file)
 
 
 def asks_fleet(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that asks the fleet: it gets the options that say where and who, and is handed a `client`, closed after it."""
+    """A command that asks the fleet: it gets the options that say where and who (else: the plant's), and is handed a `client`, closed after it."""
 
     def options(
         url: Annotated[
@@ -50,13 +61,19 @@ def asks_fleet(command: Callable[..., None]) -> Callable[..., None]:
                 "--token-file", envvar="FEDGE_FLEET_TOKEN_FILE", help="File with your operator token"
             ),
         ] = None,
+        plant: PlantOption = None,
     ) -> None: ...
 
     @wraps(command)
     def asking(
-        *, url: str | None = None, ca: Path | None = None, token_file: Path | None = None, **given: Any
+        *,
+        url: str | None = None,
+        ca: Path | None = None,
+        token_file: Path | None = None,
+        plant: Path | None = None,
+        **given: Any,
     ) -> None:
-        with connect(url, ca, token_file) as client:
+        with connect(url, ca, token_file, plant) as client:
             command(client=client, **given)
 
     own = inspect.signature(command, eval_str=True).parameters.values()
