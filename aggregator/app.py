@@ -21,6 +21,7 @@ import sqlite3
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -30,6 +31,7 @@ from aggregator.api.application import create_api
 from aggregator.doorkeeper import Doorkeeper
 from aggregator.errors import FleetUnreachableError
 from aggregator.exporter import SigningExporter
+from aggregator.family_folder import Budgets, Families
 from aggregator.federation import FlowerFederation
 from aggregator.flower.server import FlowerServer, FlowerServerSettings
 from aggregator.identity import open_identity
@@ -65,6 +67,9 @@ START_PATIENCE_S: Final = 15.0
 BOOKS_EVERY_S: Final = 60.0
 """Between two writings of when tokens were last used."""
 
+FAMILIES_EVERY_S: Final = 2.0
+"""Between two looks into `families_dir`: a person who has put a file there waits for it."""
+
 _chance: Final = random.SystemRandom()
 
 GIT_REVISION: Final = os.environ.get("FEDGE_GIT_REVISION", "")
@@ -75,6 +80,7 @@ class Aggregator:
     """The built service; `serve` runs it."""
 
     settings: Settings
+    families: Families
     api: FastAPI
     certificate: ServedCertificate
     scheduler: RunScheduler
@@ -99,6 +105,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
     former = [read_public_key(path, "release_keys") for path in settings.release_keys]
     trusted = TrustedKeys([signing_key.public_key(), *former])
     fleet = open_fleet(settings, signing_key, former)
+    families = Families(settings.families, settings.families_dir)
     identity = open_identity(settings.data_dir)
     boot_id = os.urandom(8).hex()
     account = BrokerAccount(settings.mqtt, client_id=SOURCE, draw=_chance.random)
@@ -106,7 +113,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
         account,
         identity,
         tenant=settings.tenant,
-        families=settings.families,
+        families=families,
         boot_id=boot_id,
         now=time.time,
     )
@@ -127,14 +134,14 @@ def build_aggregator(settings: Settings) -> Aggregator:
     )
     privacy = PrivacyAccounts(
         settings.data_dir / LEDGER_FILE,
-        {FamilyName(name): family.privacy.budget for name, family in settings.families.items()},
+        Budgets(families),
         now=time.time,
     )
     stopping = threading.Event()
     pacing = Pacing(now=time.time, sleep=stopping.wait, is_stopping=stopping.is_set, draw=_chance.random)
     coordinator = Coordinator(
         journal=RunJournal(store, trusted, pacing, settings.publish_patience_s),
-        families=settings.families,
+        families=families,
         fleet=fleet,
         federation=FlowerFederation(flower, privacy),
         board=board,
@@ -146,7 +153,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
     )
     scheduler = RunScheduler(
         store=store,
-        families=settings.families,
+        families=families,
         driver=coordinator,
         drift=fleet,
         door=Doorkeeper(fleet, flower),
@@ -167,6 +174,7 @@ def build_aggregator(settings: Settings) -> Aggregator:
     )
     return Aggregator(
         settings=settings,
+        families=families,
         api=api,
         certificate=certificate,
         scheduler=scheduler,
@@ -204,14 +212,15 @@ async def serve(aggregator: Aggregator) -> None:
         tasks = [
             asyncio.create_task(aggregator.board.run()),
             asyncio.create_task(_keep_books(aggregator.tokens)),
-            asyncio.create_task(keep_listed(aggregator.fleet, aggregator.settings.families)),
+            asyncio.create_task(keep_listed(aggregator.fleet, aggregator.families)),
+            asyncio.create_task(_keep_families(aggregator)),
         ]
         aggregator.scheduler.start()
         structlog.get_logger().info(
             "aggregator_started",
             listen=aggregator.settings.listen,
             flower_listen=aggregator.settings.flower_listen,
-            families=sorted(aggregator.settings.families),
+            families=sorted(aggregator.families),
         )
         await server.serve(sockets=[listener])
         await asyncio.to_thread(aggregator.scheduler.stop)
@@ -235,6 +244,24 @@ async def _keep_books(tokens: TokenStore) -> None:
         await asyncio.sleep(BOOKS_EVERY_S)
 
 
+async def _keep_families(aggregator: Aggregator) -> None:
+    """Take what appears in `families_dir`, and tell each problem there once."""
+    families, log = aggregator.families, structlog.get_logger()
+    known, told = set(families), dict[Path, str]()
+    while True:
+        for path, problem in families.problems.items():
+            if told.get(path) != problem:
+                log.error("family_file_refused", file=str(path), reason=problem)
+        told = dict(families.problems)
+        await asyncio.sleep(FAMILIES_EVERY_S)
+        await asyncio.to_thread(families.refresh)
+        for name in set(families) - known:
+            # an invitation of a run that was over long ago stands on no topic of a family that is new here
+            aggregator.board.take_in(FamilyName(name))
+            log.info("family_taken", family=name)
+        known = set(families)
+
+
 async def _check_surroundings(aggregator: Aggregator, ending: threading.Event) -> None:
     """Wait a little for fleet and broker to come up; a refusal (token, account) is final at once."""
     deadline = time.monotonic() + START_PATIENCE_S
@@ -254,7 +281,7 @@ async def _check_surroundings(aggregator: Aggregator, ending: threading.Event) -
 def _check_fleet(aggregator: Aggregator, ending: threading.Event, deadline: float) -> None:
     while True:
         try:
-            aggregator.fleet.releases(FamilyName(aggregator.settings.family[0].name))
+            aggregator.fleet.releases(FamilyName(next(iter(aggregator.families), "none")))
         except FleetUnreachableError:
             if time.monotonic() > deadline:
                 raise

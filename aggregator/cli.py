@@ -92,12 +92,13 @@ def serve(
 @_one_line_errors()
 def check_config(config: Config) -> None:
     """Check aggregator.toml and the files it names without starting anything."""
+    from aggregator.family_folder import Families
     from aggregator.settings import load_aggregator_settings
     from aggregator.settings_files import check_files
 
     settings = load_aggregator_settings(config)
     check_files(settings)
-    families = ", ".join(settings.families)
+    families = ", ".join(Families(settings.families, settings.families_dir)) or "none yet"
     print(f"{config} is valid: tenant {settings.tenant}, families {families}, listens on {settings.listen}")
 
 

@@ -68,6 +68,15 @@ class MqttInvitationBoard:
         """See `InvitationBoard.clear`."""
         self._set(family, None)
 
+    def take_in(self, family: FamilyName) -> None:
+        """Know a family that is new here: where nothing is posted for it, its topic is cleared."""
+        with self._lock:
+            if family in self._standing:
+                return
+            self._standing[family] = None
+            self._dirty.add(family)
+        self._wake()
+
     async def run(self) -> None:
         """Keep the broker's retained invitations as they shall stand, until this task is canceled."""
         loop, changed = asyncio.get_running_loop(), asyncio.Event()

@@ -142,7 +142,7 @@ def open_fleet(
 async def keep_listed(fleet: PublishingFleet, families: Iterable[str]) -> None:
     """Keep every family's list from ending, until canceled; what goes wrong is told and tried again."""
     while True:
-        for family in families:
+        for family in tuple(families):
             try:
                 await asyncio.to_thread(fleet.keep_listed, FamilyName(family))
             except (AggregatorError, ProtocolError) as error:

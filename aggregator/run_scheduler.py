@@ -196,14 +196,14 @@ class RunScheduler:
         policy = self.families.get(family)
         if policy is None:
             raise UnknownRunError(
-                f"family {family[:80]!r} is not configured here; valid are {', '.join(sorted(self.families))}"
+                f"family {family[:80]!r} is not configured here; valid are {', '.join(sorted(self.families)) or 'none yet'}"
             )
         return policy
 
     def look(self) -> None:
         """One look of the watcher at the door, and at every family that may start by itself."""
         self._look_at_door()
-        for family, policy in self.families.items():
+        for family, policy in tuple(self.families.items()):
             if not policy.trigger.is_on:
                 continue
             try:

@@ -45,6 +45,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     flower_public_address: what devices are told to dial, where it is not `flower_listen`.
     release_keys: further Ed25519 PEM keys whose releases may be the champion; the signing key's own always is.
+    families_dir: folder of further families, a file each, which are taken while the aggregator runs (`aggregator.family_folder`).
     watch_every_s: how often drift is asked for.
     publish_patience_s: how long a fleet that is away is waited for.
     """
@@ -62,7 +63,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     publish_patience_s: Seconds = 600.0
     fleet: FleetSettings
     mqtt: BrokerSettings
-    family: Annotated[tuple[FamilySettings, ...], Meta(min_length=1)]
+    families_dir: Path | None = None
+    family: tuple[FamilySettings, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for an address or name that is not valid, a family that is there twice, or a clip that is none."""
@@ -81,6 +83,8 @@ class Settings(Struct, frozen=True, kw_only=True):
                 raise ValueError(f"family {family.name!r}: training.{conflict}")
         if len(self.families) != len(self.family):
             raise ValueError("two [[family]] tables have the same name; each family is configured once")
+        if not self.family and self.families_dir is None:
+            raise ValueError("there is no family: give a [[family]] table, or families_dir, a folder of them")
 
     @property
     def flower_address(self) -> str:
@@ -89,7 +93,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def families(self) -> dict[str, FamilySettings]:
-        """The configured families by name."""
+        """The families of this file by name, without those of `families_dir`."""
         return {family.name: family for family in self.family}
 
 

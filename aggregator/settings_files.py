@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 
+from aggregator.family_folder import Families
 from aggregator.fleet_client import FleetClient
 from aggregator.identity import check_identity
 from aggregator.invitations import SOURCE
 from aggregator.release_keys import read_private_key, read_public_key
 from aggregator.settings import Settings
+from runtime.errors import SettingsError
 from service.broker_account import BrokerAccount
 from service.served_certificate import ServedCertificate
 
@@ -25,6 +27,8 @@ def check_files(settings: Settings) -> None:
         SettingsError, StartError: one of them is missing or is not what it should be; the message names it.
     """
     read_private_key(settings.signing_key, "signing_key")
+    if problems := Families(settings.families, settings.families_dir).problems:
+        raise SettingsError("; ".join(problems.values()))
     for path in settings.release_keys:
         read_public_key(path, "release_keys")
     check_identity(settings.data_dir)

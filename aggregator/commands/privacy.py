@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aggregator.errors import LedgerDamagedError
+from aggregator.family_folder import Families
 from aggregator.privacy.accounts import LEDGER_FILE, PrivacyAccounts
 from aggregator.privacy.claim_text import explain
 from aggregator.privacy.ledger import Ledger
@@ -68,9 +69,10 @@ def shown_claim(
         return shown
     if settings is None:
         raise SettingsError("name --config aggregator.toml for the ledger, or --release with --release-key")
-    if family is None and len(settings.family) > 1:
-        raise SettingsError(f"name a --family: {', '.join(sorted(settings.families))}")
-    return claim_of_family(settings.data_dir, family or settings.family[0].name)
+    families = Families(settings.families, settings.families_dir)
+    if family is None and len(families) != 1:
+        raise SettingsError(f"name a --family: {', '.join(sorted(families)) or 'there is none yet'}")
+    return claim_of_family(settings.data_dir, family or next(iter(families)))
 
 
 def claim_of_family(data_dir: Path, family: str) -> ShownClaim:

@@ -28,7 +28,8 @@ def insert_executions(session: Session, rollout: Rollout) -> None:
     """
     rows = [{"rollout": rollout.id, **execution_row(one)} for one in rollout.executions.values()]
     if session.get_bind().dialect.name != "postgresql":
-        session.execute(insert(RolloutExecution), rows)
+        if rows:  # a dynamic rollout may begin before its first device
+            session.execute(insert(RolloutExecution), rows)
         return
     table, columns = RolloutExecution.__tablename__, inspect(RolloutExecution).column_attrs
     names = {one.key: one.columns[0].name for one in columns}

@@ -114,11 +114,11 @@ def find_targets(session: Session, plan: RolloutPlan, rollout_id: str) -> Target
             devices += names
             places += [(hardware, site)] * len(names)
             unheard += [is_mute] * len(names)
-    if not devices and not current:
+    if not devices and not current and not plan.dynamic:
         raise UnacceptableError(
             f"target_query {plan.target_query!r} selects no enrolled device of family {plan.family!r}"
         )
-    if not devices:
+    if not devices and not plan.dynamic:
         raise UnacceptableError(
             f"nothing to do: all {len(current)} targeted devices run {plan.release} already"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from rollout_world import ANN, PLAN, RolloutWorld, make_boot, make_device
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from fleet.admission import Assignment, assign
@@ -18,6 +18,7 @@ from fleet.rollouts.progress import Rollout
 from fleet.rollouts.saying import Answer, Said, carry_out_verb, decide_said
 from fleet.rollouts.states import RolloutState, Verb
 from fleet.rollouts.store import find_rollout
+from fleet.storage.device_tables import Device
 from fleet.storage.release_tables import Release
 from fleet.storage.rollout_tables import RolloutExecution, RolloutTransition
 from protocol.messages.kinds import InstallStatus
@@ -75,6 +76,23 @@ def test_a_device_that_enrols_later_is_told_while_the_rollout_runs_and_when_it_i
     enrol(world, "new3")
     world.tick(120)
     assert (wanted(world, "new3"), has(world, "new3")) == (None, [])
+
+
+def test_a_dynamic_rollout_begins_before_its_first_device_and_another_one_does_not(
+    world: RolloutWorld,
+) -> None:
+    nobody = ALL_AT_ONCE | {"target_query": "site==nowhere", "gates": None}
+    with pytest.raises(UnacceptableError, match="selects no enrolled device"):
+        world.started(**nobody)
+    with world.database.write() as session:
+        session.execute(delete(Device))
+    rollout = world.started(**(nobody | {"target_query": "", "dynamic": True}))
+    world.tick(1)
+    world.tick(1)
+    assert world.view(rollout).state is RolloutState.COMPLETED
+    enrol(world, "new1")
+    world.tick(120)
+    assert wanted(world, "new1") == "pump/2"
 
 
 def test_of_two_dynamic_rollouts_the_latest_has_a_device_that_comes(world: RolloutWorld) -> None:

@@ -244,6 +244,7 @@ PROGRAMS = (
                 "tenant": ("a", "b"),
                 "signing_key": ("a.key", "/b.key"),
                 "release_keys": (["a.pem"], ["b.pem", "/c.pem"]),
+                "families_dir": ("a", "/b"),
                 "watch_every_s": (0.5, 2),
                 "publish_patience_s": (0.5, 2),
                 "fleet.url": ("https://a", "https://b:1"),
