@@ -39,6 +39,8 @@ COMMANDS: Final = {
     "anomalies": Command("fleet", ("anomalies",), "what devices reported"),
     "drift": Command("fleet", ("drift",), "which devices drifted"),
     "judge": Command("fleet", ("judge",), "say whether an anomaly was one"),
+    "backup": Command("fleet", ("backup",), "everything of a plant in one file, while it runs"),
+    "restore": Command("fleet", ("restore",), "a plant out of such a file"),
     "train": Command("aggregator", ("train",), "start a training run"),
     "runs": Command("aggregator", ("runs",), "training runs and their rounds"),
     "privacy": Command("aggregator", ("privacy",), "what a family's training has cost in privacy"),

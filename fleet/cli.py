@@ -14,6 +14,7 @@ from fleet.commands import (
     access,
     alerts,
     audit,
+    backups,
     bridges,
     broker_files,
     claims,
@@ -68,6 +69,8 @@ app.add_typer(bridges.bridge, name="bridge")
 app.command("up")(plant_up.up)
 app.command("down")(plant_up.down)
 app.command("export")(export.export)
+app.command("backup")(backups.backup)
+app.command("restore")(backups.restore)
 app.command("broker-files")(broker_files.broker_files)
 app.command("anomalies")(resources.anomalies)
 app.command("drift")(resources.drift)

@@ -79,7 +79,9 @@ def private_directory(path: Path) -> Path:
     """
     try:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in reversed(missing):  # `parents=True` would make those above as open as the umask lets
+            folder.mkdir(mode=0o700, exist_ok=True)
+        path.mkdir(exist_ok=True)  # where it is there, and a file, this says so
         for folder in missing:
             # What is fsynced inside a folder is lost all the same where the folder's own name is not on the disk.
             fsync_directory(folder.parent)

@@ -46,7 +46,8 @@ def without_password(url: str) -> tuple[str, str]:
         )
     parsed = make_url(url)
     whole = parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
-    return parsed.set(drivername="postgresql", password=None).render_as_string(), whole
+    # `set` takes None for "as it is"
+    return parsed.set(drivername="postgresql")._replace(password=None).render_as_string(), whole
 
 
 def make_plant(

@@ -140,3 +140,11 @@ def test_of_many_that_write_exclusively_at_once_one_wins(tmp_path: Path) -> None
     for thread in threads:
         thread.join()
     assert won == [file.read_bytes()]
+
+
+def test_a_private_directory_is_private_up_to_what_was_there(tmp_path: Path) -> None:
+    durable_files.private_directory(tmp_path / "a" / "b" / "c")
+    assert [
+        path.stat().st_mode & 0o777
+        for path in (tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "c")
+    ] == [0o700] * 3
