@@ -211,6 +211,16 @@ def privacy(
     )
 
 
+@cli.command("accept-restored")
+@_one_line_errors()
+def accept_restored(config: Config) -> None:
+    """Say that you know what privacy was spent after the backup that this aggregator came back from: budgeted families train again."""
+    from aggregator.settings import load_aggregator_settings
+    from service.restored_note import accept_restored_note
+
+    print(accept_restored_note(load_aggregator_settings(config).data_dir))
+
+
 @cli.command("verify-release")
 @_one_line_errors()
 def verify_release(

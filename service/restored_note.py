@@ -12,12 +12,13 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from runtime.durable_files import read_bytes, write_durably
+from runtime.durable_files import read_bytes, replace_file, write_durably
 from runtime.errors import StorageError
 
-__all__ = ["RestoredNote", "read_restored_note", "write_restored_note"]
+__all__ = ["RestoredNote", "accept_restored_note", "read_restored_note", "write_restored_note"]
 
 FILE: Final = "restored.json"
+ACCEPTED: Final = "restored.accepted.json"
 
 
 class RestoredNote(Struct, frozen=True, kw_only=True):
@@ -39,3 +40,11 @@ def read_restored_note(data_dir: Path) -> RestoredNote | None:
         return None if content is None else msgspec.json.decode(content, type=RestoredNote)
     except msgspec.DecodeError as error:
         raise StorageError(f"{data_dir / FILE} is no note of fedge restore: {error}") from None
+
+
+def accept_restored_note(data_dir: Path) -> str:
+    """Put the note aside, for a person has said what it asks; returns a sentence for them. Raises StorageError."""
+    if read_restored_note(data_dir) is None:
+        return f"nothing was restored in {data_dir}, or it was accepted before"
+    replace_file(data_dir / FILE, data_dir / ACCEPTED)
+    return f"accepted: the note is {data_dir / ACCEPTED} now"

@@ -20,10 +20,11 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from aggregator.errors import LedgerError
+from aggregator.errors import LedgerError, PrivacyBudgetError
 from aggregator.privacy.adaptive_clipping import AdaptiveClip
 from aggregator.privacy.advice import advise
 from aggregator.privacy.budget import (
@@ -52,6 +53,7 @@ from aggregator.privacy.settings import FamilyBudget
 from protocol.names import DeviceId, FamilyName, RunId
 from protocol.privacy_claim import PrivacyClaim
 from protocol.privacy_cost import RoundNoise
+from service.restored_note import read_restored_note
 
 __all__ = ["LEDGER_FILE", "FamilyBudget", "PlannedQuestion", "PrivacyAccounts"]
 
@@ -81,7 +83,7 @@ class PrivacyAccounts:
         read_only: bool = False,
     ) -> None:
         self._lock = threading.RLock()
-        self._budgets, self._now = budgets, now
+        self._budgets, self._now, self._folder = budgets, now, path.parent
         self._ledger = Ledger(path, read_only=read_only)
         self._history = History(self._ledger.entries)
 
@@ -122,7 +124,8 @@ class PrivacyAccounts:
             the family's figures if all planned rounds are used.
 
         Raises:
-            PrivacyBudgetError: they do not fit; says which parameter to change to what.
+            PrivacyBudgetError: they do not fit; says which parameter to change to what. Or nobody has said yet what was spent after
+                the backup that this ledger came back from.
             PrivacyPlanError: most of its Poisson cohorts would be void.
         """
         budget = self.budget(family)
@@ -131,6 +134,7 @@ class PrivacyAccounts:
             figure = projected(held, questions, budget)
             if self._history.planned(run) is not None:
                 return figure
+            self._require_known_past(budget)
             _require_fair_coins(questions)
             advice = advise(held, questions, budget) if exceeded(figure, budget) else ""
             require_within(figure, budget, f"run {run} of family {family!r}", advice)
@@ -248,6 +252,16 @@ class PrivacyAccounts:
             known = ", ".join(self._history.families()) or "none yet"
             raise LedgerError(f"the privacy ledger holds nothing of family {family!r}; it knows {known}")
         return run
+
+    def _require_known_past(self, budget: FamilyBudget) -> None:
+        limits = (budget.epsilon_server, budget.epsilon_release, budget.maximum_participations)
+        if all(limit is None for limit in limits) or (note := read_restored_note(self._folder)) is None:
+            return
+        since = datetime.fromtimestamp(note.made_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        raise PrivacyBudgetError(
+            f"this ledger came back from a backup of {since}, and what was spent after that is not in it; see what devices count"
+            " themselves (fedge-agent privacy), lower the family's budget by it, then say so: fedge-aggregator accept-restored"
+        )
 
     def _record(self, entry: Entry) -> None:
         self._ledger.append(entry)

@@ -112,7 +112,7 @@ def _words(restored: Restored, now: float) -> list[str]:
         f"  {done.claims} open claims are void: `fedge device add` makes new ones",
         f"  {len(done.paused)} running rollouts are paused: {', '.join(done.paused) or 'none ran'}",
         "  everybody is signed out of the pages",
-        "  training with a privacy budget waits for a person: fedge-aggregator privacy go-on",
+        "  training with a privacy budget waits for a person: fedge-aggregator accept-restored --config …",
         f"Look after, because nobody here knows what happened after {since}:",
         "  devices that were revoked since are let in again: revoke them again",
         f"  tokens that were revoked since are good again: {', '.join(done.tokens) or 'there are none'}",

@@ -23,12 +23,13 @@ from ledger_world import (
 from msgspec import structs
 
 from aggregator.errors import LedgerError, PrivacyBudgetError
-from aggregator.privacy.accounts import PlannedQuestion
+from aggregator.privacy.accounts import LEDGER_FILE, PlannedQuestion
 from aggregator.privacy.adaptive_clipping import AdaptiveClip
 from aggregator.privacy.advice import _more_noise, with_more_noise
 from aggregator.privacy.ledger_entries import Outcome, PoissonCohort
 from aggregator.privacy.settings import FamilyBudget, NoiseSettings
 from protocol.names import FamilyName, RunId
+from service.restored_note import RestoredNote, accept_restored_note, write_restored_note
 
 NOISE = gaussian(1.0, cohort=20, dropouts=4)
 RUN = RunId("run-1")
@@ -42,6 +43,23 @@ def test_a_run_that_fits_is_admitted_and_ends_at_its_projection(tmp_path: Path) 
     spent = accounts.figures(FAMILY)
     assert spent.server == pytest.approx(promised.server, rel=1e-9)
     assert spent.release == pytest.approx(promised.release, rel=1e-9)
+
+
+def test_a_ledger_that_came_back_from_a_backup_admits_no_limited_run_until_a_person_accepts_it(
+    tmp_path: Path,
+) -> None:
+    accounts = accounts_at(tmp_path, FamilyBudget(epsilon_server=40, epsilon_release=100))
+    folder = next(tmp_path.rglob(LEDGER_FILE)).parent
+    accounts.plan_run(RUN, FAMILY, [question(2, NOISE, EVERYBODY)])
+    write_restored_note(folder, RestoredNote(made_at=86400.0, restored_at=2e5))
+    with pytest.raises(
+        PrivacyBudgetError, match=r"a backup of 1970-01-02 00:00 UTC.*fedge-aggregator accept-restored"
+    ):
+        accounts.plan_run(RunId("run-2"), FAMILY, [question(2, NOISE, EVERYBODY)])
+    accounts.plan_run(RUN, FAMILY, [question(2, NOISE, EVERYBODY)])  # one that was admitted before goes on
+    assert accept_restored_note(folder).startswith("accepted")
+    assert accept_restored_note(folder).startswith("nothing was restored")
+    accounts.plan_run(RunId("run-2"), FAMILY, [question(2, NOISE, EVERYBODY)])
 
 
 def test_a_run_without_limits_is_admitted_even_without_noise(tmp_path: Path) -> None:
