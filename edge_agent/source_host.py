@@ -34,7 +34,7 @@ from msgspec import Struct
 from edge_agent.errors import RestartNeededError, SourceError, SourceSilentError
 from edge_agent.sources.factory import open_source
 from edge_agent.sources.port import Source, SourceWindow
-from edge_agent.sources.settings import PluginSettings, SourceSettings
+from edge_agent.sources.settings import PluginSettings, ReplaySettings, SimulatedSettings, SourceSettings
 from protocol.manifest import FeatureSpec
 from runtime.durable_files import read_bytes, write_durably
 from runtime.errors import StorageError
@@ -54,6 +54,8 @@ RETRY_S: Final = 5.0
 REOPEN_AFTER_FAILURES: Final = 12
 """A minute of nothing else: a plug that was pulled and pushed in again needs a new handle."""
 CLOSE_WAIT_S: Final = 2.0
+_OURS_ANSWER_WITHIN_S: Final = 60.0
+"""Of a driver of ours: each of its requests has a shorter patience of its own."""
 _MOST_READY: Final = 32
 _READY_BYTES: Final = 4 * 1024 * 1024
 _POLL_S: Final = 0.01
@@ -71,12 +73,13 @@ def open_for_loop(
     Raises:
         SourceError: it does not open; for a driver, see `SourceHost`.
     """
-    if not isinstance(settings, PluginSettings):
+    if isinstance(settings, ReplaySettings | SimulatedSettings):
         return open_source(settings)
+    patience_s = settings.answers_within_s if isinstance(settings, PluginSettings) else _OURS_ANSWER_WITHIN_S
     return SourceHost(
         partial(open_source, settings),
-        name=settings.factory,
-        answers_within_s=settings.answers_within_s,
+        name=settings.where,
+        answers_within_s=patience_s,
         memory=memory,
         clock=clock,
         wake=wake,

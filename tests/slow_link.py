@@ -14,10 +14,10 @@ STEP_S = 0.05
 
 
 @contextlib.contextmanager
-def relay(port: int, bytes_per_s: float) -> Iterator[int]:
-    """A port that leads to `port` on this machine, slowly; connections end with the block."""
+def relay(port: int, bytes_per_s: float, listen: int = 0) -> Iterator[int]:
+    """A port (`listen`, or any) that leads to `port` on this machine, slowly; connections end with the block."""
     ending = threading.Event()
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", listen))
     listener.settimeout(0.05)
     threads: list[threading.Thread] = []
 

@@ -18,7 +18,6 @@ from edge_agent.pinned_tls import pinned_context
 from edge_agent.process_sight import ProcessState, sight_from_here
 from edge_agent.settings import load_agent_settings
 from edge_agent.sources.factory import open_source
-from edge_agent.sources.replay import ReplaySource
 from edge_agent.status import read_status, status_document
 from edge_agent.update_trust import read_root
 
@@ -150,15 +149,17 @@ def trust_release(config: Config) -> int:
 
 @application.command("check-config")
 def check_config(config: Config) -> int:
-    """Check agent.toml and every file it names, and whether state and release fit the source; nothing is started."""
-    from edge_agent.commands.columns_check import misfits
+    """Check agent.toml and every file it names, and whether state and release fit the source; nothing is started.
+
+    A machine on a wire is asked once: what it says now, or why it does not, is shown, and decides nothing.
+    """
+    from edge_agent.commands.columns_check import first_look, misfits
 
     settings = load_agent_settings(config)
     read_root(settings.trust.root)
     source = open_source(settings.source)
+    print("\n".join([*getattr(source, "summary", ()), *first_look(source)]))
     source.close()
-    if isinstance(source, ReplaySource):
-        print("\n".join(source.summary))
     if settings.paths.enrolment.exists():
         check_settings(settings, load_enrolled(settings.paths.enrolment))
     if settings.identity is not None:

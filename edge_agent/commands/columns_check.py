@@ -1,16 +1,28 @@
-"""``fedge-agent check-config``: does what the device has learnt and runs fit what its source delivers?"""
+"""``fedge-agent check-config``: what the source says now, and whether what the device has learnt and runs fits it."""
 
 from __future__ import annotations
 
-from edge_agent.errors import ReleaseRefusedError
+from edge_agent.errors import ReleaseRefusedError, SourceError
 from edge_agent.installation.active import read_active
 from edge_agent.outdated_state import foreign_state
 from edge_agent.settings import StatePaths
+from edge_agent.sources.port import Source
+from edge_agent.sources.sampled import SampledSource
 from models.columns import describe_difference
 from protocol.manifest import FeatureSpec
 from runtime.errors import StorageError
 
-__all__ = ["misfits"]
+__all__ = ["first_look", "misfits"]
+
+
+def first_look(source: Source) -> list[str]:
+    """What a machine on a wire says at this moment, or why it says nothing: a sentence. Nothing of any other source."""
+    if not isinstance(source, SampledSource):
+        return []
+    try:
+        return [source.look()]
+    except SourceError as error:
+        return [f"not now: {error}; the agent goes on asking"]
 
 
 def misfits(paths: StatePaths, columns: FeatureSpec) -> list[str]:

@@ -11,9 +11,17 @@ from typing import assert_never
 import msgspec
 
 from edge_agent.errors import SourceError
+from edge_agent.sources.live_settings import (
+    LineSettings,
+    LiveSettings,
+    ModbusSettings,
+    OpcUaSettings,
+    TopicSettings,
+)
 from edge_agent.sources.plugin_guard import PluginGuard
 from edge_agent.sources.port import Source
 from edge_agent.sources.replay import ReplaySource
+from edge_agent.sources.sampled import Instrument, SampledSource
 from edge_agent.sources.settings import PluginSettings, ReplaySettings, SimulatedSettings, SourceSettings
 from edge_agent.sources.simulated import SimulatedSource
 from protocol.manifest import FeatureSpec
@@ -34,8 +42,40 @@ def open_source(settings: SourceSettings) -> Source:
             return ReplaySource(settings)
         case PluginSettings():
             return _open_plugin(settings)
+        case OpcUaSettings() | ModbusSettings() | TopicSettings() | LineSettings():
+            return _open_live(settings)
         case _:
             assert_never(settings)
+
+
+def _open_live(settings: LiveSettings) -> Source:
+    # Each is imported where it is used: a device carries one of them, and most none.
+    match settings:
+        case LineSettings():
+            from edge_agent.sources.lines import LineSource
+
+            return LineSource(settings)
+        case OpcUaSettings():
+            from edge_agent.sources.opcua import OpcUaInstrument
+
+            instrument: Instrument = OpcUaInstrument(settings)
+        case ModbusSettings():
+            from edge_agent.sources.modbus import ModbusInstrument
+
+            instrument = ModbusInstrument(settings)
+        case TopicSettings():
+            from edge_agent.sources.topics import TopicInstrument
+
+            instrument = TopicInstrument(settings)
+        case _:
+            assert_never(settings)
+    return SampledSource(
+        settings.names,
+        instrument,
+        every_s=settings.every_s,
+        window_rows=settings.window_rows,
+        where=settings.where,
+    )
 
 
 def _open_plugin(settings: PluginSettings) -> Source:

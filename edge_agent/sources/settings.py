@@ -1,6 +1,6 @@
 """The `[source]` table of agent.toml: which source, and how it is paced.
 
-The agent's configuration includes `SourceSettings`; `kind` tells the three apart.
+The agent's configuration includes `SourceSettings`; `kind` tells them apart. Those of machines on a wire are in `live_settings`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct, field
+
+from edge_agent.sources.live_settings import LiveSettings
 
 __all__ = ["PluginSettings", "ReplaySettings", "Seconds", "SimulatedSettings", "SourceSettings"]
 
@@ -78,5 +80,10 @@ class PluginSettings(
     answers_within_s: Seconds = 60.0
     options: dict[str, bool | int | float | str | list[str | float]] = field(default_factory=dict)
 
+    @property
+    def where(self) -> str:
+        """The source, for messages."""
+        return self.factory
 
-SourceSettings = SimulatedSettings | ReplaySettings | PluginSettings
+
+SourceSettings = SimulatedSettings | ReplaySettings | PluginSettings | LiveSettings

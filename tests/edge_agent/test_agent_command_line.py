@@ -155,6 +155,12 @@ def test_the_resident_process_imports_nothing_for_people() -> None:
         "pydantic",
         "requests",
         "pkcs11",
+        "asyncua",
+        "pymodbus",
+        "edge_agent.sources.opcua",
+        "edge_agent.sources.modbus",
+        "edge_agent.sources.topics",
+        "edge_agent.sources.lines",
     )
     script = f"import sys, edge_agent.app\nprint([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run(

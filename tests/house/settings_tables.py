@@ -150,10 +150,70 @@ SOURCES: dict[str, dict[str, tuple[Any, Any]]] = {
         "source.speed": (0.5, 60),
         "source.options": ({"pin": 3}, {"pin": 4}),
     },
+    "opcua": {
+        "source.url": ("opc.tcp://localhost:4840", "opc.tcp://127.0.0.1/a"),
+        "source.nodes": ({"a": "ns=2;i=1"}, {"b": "ns=2;s=b"}),
+        "source.every_s": (0.5, 60),
+        "source.window_rows": (1, 65_536),
+        "source.answers_within_s": (0.5, 90.0),
+        "source.stale_after_s": (0.5, 90.0),
+        "source.security": ("sign", "sign-encrypt"),
+        "source.certificate_file": ("a.pem", "/b.pem"),
+        "source.key_file": ("a.pem", "/b.pem"),
+        "source.server_certificate_file": ("a.pem", "/b.pem"),
+        "source.username": ("a", "b"),
+        "source.password_file": ("a", "/b"),
+    },
+    "modbus": {
+        "source.url": ("modbus://a", "modbus://b:1502"),
+        "source.unit": (0, 255),
+        "source.every_s": (0.5, 60),
+        "source.window_rows": (1, 65_536),
+        "source.answers_within_s": (0.5, 90.0),
+    },
+    "mqtt": {
+        "source.url": ("mqtts://a", "mqtts://b:1"),
+        "source.topics": ({"a": "x/y"}, {"b": "x/z#field"}),
+        "source.every_s": (0.5, 60),
+        "source.window_rows": (1, 65_536),
+        "source.stale_after_s": (0.5, 90.0),
+        "source.ca_file": ("a.pem", "/b.pem"),
+        "source.username": ("a", "b"),
+        "source.password_file": ("a", "/b"),
+        "source.certificate_file": ("a.pem", "/b.pem"),
+        "source.is_private_wire": (True, False),
+        "source.keepalive_s": (2, 1200),
+    },
+    "lines": {
+        "source.input": ("-", "/dev/ttyUSB0"),
+        "source.columns": (["a"], ["b", "c"]),
+        "source.baud": (1200, 115_200),
+        "source.delimiter": (";", "|"),
+        "source.decimal_comma": (True, False),
+        "source.every_s": (0.5, 60),
+        "source.window_rows": (1, 65_536),
+    },
+}
+SOURCE_LISTS = {
+    "modbus": """[[source.registers]]
+name = "a"
+address = 100
+table = "holding"
+type = "float32"
+low_word_first = true
+scale = 0.1
+offset = 1.0
+missing = -32768.0
+"""
 }
 AGENTS = {
     f"agent, {kind}": Program(
-        AgentSettings, AGENT_PREFIX, load_agent_settings, {**AGENT, **values}, {"source.kind": kind}
+        AgentSettings,
+        AGENT_PREFIX,
+        load_agent_settings,
+        {**AGENT, **values},
+        {"source.kind": kind},
+        SOURCE_LISTS.get(kind, ""),
     )
     for kind, values in SOURCES.items()
 }
@@ -262,7 +322,7 @@ PROGRAMS = (
     }
 )
 REPEATED = {
-    *(("agent, " + kind, key) for kind in ("replay", "plugin") for key in AGENT),
+    *(("agent, " + kind, key) for kind in SOURCES if kind != "simulated" for key in AGENT),
     *(("fleet, shut out by command", key) for key in FLEET),
 }
 """What another entry of the same program has shown already."""

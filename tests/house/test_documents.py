@@ -24,6 +24,13 @@ from aggregator.settings import Settings as AggregatorSettings
 from aggregator.triggers import TriggerSettings
 from edge_agent import settings as agent_settings
 from edge_agent.commands.application import application as agent
+from edge_agent.sources.live_settings import (
+    LineSettings,
+    ModbusRegister,
+    ModbusSettings,
+    OpcUaSettings,
+    TopicSettings,
+)
 from edge_agent.sources.settings import PluginSettings, ReplaySettings, SimulatedSettings
 from fleet.alert_settings import (
     AlertSettings,
@@ -107,6 +114,11 @@ def test_the_commands_are_found_at_all() -> None:
                 SimulatedSettings,
                 ReplaySettings,
                 PluginSettings,
+                OpcUaSettings,
+                ModbusSettings,
+                ModbusRegister,
+                TopicSettings,
+                LineSettings,
             ],
         ),
         (
