@@ -25,6 +25,7 @@ from fleet.commands import (
     instruction_key,
     orders,
     plant,
+    plant_doctor,
     plant_up,
     resources,
     rollouts,
@@ -68,6 +69,7 @@ app.add_typer(audit.audit, name="audit")
 app.add_typer(bridges.bridge, name="bridge")
 app.command("up")(plant_up.up)
 app.command("down")(plant_up.down)
+app.command("doctor")(plant_doctor.doctor)
 app.command("export")(export.export)
 app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)

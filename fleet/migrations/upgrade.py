@@ -23,7 +23,7 @@ from fleet.leadership import is_led
 from fleet.storage.base import Database, open_database
 from runtime.errors import StorageError
 
-__all__ = ["make_revision", "open_storage"]
+__all__ = ["make_revision", "newest_schema", "open_storage"]
 
 FOLDER: Final = Path(__file__).parent
 
@@ -55,6 +55,11 @@ def open_storage(url: str) -> Database:
         database.close()  # whoever was refused is company to the next one
         raise
     return database
+
+
+def newest_schema() -> str:
+    """The revision that this build brings a database to."""
+    return str(ScriptDirectory(str(FOLDER)).get_current_head())
 
 
 def _check_nobody_serves(database: Database) -> None:
