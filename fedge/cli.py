@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "init": Command("fleet", ("init",), "make a plant: certificates, keys, settings, broker, in one command"),
     "up": Command("fleet", ("up",), "start the plant's broker, fleet and aggregator, supervised"),
     "down": Command("fleet", ("down",), "end what up has started"),
+    "status": Command("fleet", ("status",), "devices, alarms, rollout, run and problems, live with --watch"),
     "doctor": Command("fleet", ("doctor",), "what is well with the plant, what is not, what to do"),
     "sign-in": Command("fleet", ("sign-in",), "a link that signs your browser in at the dashboard"),
     "devices": Command("fleet", ("devices",), "list, show, revoke devices"),

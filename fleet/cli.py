@@ -26,6 +26,7 @@ from fleet.commands import (
     orders,
     plant,
     plant_doctor,
+    plant_status,
     plant_up,
     resources,
     rollouts,
@@ -69,6 +70,7 @@ app.add_typer(audit.audit, name="audit")
 app.add_typer(bridges.bridge, name="bridge")
 app.command("up")(plant_up.up)
 app.command("down")(plant_up.down)
+app.command("status")(plant_status.status)
 app.command("doctor")(plant_doctor.doctor)
 app.command("export")(export.export)
 app.command("backup")(backups.backup)
