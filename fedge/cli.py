@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "drift": Command("fleet", ("drift",), "which devices drifted"),
     "judge": Command("fleet", ("judge",), "say whether an anomaly was one"),
     "backup": Command("fleet", ("backup",), "everything of a plant in one file, while it runs"),
+    "upgrade": Command("fleet", ("upgrade",), "what an upgrade would find and do (--check)"),
     "restore": Command("fleet", ("restore",), "a plant out of such a file"),
     "train": Command("aggregator", ("train",), "start a training run"),
     "runs": Command("aggregator", ("runs",), "training runs and their rounds"),

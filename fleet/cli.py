@@ -32,6 +32,7 @@ from fleet.commands import (
     rollouts,
     sign_in,
     trust_changes,
+    upgrades,
     verdicts,
 )
 from fleet.commands.connection import ConfigOption
@@ -75,6 +76,7 @@ app.command("doctor")(plant_doctor.doctor)
 app.command("export")(export.export)
 app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)
+app.command("upgrade")(upgrades.upgrade)
 app.command("broker-files")(broker_files.broker_files)
 app.command("anomalies")(resources.anomalies)
 app.command("drift")(resources.drift)
