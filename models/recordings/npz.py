@@ -14,7 +14,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO, Final
 
@@ -55,10 +55,11 @@ _LONGEST_NAMES: Final = 1 << 24
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tables:
-    """The recordings of one archive by name, and what has to be said of its other arrays."""
+    """The recordings of one archive by name, what has to be said of its other arrays, and those of one axis or none if asked for."""
 
     tables: dict[str, Recording]
     notes: tuple[str, ...]
+    vectors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def read_table(path: Path, *, key: str | None, columns: Sequence[str] = ()) -> Recording:
@@ -82,8 +83,10 @@ def read_table(path: Path, *, key: str | None, columns: Sequence[str] = ()) -> R
     return (found.picked(columns, where) if columns else without_clocks(found, where)).with_remarks()
 
 
-def read_tables(path: Path) -> Tables:
+def read_tables(path: Path, *, with_vectors: bool = False) -> Tables:
     """All tables of an archive: arrays (rows, columns) and (windows, samples, channels); fewer axes are told in `Tables.notes`.
+
+    With `with_vectors` arrays of numbers with fewer axes are read, too, and an archive may hold nothing else.
 
     Raises:
         RecordingError: no such file or archive, a table that is none of numbers, or none at all.
@@ -91,11 +94,16 @@ def read_tables(path: Path) -> Tables:
     tables: dict[str, Recording] = {}
     notes: list[str] = []
     total = 0
+    vectors: dict[str, NDArray[np.float64]] = {}
     with _opened(path) as archive:
         for name in archive.names:
             if name == FEATURE_NAMES:
                 continue
             header = archive.header(name)
+            if with_vectors and len(header.shape) < 2 and header.dtype.kind in "fiub":
+                check_size((max(1, header.count), 2), archive.where(name))
+                vectors[name] = archive.vector(name, header)
+                continue
             if len(header.shape) < 2:
                 notes.append(
                     f"{archive.where(name)} has shape {header.shape} and was left out: a recording is (rows, columns)"
@@ -105,11 +113,11 @@ def read_tables(path: Path) -> Tables:
             if tables:
                 check_size((total, 1), f"{path} up to {shown(name)}")
             tables[name] = archive.table(name, header).with_remarks()
-    if not tables:
+    if not tables and not vectors:
         raise RecordingError(
             f"{path} holds no recording: an array (rows, columns) for each machine; {'; '.join(notes[:5]) or 'only names'}"
         )
-    return Tables(tables=tables, notes=tuple(notes))
+    return Tables(tables=tables, notes=tuple(notes), vectors=vectors)
 
 
 @contextmanager
@@ -198,6 +206,12 @@ class _Archive:
             names=names or tuple(f"f{place}" for place in range(rows.shape[-1])),
             is_named=bool(names),
         )
+
+    def vector(self, name: str, header: ArrayHeader) -> NDArray[np.float64]:
+        """One array of one axis or none as float64 (n,)."""
+        with self._stream(name, header) as stream:
+            content = stream.read(header.count * header.dtype.itemsize)
+        return np.frombuffer(content, header.dtype, header.count).astype(np.float64)
 
     def _feature_names(self, columns: int, name: str) -> tuple[str, ...]:
         if FEATURE_NAMES not in self._members:

@@ -2,30 +2,74 @@
 
 ::
 
-    files ─► what was said of each (`csv`, `npz`) ─► times, labels ─► one `Machine` a file ─► `Reading`
-                                                  └─► doubts ─► `QuestionsOpen`
+    folders ─► text: `text` ─► `dialect` ─► `table` (grid, numerals, stamps, styles) ─┐
+            ─► arrays: NPZ, WAV, Parquet ──────────────────────────────────────────────┼─► `times`, `roles` ─► `parts`
+            ─► foreign formats: refused with the line that converts them               │
+                                                                                       ▼
+    doubts ─► `QuestionsOpen`; answers, or what a file beside it proves ─► again ─► `fleets` ─► `Reading`
+
+Nothing here is a sniffer's best guess: a cell, a date or a column that can be read in two ways makes a `Question`, unless the rest of the
+file, or another file with the same header, proves one of them.
 """
 
 from __future__ import annotations
 
-import csv
+import difflib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from models.errors import RecordingError
-from models.recordings.csv import read_csv
+from models.recordings.arrays import read_npz, read_parquet, read_wav
+from models.recordings.fleets import joined
+from models.recordings.folders import FoundFile, found_files
 from models.recordings.machines import Column, ColumnKind, Machine, Reading
+from models.recordings.parts import FileContent, content_of
 from models.recordings.questions import Question, QuestionsOpen
+from models.recordings.suggestions import Suggestion, suggested
+from models.recordings.table import read_table
 
-__all__ = ["Column", "ColumnKind", "Machine", "Question", "QuestionsOpen", "Reading", "read_machines"]
+__all__ = [
+    "Column",
+    "ColumnKind",
+    "Machine",
+    "Question",
+    "QuestionsOpen",
+    "Reading",
+    "Suggestion",
+    "read_machines",
+    "suggested",
+]
 
-_LABELS: Final = frozenset({"anomaly", "label", "fault", "is_anomaly"})
-_LEFT_OUT: Final = frozenset({"changepoint"})
+_KEYS: Final = (
+    "date_order",
+    "decimal",
+    "delimiter",
+    "encoding",
+    "header",
+    "order",
+    "repeats",
+    "sample_rate",
+    "steps",
+    "time_unit",
+)
+_KEYS_OF_NAMES: Final = ("column", "missing", "normal", "scale", "words")
+_SHARED: Final = ("date_order", "decimal", "encoding")
+"""What one file of a kind proves for the others."""
+_CHOICES: Final = {
+    "date_order": ("day-month-year", "month-day-year", "year-month-day"),
+    "decimal": ("point", "comma"),
+    "delimiter": ("comma", "semicolon", "tab", "bar", "space", "none"),
+    "header": ("yes", "no"),
+    "order": ("sort", "as written"),
+    "steps": ("as written",),
+    "repeats": ("coarse clock",),
+    "time_unit": ("ns", "us", "ms", "s", "min", "h", "d", "rows"),
+    "column": ("sensor", "label", "device", "time", "variable", "leave out"),
+    "missing": ("yes", "no"),
+    "words": ("missing", "leave out"),
+    "scale": ("as written",),
+}
 
 
 def read_machines(
@@ -45,56 +89,84 @@ def read_machines(
         QuestionsOpen: something can be read in two ways; ask a person, and read again with the answers.
         RecordingError: nothing could be read; the message says which file, which line, and the remedy.
     """
-    files = sorted(file for path in paths for file in (path.rglob("*.csv") if path.is_dir() else [path]))
-    if not files:
-        raise RecordingError(
-            f"{', '.join(map(str, paths))}: no recording; give .csv files or a folder of them"
-        )
-    machines, sensors = [], tuple[str, ...]()
-    columns: list[Column] = []
-    for done, file in enumerate(files):
-        first = file.read_text("utf-8-sig").splitlines()[:1]
-        delimiter = max(",;\t", key=(first or [""])[0].count)
-        names = next(csv.reader(first, delimiter=delimiter), [])
-        found = read_csv(file, delimiter=delimiter)
-        labels = next((name for name in found.names if name.lower() in _LABELS), None)
-        taken = [n for n in found.names if n.lower() not in _LABELS | _LEFT_OUT]
-        if not sensors:
-            sensors = tuple(taken)
-            columns = [
-                Column(name=n, kind=ColumnKind.SENSOR if n in taken else ColumnKind.LEFT_OUT) for n in names
-            ]
-        picked = found.picked(sensors, str(file)).rows
-        machines.append(
-            Machine(
-                name=file.stem,
-                rows=picked,
-                times_s=_times(file, delimiter),
-                labels=None
-                if labels is None
-                else found.picked([labels], str(file)).rows[:, 0].astype(np.int8),
-                pieces=(slice(0, len(picked)),),
-                path=file,
-            )
-        )
-        if progress is not None:
-            progress((done + 1) / len(files))
-    rates = [1 / np.median(np.diff(m.times_s)) for m in machines if m.times_s is not None]
-    return Reading(
-        sensors=sensors,
-        columns=tuple(columns),
-        sample_rate_hz=float(np.median(rates)) if rates else None,
-        machines=tuple(machines),
-        notes=(),
-        refused=(),
-        answers=dict(answers or {}),
-    )
+    given = dict(answers or {})
+    _check_answers(given)
+    files, refused, notes = found_files([Path(path) for path in paths])
+    contents: dict[int, FileContent] = {}
+    open_questions: dict[int, tuple[Question, ...]] = {}
+    for number, file in enumerate(files):
+        try:
+            contents[number] = _read(file, given, _share(progress, number, len(files)))
+        except QuestionsOpen as error:
+            open_questions[number] = error.questions
+        except RecordingError as error:
+            refused.append((file.path, str(error)))
+    proved, notes_of_proof = _proved(contents, given)
+    for number in list(open_questions):
+        if not any(question.key in proved for question in open_questions[number]):
+            continue
+        try:
+            contents[number] = _read(files[number], given | proved, None)
+        except QuestionsOpen as error:
+            open_questions[number] = error.questions
+            continue
+        except RecordingError as error:
+            refused.append((files[number].path, str(error)))
+        del open_questions[number]
+        notes += [f"{files[number].path}: {note}" for note in notes_of_proof]
+    questions = {
+        question.key: question for found in reversed(open_questions.values()) for question in reversed(found)
+    }
+    if questions:
+        raise QuestionsOpen(sorted(questions.values(), key=lambda q: q.key))
+    if not contents:
+        raise RecordingError("; ".join(reason for _, reason in refused[:5]))
+    ordered = [(files[number], contents[number]) for number in sorted(contents)]
+    return joined(ordered, refused, notes, given)
 
 
-def _times(file: Path, delimiter: str) -> NDArray[np.float64] | None:
-    lines = file.read_text("utf-8-sig").splitlines()[1:]
-    try:
-        stamps = [datetime.fromisoformat(line.split(delimiter)[0]) for line in lines]
-    except ValueError:
+def _read(
+    file: FoundFile, answers: Mapping[str, str], progress: Callable[[float], None] | None
+) -> FileContent:
+    match file.way:
+        case ".npz":
+            return read_npz(file.path, answers)
+        case ".wav":
+            return read_wav(file.path)
+        case ".parquet" | ".pq":
+            return read_parquet(file.path, answers)
+        case _:
+            return content_of(read_table(file.path, answers, progress), answers)
+
+
+def _share(progress: Callable[[float], None] | None, done: int, count: int) -> Callable[[float], None] | None:
+    if progress is None:
         return None
-    return np.array([stamp.replace(tzinfo=stamp.tzinfo or UTC).timestamp() for stamp in stamps])
+    return lambda share: progress((done + share) / count)
+
+
+def _proved(
+    contents: Mapping[int, FileContent], given: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """What all files that settle one of `_SHARED` by themselves agree on."""
+    proved = {}
+    for key in _SHARED:
+        found = {content.settled[key] for content in contents.values() if key in content.settled}
+        if len(found) == 1 and key not in given:
+            proved[key] = found.pop()
+    return proved, [f"{key} was taken from the files beside it: {value}" for key, value in proved.items()]
+
+
+def _check_answers(answers: Mapping[str, str]) -> None:
+    """Raises RecordingError for a key that is never asked, or a value that no question allows."""
+    for key, value in answers.items():
+        stem, _, name = key.partition(":")
+        is_known = (stem in _KEYS_OF_NAMES and bool(name)) if ":" in key else key in _KEYS
+        if not is_known:
+            keys = [*_KEYS, *(f"{k}:NAME" for k in _KEYS_OF_NAMES)]
+            near = difflib.get_close_matches(key, keys, 1)
+            hint = f"is {near[0]} meant?" if near else f"there are {', '.join(keys)}"
+            raise RecordingError(f"answer {key}={value}: no question has that key; {hint}")
+        allowed = _CHOICES.get(stem)
+        if allowed is not None and value not in allowed:
+            raise RecordingError(f"answer {key}={value}: must be one of {', '.join(allowed)}")

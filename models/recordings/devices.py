@@ -1,0 +1,68 @@
+"""Which column of a file tells machines apart: by its name and few values, or by a counter beside it that starts anew with each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.recordings.raw_columns import RawColumn, Table, is_whole
+from models.recordings.times import Clock
+from models.recordings.words import is_device_name
+
+__all__ = ["Devices", "found_devices"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Devices:
+    """`codes` (n,) are places in `names`, -1 where a row names no machine."""
+
+    column: RawColumn
+    codes: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def found_devices(table: Table, clock: Clock | None, answers: Mapping[str, str]) -> Devices | None:
+    """The machines of a table, None where it is one machine's."""
+    used = set(clock.used) if clock else set()
+    free = [c for c in table.columns if c.place not in used]
+    unsaid = [c for c in free if f"column:{c.name}" not in answers]
+    forced = [c for c in free if answers.get(f"column:{c.name}") == "device"]
+    named = [c for c in unsaid if is_device_name(c.name) and _repeats(c, table.count)]
+    candidates = forced or named or [c for c in unsaid if _is_numbered_run(c, free, table.count)]
+    if not candidates:
+        return None
+    column = candidates[0]
+    if column.sort == "word":
+        return Devices(column=column, codes=column.codes.astype(np.int64), names=tuple(column.vocabulary))
+    found, codes = np.unique(column.values, return_inverse=True)
+    codes = np.where(np.isnan(column.values), -1, codes)
+    return Devices(column=column, codes=codes, names=tuple(f"{value:.15g}" for value in found.tolist()))
+
+
+def _repeats(column: RawColumn, count: int) -> bool:
+    """Does a column hold few values, each in several rows?"""
+    if column.sort == "word":
+        return 0 < len(column.vocabulary) <= max(1, count // 3)
+    if column.sort != "number" or not is_whole(column.values):
+        return False
+    return len(np.unique(column.values)) <= max(1, count // 3)
+
+
+def _is_numbered_run(column: RawColumn, others: list[RawColumn], count: int) -> bool:
+    """Machines 1, 1, 1, 2, 2 beside a counter 1, 2, 3, 1, 2: what no two sensors do."""
+    if column.sort != "number" or not is_whole(column.values[:1000]) or not is_whole(column.values):
+        return False
+    turns = np.flatnonzero(np.diff(column.values) != 0) + 1
+    if not 2 <= len(turns) <= count // 5:
+        return False
+    for other in others:
+        if other is column or other.sort != "number" or not is_whole(other.values[:1000]):
+            continue
+        steps = np.diff(other.values)
+        starts = other.values[np.append(0, turns)]
+        if (np.delete(steps, turns - 1) == 1).all() and np.isin(starts, (0, 1)).all():
+            return True
+    return False

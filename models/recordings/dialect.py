@@ -1,0 +1,278 @@
+"""How one text file is laid out: what parts its cells, where its header, units and first row are.
+
+Decided from the first lines and some of everywhere. Two ways that are as good as each other are asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+
+from models.errors import RecordingError
+from models.recordings.grid import split
+from models.recordings.headers import Header
+from models.recordings.numerals import FLAG_WORDS, MISSING_WORDS, is_value
+from models.recordings.questions import Question, QuestionsOpen
+from models.recordings.recording import shown
+from models.recordings.stamps import is_stamp
+from models.recordings.text import TextFile
+
+__all__ = ["Dialect", "found_dialect", "worth"]
+
+_DELIMITERS: Final = (",", ";", "\t", "|", " ")
+_DELIMITER_NAMES: Final = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " ", "none": ""}
+_COMMENTS: Final = "#%"
+_RULE: Final = re.compile(r"[-+=|:_ \t]{3,}")
+_LEAST_REGULAR: Final = 0.6
+_LEAST_WORTH: Final = 0.7
+_TIE: Final = 0.02
+_DECIMAL_PAIR: Final = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """`names` and `units` have one entry for each of the columns; "" is a nameless one, `header_line` 0 is no header at all.
+
+    `header_rows` are what a header repeated in mid-file looks like; `first_line` is that of the first row; `body` are sampled rows.
+    `has_stamp_pair` tells that a date and a time of day were parted by the delimiter and share one name, at that place.
+    """
+
+    delimiter: str
+    comment: str
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    header_line: int
+    first_line: int
+    header_rows: tuple[tuple[str, ...], ...]
+    preamble: tuple[str, ...]
+    body: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+    settled: tuple[tuple[str, str], ...]
+
+    @property
+    def width(self) -> int:
+        """Cells of a line."""
+        return len(self.names)
+
+
+def found_dialect(text: TextFile, answers: Mapping[str, str]) -> Dialect:
+    """The layout of a file.
+
+    Raises:
+        RecordingError: no table can be seen; the message shows the line.
+        QuestionsOpen: two layouts are as good as each other.
+    """
+    lines = list(enumerate(text.head, 1))
+    forced = answers.get("delimiter")
+    if lines and (found := re.fullmatch(r"\ufeff?\"?sep=(.)\"?", lines[0][1].strip(), re.IGNORECASE)):
+        forced = forced or next((name for name, d in _DELIMITER_NAMES.items() if d == found[1]), None)
+        lines = lines[1:]
+    filled = [(n, line) for n, line in lines if line.strip() and not _RULE.fullmatch(line)]
+    if not filled:
+        raise RecordingError(f"{text.path}: is empty; a recording has a line for each moment")
+    comment = next((c for c in _COMMENTS if any(line.startswith(c) for _, line in filled)), "")
+    said = [(n, line) for n, line in filled if not (comment and line.startswith(comment))]
+    if not said:
+        raise RecordingError(
+            f"{text.path}: holds nothing but comments; a recording has a line for each moment"
+        )
+    spread = [line for line in text.spread if line.strip() and not (comment and line.startswith(comment))]
+    body = [line for _, line in said[len(said) // 3 :]] + spread
+    delimiter = _DELIMITER_NAMES[forced] if forced in _DELIMITER_NAMES else _found_delimiter(said, body, text)
+    return _laid_out(text, delimiter, comment, filled, body, answers)
+
+
+@lru_cache(maxsize=65_536)
+def worth(cell: str) -> float:
+    """How much `cell` looks like one of a recording: 1 for a value, less for a word, least for a sentence."""
+    if cell.casefold() in MISSING_WORDS or cell.casefold() in FLAG_WORDS or is_value(cell) or is_stamp(cell):
+        return 1.0
+    if is_value(re.sub(r" ?[^\d\s,;.:+-]{1,6}$", "", cell)):
+        return 0.9
+    return 0.3 if len(cell) <= 24 and not re.search(r"[,;|\t]", cell) else 0.0
+
+
+def _found_delimiter(said: Sequence[tuple[int, str]], body: Sequence[str], text: TextFile) -> str:
+    scores: dict[str, tuple[float, int]] = {}
+    for delimiter in _DELIMITERS:
+        if delimiter == " " and any(score >= _LEAST_WORTH for score, _ in scores.values()):
+            break
+        rows = [split(line, delimiter) for line in body]
+        width, regular = Counter(len(row) for row in rows).most_common(1)[0]
+        if width < 2 or regular < _LEAST_REGULAR * len(rows):
+            continue
+        cells = [cell for row in rows if len(row) == width for cell in row]
+        scores[delimiter] = (regular / len(rows) * sum(map(worth, cells)) / len(cells), width)
+    single = sum(worth(line.strip().strip('"')) for line in body) / len(body)
+    if single > 0.9 and not ("," in scores and scores[","][0] >= _LEAST_WORTH):
+        return ""
+    if "," in scores and scores[","][1] == 2 and _is_decimal_column(body):
+        header = split(said[0][1], ",")
+        if any(is_value(cell) for cell in header):
+            raise QuestionsOpen(
+                [
+                    Question(
+                        key="delimiter",
+                        text=f"{shown(body[0])} is two cells, or one number with a decimal comma",
+                        allowed=("comma", "none"),
+                        path=text.path,
+                        line=said[0][0],
+                    )
+                ]
+            )
+        return "," if len(header) == 2 else ""
+    if not scores:
+        line, example = said[len(said) // 2]
+        raise RecordingError(
+            f"{text.path}:{line}: {shown(example)} is no line of a table; export it as CSV, each line with as many cells as the header"
+        )
+    best = max(scores, key=lambda d: scores[d][0])
+    others = [d for d in scores if d != best and scores[d][0] >= max(scores[best][0] - _TIE, _LEAST_WORTH)]
+    if others and scores[best][0] >= _LEAST_WORTH:
+        names = {d: name for name, d in _DELIMITER_NAMES.items()}
+        raise QuestionsOpen(
+            [
+                Question(
+                    key="delimiter",
+                    text=f"{shown(body[0])} can be parted in more than one way",
+                    allowed=tuple(names[d] for d in (best, *others)),
+                    path=text.path,
+                    line=said[-1][0],
+                )
+            ]
+        )
+    return best
+
+
+def _is_decimal_column(body: Sequence[str]) -> bool:
+    return all(_DECIMAL_PAIR.fullmatch(line.strip()) for line in body)
+
+
+def _laid_out(
+    text: TextFile,
+    delimiter: str,
+    comment: str,
+    filled: Sequence[tuple[int, str]],
+    body: Sequence[str],
+    answers: Mapping[str, str],
+) -> Dialect:
+    rows = [split(line, delimiter) for line in body]
+    width = Counter(map(len, rows)).most_common(1)[0][0]
+    if width > 1 and all(row[-1] == "" for row in rows if len(row) == width):
+        header = next(
+            (split(line, delimiter) for _, line in filled if not line.startswith(comment or "\0")), []
+        )
+        # Each line ends with a delimiter; so may the header, or not.
+        width -= len(header) < width or header[-1] == ""
+    table = [tuple(row[:width]) for row in rows if len(row) >= width and not any(row[width:])]
+    is_valued = [_is_valued([row[c] for row in table]) for c in range(width)]
+    if not any(is_valued):
+        raise RecordingError(
+            f"{text.path}:{filled[-1][0]}: {shown(filled[-1][1])} holds words and no numbers; a recording has a column for each sensor"
+        )
+    split_lines = [
+        (line, tuple(split(content.lstrip(comment) if comment else content, delimiter)), content)
+        for line, content in filled
+    ]
+    start = _first_row(split_lines, width, is_valued, comment)
+    if start is None:
+        raise RecordingError(
+            f"{text.path}: no row of {width} cells with numbers among its first {len(text.head)} lines; remove what stands before the table"
+        )
+    head = Header(text, split_lines[:start], width, delimiter, comment)
+    notes = list(head.notes)
+    settled: list[tuple[str, str]] = [
+        ("delimiter", next(n for n, d in _DELIMITER_NAMES.items() if d == delimiter))
+    ]
+    first = split_lines[start]
+    if not head.names and (as_header := _numbers_as_names(first[1][:width], table, text, first[0], answers)):
+        settled.append(("header", as_header))
+        if as_header == "yes":
+            head.names, head.line = list(first[1][:width]), first[0]
+            head.rows.append(tuple(head.names))
+            first = split_lines[start + 1]
+    if not head.names:
+        notes.append("it has no header; its columns are f0, f1, … in the file's order")
+    names = head.names or [f"f{c}" for c in range(width)]
+    return Dialect(
+        delimiter=delimiter,
+        comment=comment,
+        names=tuple(names),
+        units=tuple(head.units or [""] * width),
+        header_line=head.line,
+        first_line=first[0],
+        header_rows=tuple(head.rows),
+        preamble=tuple(head.preamble),
+        body=tuple(table),
+        notes=tuple(notes),
+        settled=tuple(settled),
+    )
+
+
+def _is_valued(cells: Sequence[str]) -> bool:
+    told = [cell for cell in cells if cell.casefold() not in MISSING_WORDS]
+    return bool(told) and sum(worth(cell) >= 0.9 for cell in told) >= len(told) / 2
+
+
+def _is_row(cells: Sequence[str], width: int, is_valued: Sequence[bool]) -> bool:
+    if not (len(cells) == width or (len(cells) == width + 1 and not cells[-1])):
+        return False
+    told = [
+        cell
+        for cell, valued in zip(cells, is_valued, strict=False)
+        if valued and cell.casefold() not in MISSING_WORDS
+    ]
+    good = sum(worth(cell) >= 0.9 for cell in told)
+    return bool(told) and good > len(told) / 2
+
+
+def _first_row(
+    lines: Sequence[tuple[int, tuple[str, ...], str]], width: int, is_valued: Sequence[bool], comment: str
+) -> int | None:
+    """The first line that is a row and is followed by rows."""
+    are_rows = [
+        _is_row(cells, width, is_valued) and not (comment and raw.startswith(comment))
+        for _, cells, raw in lines
+    ]
+    for at, is_row in enumerate(are_rows):
+        following = are_rows[at : at + 6]
+        if is_row and sum(following) > len(following) / 2:
+            return at
+    return None
+
+
+def _numbers_as_names(
+    first: Sequence[str],
+    table: Sequence[Sequence[str]],
+    text: TextFile,
+    line: int,
+    answers: Mapping[str, str],
+) -> str:
+    """Does a first line of numbers name the columns: "yes", "no", or "" where nobody would ask."""
+    if not all(cell.isdigit() for cell in first) or len(set(first)) < len(first):
+        return ""
+    numbers = [int(cell) for cell in first]
+    if len(first) > 2 and numbers[0] in {0, 1} and all(b - a == 1 for a, b in pairwise(numbers)):
+        return answers.get("header", "yes")
+    others = [row for row in table if tuple(row) != tuple(first)]
+    is_decimal = [sum(not row[c].isdigit() for row in others) > len(others) / 2 for c in range(len(first))]
+    if not all(is_decimal):
+        return ""
+    if "header" in answers:
+        return answers["header"]
+    raise QuestionsOpen(
+        [
+            Question(
+                key="header",
+                text=f"the first line {shown(','.join(first))} holds integers and the others none: does it name the columns?",
+                allowed=("yes", "no"),
+                path=text.path,
+                line=line,
+            )
+        ]
+    )

@@ -1,0 +1,170 @@
+"""Many lines at once as a grid of cells: where each begins and stops, without a Python object for any of them.
+
+Quotes are followed by counting them. A block whose quotes do not enclose whole cells is taken line by line, and a quote in mid-cell is
+a character. Lines with another number of cells than the table are handed out as text: what they are is not decided here.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Grid", "cells_at", "cut", "split"]
+
+_LF: Final = ord("\n")
+_QUOTE: Final = ord('"')
+_SPACE: Final = ord(" ")
+_LONGEST_CELL: Final = 64
+"""Bytes of a cell that are looked at; a longer one is no number, time or category."""
+_SEPARATOR: Final = "\x1f"
+"""Parts cells where they were cut one line at a time."""
+_RULE: Final = re.compile(r"[-+=|: \t]{3,}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Grid:
+    """`starts` and `stops` (rows, width) index `content`; `lines` (rows,) is where each row lies in the file; `odd` are other lines."""
+
+    content: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    lines: NDArray[np.int64]
+    odd: tuple[tuple[int, str], ...]
+
+
+def split(text: str, delimiter: str) -> list[str]:
+    """The cells of one line, without quotes and spaces around them; a delimiter of " " is any run of spaces, "" is none.
+
+    >>> split('a; "b;c" ;', ";"), split("  1   2", " ")
+    (['a', 'b;c', ''], ['1', '2'])
+    """
+    if not delimiter:
+        return [text.strip().strip('"')]
+    if delimiter == " ":
+        text, delimiter = re.sub(r"[ \t]+", "\t", text.strip()), "\t"
+    try:
+        cells = next(
+            csv.reader([text], delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True), []
+        )
+    except csv.Error:
+        cells = text.split(delimiter)
+    return [cell.strip().strip('"').strip() for cell in cells]
+
+
+def cut(block: bytes, first_line: int, delimiter: str, width: int, comment: str) -> Grid:
+    """Cut whole lines into cells; `width` is how many each has, `comment` what a line begins with that has none ("" for nothing)."""
+    if delimiter == " ":
+        block = re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", block)
+        block = re.sub(rb"[ \t]+", b"\t", block)
+        delimiter = "\t"
+    content = np.frombuffer(block, np.uint8)
+    mark = ord(delimiter or _SEPARATOR)
+    is_end = (content == _LF) | (content == mark)
+    if b'"' in block:
+        inside = (np.cumsum(content == _QUOTE) & 1).astype(bool)
+        if _encloses_whole_cells(content, is_end, inside):
+            is_end &= ~inside
+        else:
+            lines = block.decode("utf-8", "replace").split("\n")[:-1]
+            block = "".join(_SEPARATOR.join(split(line, delimiter)) + "\n" for line in lines).encode()
+            content, mark = np.frombuffer(block, np.uint8), ord(_SEPARATOR)
+            is_end = (content == _LF) | (content == mark)
+    ends = np.flatnonzero(is_end)
+    breaks = np.flatnonzero(content[ends] == _LF)
+    widths = np.diff(breaks, prepend=-1)
+    firsts = breaks - widths + 1
+    begins = np.append(0, ends[:-1] + 1)
+    line_starts, line_stops = begins[firsts], ends[breaks]
+    numbers = first_line + np.append(0, np.cumsum(np.add.reduceat(content == _LF, line_starts))[:-1])
+    is_row = widths == width
+    # A delimiter at a line's end is no cell where the table has none there.
+    is_trailing = (widths == width + 1) & (ends[breaks] == begins[breaks])
+    is_row |= is_trailing
+    is_blank = line_starts == line_stops
+    if width == 1:
+        is_row &= ~is_blank
+    if comment:
+        is_row &= content[np.minimum(line_starts, len(content) - 1)] != ord(comment)
+    odd = tuple(
+        (int(numbers[k]), text)
+        for k in np.flatnonzero(~is_row & ~is_blank)
+        if _says_something(
+            text := _text(block, int(line_starts[k]), int(line_stops[k]), mark, delimiter), comment
+        )
+    )
+    cells = firsts[is_row][:, None] + np.arange(width)
+    starts, stops = _trimmed(content, begins[cells], ends[cells])
+    return Grid(content=content, starts=starts, stops=stops, lines=numbers[is_row], odd=odd)
+
+
+def cells_at(grid: Grid, places: NDArray[np.int64] | list[int]) -> NDArray[np.bytes_]:
+    """The cells (rows, places) as bytes of one length, padded with NUL; of one that is too long the first ones and a ``~``."""
+    starts, stops = grid.starts[:, places], grid.stops[:, places]
+    lengths = stops - starts
+    longest = int(min(max(1, lengths.max(initial=1)), _LONGEST_CELL))
+    offsets = np.arange(longest)
+    at = np.minimum(starts[..., None] + offsets, max(0, len(grid.content) - 1))
+    found = np.where(offsets < lengths[..., None], grid.content[at], np.uint8(0))
+    if (is_long := lengths > _LONGEST_CELL).any():
+        found[is_long, -1] = ord("~")
+    return np.ascontiguousarray(found).view(f"S{longest}")[..., 0]
+
+
+def _says_something(text: str, comment: str) -> bool:
+    return bool(text.strip()) and not (comment and text.startswith(comment)) and not _RULE.fullmatch(text)
+
+
+def _text(block: bytes, start: int, stop: int, mark: int, delimiter: str) -> str:
+    text = block[start:stop].decode("utf-8", "replace")
+    return text.replace(_SEPARATOR, delimiter) if mark == ord(_SEPARATOR) else text
+
+
+def _encloses_whole_cells(
+    content: NDArray[np.uint8], is_end: NDArray[np.bool_], inside: NDArray[np.bool_]
+) -> bool:
+    quotes = np.flatnonzero(content == _QUOTE)
+    if len(quotes) % 2:
+        return False
+    opening, closing = quotes[::2], quotes[1::2]
+    is_edge = is_end | (content == _SPACE) | (content == _QUOTE)
+    return bool(
+        (is_edge[np.maximum(opening - 1, 0)] | (opening == 0)).all()
+        and is_edge[np.minimum(closing + 1, len(content) - 1)].all()
+        and not inside[-1]
+        # A cell over many lines is a quote that was never closed.
+        and not (np.count_nonzero(inside & (content == _LF)) > len(opening))
+    )
+
+
+def _trimmed(
+    content: NDArray[np.uint8], starts: NDArray[np.int64], stops: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Without spaces around the cells, then without quotes around them, then again without spaces."""
+    starts, stops = _without_spaces(content, starts, stops)
+    if (content == _QUOTE).any():
+        last = np.maximum(stops - 1, 0)
+        at = np.minimum(starts, max(0, len(content) - 1))
+        is_quoted = (stops - starts >= 2) & (content[at] == _QUOTE) & (content[last] == _QUOTE)
+        starts, stops = _without_spaces(content, starts + is_quoted, stops - is_quoted)
+    return starts, stops
+
+
+def _without_spaces(
+    content: NDArray[np.uint8], starts: NDArray[np.int64], stops: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    starts, stops = starts.copy(), stops.copy()
+    last = max(0, len(content) - 1)
+    while (blank := (starts < stops) & _is_space(content[np.minimum(starts, last)])).any():
+        starts += blank
+    while (blank := (starts < stops) & _is_space(content[np.maximum(stops - 1, 0)])).any():
+        stops -= blank
+    return starts, stops
+
+
+def _is_space(found: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return np.asarray((found == _SPACE) | (found == ord("\t")))

@@ -1,0 +1,145 @@
+"""What stands before the first row of a table: units, names, groups of names, a preamble; read from the bottom up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from models.errors import RecordingError
+from models.recordings.grid import split
+from models.recordings.numerals import is_value
+from models.recordings.stamps import is_stamp
+from models.recordings.text import TextFile
+from models.recordings.units import is_unit
+from models.recordings.words import is_time_name
+
+__all__ = ["Header"]
+
+_DELIMITERS: Final = (",", ";", "\t", "|", " ")
+_TYPE_WORDS: Final = frozenset(
+    [
+        "float",
+        "double",
+        "real",
+        "int",
+        "integer",
+        "int32",
+        "int64",
+        "float32",
+        "float64",
+        "bool",
+        "boolean",
+        "string",
+        "text",
+        "datetime",
+        "timestamp",
+        "lreal",
+        "dint",
+        "word",
+    ]
+)
+
+
+class Header:
+    """What stands before the first row, read from the bottom up: units, names, groups of names, a preamble."""
+
+    def __init__(
+        self,
+        text: TextFile,
+        lines: Sequence[tuple[int, tuple[str, ...], str]],
+        width: int,
+        delimiter: str,
+        comment: str,
+    ) -> None:
+        self.names: list[str] = []
+        self.units: list[str] = []
+        self.notes: list[str] = []
+        self.rows: list[tuple[str, ...]] = []
+        self.line = 0
+        self._width, self._text = width, text
+        left = list(lines)
+        while left and self._is_candidate(left[-1], comment):
+            line, cells, _ = left[-1]
+            if self.names and not self._is_group(cells):
+                break
+            left.pop()
+            self.rows.append(tuple(cells))
+            cells = tuple(self._fitted(cells, line))
+            if not self.names and not self.units and self._is_units(cells, left, comment):
+                self.units = [cell.strip("[]()") for cell in cells]
+            elif not self.names and all(c.casefold() in _TYPE_WORDS for c in cells if c) and left:
+                self.notes.append(f"line {line} holds types and was passed over")
+            elif not self.names:
+                self.names, self.line = list(cells), line
+            else:
+                self.names = _grouped(cells, self.names)
+        if not self.names and left and comment and left[-1][2].startswith(comment):
+            line, cells, raw = left[-1]
+            if delimiter != " " and len(cells) != width:
+                cells = tuple(raw.lstrip(comment).split())
+            if len(cells) == width and not any(is_value(c) or is_stamp(c) for c in cells):
+                self.names, self.line = list(cells), line
+                self.notes.append(f"the comment in line {line} names the columns")
+                left.pop()
+        self.preamble = [raw for _, _, raw in left]
+
+    def _is_candidate(self, line: tuple[int, tuple[str, ...], str], comment: str) -> bool:
+        _, cells, raw = line
+        if comment and raw.startswith(comment):
+            return False
+        filled = [cell for cell in cells if cell]
+        missing = self._width - len(cells)
+        is_wide_enough = missing <= 1 or (missing > 0 and len(filled) > self._width // 2)
+        if self._width == 1:
+            is_wide_enough = not self.names
+        return bool(filled) and is_wide_enough and len(filled) * 2 >= self._width * (not self.names)
+
+    def _is_group(self, cells: Sequence[str]) -> bool:
+        """A second line of names is one where the first says some names twice, or leaves some out."""
+        filled = [name for name in self.names if name]
+        is_poor = len(set(filled)) < len(filled) or len(filled) < len(self.names) - 1
+        return is_poor and len(cells) >= self._width - 1 and self._width > 2
+
+    def _fitted(self, cells: Sequence[str], line: int) -> list[str]:
+        """Names for each column, where a line has one too few or delimiters too many."""
+        found = list(cells)
+        while len(found) > self._width and not found[-1]:
+            found.pop()
+        if len(found) == self._width - 1:
+            first = self._first_cells()
+            if len(first) > 1 and is_stamp(first[0]) and is_stamp(first[1]) and ":" in first[1]:
+                return [*found[:1], f"{found[0]} (time of day)", *found[1:]]
+            # With commas, a number with a decimal comma would make one cell more, too.
+            has_points = any("." in cell and is_value(cell) for cell in first[1:])
+            is_index = first[0].isdigit() or is_stamp(first[0])
+            if has_points and is_index and not any(is_time_name(name) for name in found):
+                self.notes.append("the header has no name for the first column")
+                return ["", *found]
+        if len(found) != self._width:
+            raise RecordingError(
+                f"{self._text.path}:{line}: the header has {len(found)} names, the lines after it {self._width} cells"
+                f"{'; are there commas in the numbers? write decimal points, or part the cells by semicolons' if self._width > len(found) else ''}"
+            )
+        return found
+
+    def _first_cells(self) -> list[str]:
+        rows = [split(line, d) for line in self._text.head[-3:] for d in _DELIMITERS]
+        return next((row for row in rows if len(row) == self._width), [""])
+
+    def _is_units(
+        self, cells: Sequence[str], above: Sequence[tuple[int, tuple[str, ...], str]], comment: str
+    ) -> bool:
+        filled = [cell for cell in cells if cell]
+        is_above = (
+            bool(above) and self._is_candidate(above[-1], comment) and len(above[-1][1]) >= self._width - 1
+        )
+        return is_above and bool(filled) and sum(is_unit(cell) for cell in filled) >= 0.6 * len(filled)
+
+
+def _grouped(upper: Sequence[str], lower: Sequence[str]) -> list[str]:
+    """Names of two lines in one; a group's name stands over its first column only, or over each."""
+    names, group = [], ""
+    for above, below in zip(upper, lower, strict=True):
+        group = above or group
+        names.append(f"{group} {below}".strip() if group != below else below)
+    return names

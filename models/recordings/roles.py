@@ -1,0 +1,356 @@
+"""What each column of a file is: sensor, label, machine, category, counter; by what it holds, and by its name where that fits.
+
+What could be two things, such as a column of ones and zeros called "alarm", is asked. An answer ``column:NAME=KIND`` settles any column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.recordings.devices import found_devices
+from models.recordings.machines import Column, ColumnKind
+from models.recordings.questions import Question
+from models.recordings.raw_columns import RawColumn, Table, few_values, is_whole
+from models.recordings.recording import listed, shown
+from models.recordings.sentinels import found_sentinels
+from models.recordings.times import Clock
+from models.recordings.words import (
+    COUNTER_NAMES,
+    FAULT_WORDS,
+    NORMAL_WORDS,
+    is_flagged_name,
+    is_label_name,
+    is_state_name,
+    is_target_name,
+    is_variable_name,
+    words_of,
+)
+
+__all__ = ["Roles", "found_roles"]
+
+_FEW: Final = 20
+_MOST_CATEGORIES: Final = 200
+_FEWEST_ROWS: Final = 30
+"""Rows from which on a column that always grows is worth a question."""
+_SENSORS: Final = frozenset({ColumnKind.SENSOR, ColumnKind.FLAG, ColumnKind.CONSTANT})
+_ANSWERS: Final = ("sensor", "label", "device", "leave out")
+
+
+@dataclass(kw_only=True, eq=False)
+class Roles:
+    """`columns` by place; `labels` int8 (n,) or None; `devices` int64 (n,) places in `device_names`, or None; `variable` of a long table.
+
+    `growing` are questions about columns that never fall; they are worth asking where no other machine's falls either.
+    """
+
+    columns: list[Column] = field(default_factory=list)
+    labels: NDArray[np.int8] | None = None
+    devices: NDArray[np.int64] | None = None
+    device_names: tuple[str, ...] = ()
+    variable: RawColumn | None = None
+    questions: list[Question] = field(default_factory=list)
+    growing: dict[str, Question] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    settled: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sensors(self) -> list[int]:
+        """Places of what was measured."""
+        return [place for place, column in enumerate(self.columns) if column.kind in _SENSORS]
+
+
+def found_roles(table: Table, clock: Clock | None, answers: Mapping[str, str]) -> Roles:
+    """Decide about every column; what is in doubt is among `questions`."""
+    return _Decision(table, clock, answers).roles
+
+
+class _Decision:
+    def __init__(self, table: Table, clock: Clock | None, answers: Mapping[str, str]) -> None:
+        self.roles = Roles()
+        self._table, self._answers, self._path = table, answers, table.path
+        self._clock = clock
+        devices = found_devices(table, clock, answers)
+        self._device = devices.column if devices else None
+        if devices is not None:
+            self.roles.devices, self.roles.device_names = devices.codes, devices.names
+        for column in table.columns:
+            kind, note = self._kind(column)
+            if kind is ColumnKind.LABEL and note != _TARGET:
+                kind, note = self._labelled(column)
+            self.roles.columns.append(
+                Column(name=column.name, kind=kind, unit=column.unit or None, note=note)
+            )
+            if kind not in _SENSORS and f"column:{column.name}" in answers:
+                self.roles.settled[f"column:{column.name}"] = answers[f"column:{column.name}"]
+
+    # --- one column ---------------------------------------------------------------------------------------------------------------
+
+    def _kind(self, column: RawColumn) -> tuple[ColumnKind, str]:  # noqa: PLR0911 - one line for each kind
+        answer = self._answers.get(f"column:{column.name}", "")
+        if self._clock and column.place in self._clock.used:
+            return ColumnKind.TIME, ""
+        if self._clock and column.place in self._clock.others and answer != "sensor":
+            return ColumnKind.TIME, "tells the time, too, and was left out"
+        if column is self._device:
+            return ColumnKind.DEVICE, f"tells {len(self.roles.device_names)} machines apart"
+        if answer == "leave out":
+            return ColumnKind.LEFT_OUT, "was left out as you said"
+        if answer == "label":
+            return ColumnKind.LABEL, ""
+        if column.sort == "stamp":
+            return ColumnKind.TIME, "holds times and was left out"
+        if column.sort == "word":
+            return self._kind_of_words(column, answer)
+        return self._kind_of_numbers(column, answer)
+
+    def _kind_of_words(self, column: RawColumn, answer: str) -> tuple[ColumnKind, str]:
+        words = [word.casefold() for word in column.vocabulary]
+        if not words:
+            return ColumnKind.DEAD, "has no value in any row"
+        if is_label_name(column.name) or (
+            set(words) & NORMAL_WORDS and set(words) & FAULT_WORDS and len(words) <= _FEW and not answer
+        ):
+            return ColumnKind.LABEL, ""
+        is_few = len(words) <= min(_MOST_CATEGORIES, max(2, self._table.count // 4))
+        if answer == "variable" or (
+            is_few and is_variable_name(column.name) and self.roles.variable is None and self._is_long()
+        ):
+            self.roles.variable = column
+            return ColumnKind.CATEGORY, "names what each row measures"
+        if not is_few:
+            return (
+                ColumnKind.TEXT,
+                f"holds text, such as {shown(next(iter(column.vocabulary)))}, and was left out",
+            )
+        if (
+            len(words) > 1
+            and self._clock is not None
+            and self._device is None
+            and self._repeats_times()
+            and not answer
+        ):
+            self._ask(
+                f"column:{column.name}",
+                f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])}, and times repeat: does it tell machines apart",
+                ("device", "variable", "leave out"),
+            )
+        return (
+            ColumnKind.CATEGORY,
+            f"holds {len(words)} words ({listed(list(column.vocabulary)[:5])}) and was left out",
+        )
+
+    def _kind_of_numbers(self, column: RawColumn, answer: str) -> tuple[ColumnKind, str]:  # noqa: PLR0911, PLR0912 - a question each
+        values, name = column.values, shown(column.name)
+        told = ~np.isnan(values)
+        unknown = sum(number for number, _ in column.words.values())
+        if unknown:
+            if unknown > len(values) / 2:
+                return (
+                    ColumnKind.TEXT,
+                    f"holds text, such as {shown(next(iter(column.words)))}, and was left out",
+                )
+            word, (_, line) = next(iter(column.words.items()))
+            if self._answers.get(f"words:{column.name}") != "missing" and answer != "sensor":
+                self._ask(
+                    f"words:{column.name}",
+                    f"column {name} holds {shown(word)} among numbers ({unknown} of {len(values)} cells are none): are these missing values",
+                    ("missing", "leave out"),
+                    line,
+                )
+                if self._answers.get(f"words:{column.name}") == "leave out":
+                    return ColumnKind.LEFT_OUT, "was left out as you said"
+        if not told.any():
+            return ColumnKind.DEAD, "has no value in any row"
+        if answer == "sensor":
+            return ColumnKind.SENSOR, self._missing_note(values)
+        if is_target_name(column.name):
+            return ColumnKind.LABEL, _TARGET
+        distinct = few_values(values)
+        is_small = distinct is not None
+        if is_label_name(column.name) and is_small:
+            return ColumnKind.LABEL, ""
+        if self._mixes_units(column):
+            return ColumnKind.SENSOR, ""
+        if self._counts(column):
+            return (
+                ColumnKind.COUNTER,
+                f"counts rows or time ({_first(values):.9g} to {_last(values):.9g}) and was left out",
+            )
+        lowest, highest = float(np.nanmin(values)), float(np.nanmax(values))
+        if lowest == highest:
+            return ColumnKind.CONSTANT, f"is always {lowest:.9g}"
+        if is_small and distinct is not None and not column.flags and is_whole(distinct):
+            if is_flagged_name(column.name) and len(distinct) <= 3 and not is_state_name(column.name):
+                self._ask(
+                    f"column:{column.name}",
+                    f"column {name} holds {', '.join(f'{v:.9g}' for v in distinct)}: is it a label of faults, or something the machine gives",
+                    ("label", "sensor", "leave out"),
+                )
+            elif is_state_name(column.name):
+                if len(distinct) > 2 and not answer:
+                    return (
+                        ColumnKind.CATEGORY,
+                        f"holds {len(distinct)} codes by its name and was left out; column:{column.name}=sensor keeps it",
+                    )
+                if not answer:
+                    self._ask(
+                        f"column:{column.name}",
+                        f"column {name} holds {', '.join(f'{v:.9g}' for v in distinct)}: is it a label of faults, or something the machine gives",
+                        ("label", "sensor", "leave out"),
+                    )
+        if column.flags:
+            return ColumnKind.FLAG, f"holds the flags {listed(sorted(column.flags))} as 1 and 0"
+        found = found_sentinels(column, self._answers, self._table)
+        self.roles.questions += found.questions
+        self.roles.settled |= found.settled
+        if self._only_grows(values):
+            self.roles.growing[column.name] = Question(
+                key=f"column:{column.name}",
+                text=f"column {name} never falls ({_first(values):.9g} to {_last(values):.9g}), as a meter or a counter does; to a detector every later "
+                f"day would be an anomaly",
+                allowed=("leave out", "sensor"),
+                path=self._path,
+                line=self._table.line_of(0),
+            )
+        if is_small and distinct is not None and set(distinct.tolist()) == {0.0, 1.0}:
+            return ColumnKind.FLAG, ""
+        return ColumnKind.SENSOR, "; ".join(filter(None, [found.note, self._missing_note(values)]))
+
+    def _missing_note(self, values: NDArray[np.floating]) -> str:
+        missing = int(np.count_nonzero(np.isnan(values)))
+        return f"misses {missing} of {len(values)} values" if missing else ""
+
+    def _mixes_units(self, column: RawColumn) -> bool:
+        units = set(column.units)
+        if not units:
+            return False
+        told = int(np.count_nonzero(~np.isnan(column.values)))
+        if len(units) == 1 and sum(column.units.values()) == told:
+            column.unit = next(iter(units))
+            return False
+        without = told - sum(column.units.values())
+        more = f" and {without} without a unit" if without else ""
+        self._ask(
+            f"column:{column.name}",
+            f"column {shown(column.name)} mixes units: {', '.join(f'{n} in {u}' for u, n in sorted(column.units.items()))}{more}",
+            ("leave out", "sensor"),
+        )
+        return True
+
+    def _counts(self, column: RawColumn) -> bool:
+        """A row number: grows by one and the same step at every row, by its name or by ones."""
+        values = column.values
+        if len(values) < 3 or np.isnan(values).any():
+            return False
+        steps = np.diff(values)
+        if self.roles.devices is not None:
+            order = np.argsort(self.roles.devices, kind="stable")
+            inner = np.diff(self.roles.devices[order]) == 0
+            steps = np.diff(values[order])[inner]
+            if not len(steps):
+                return False
+        if not (steps > 0).all():
+            return False
+        words = words_of(column.name)
+        is_named = bool(words) and (words[0] in COUNTER_NAMES or words[-1] in COUNTER_NAMES)
+        return is_named or (is_whole(values) and bool((steps == 1).all()))
+
+    def _only_grows(self, values: NDArray[np.floating]) -> bool:
+        if len(values) < _FEWEST_ROWS or self.roles.devices is not None:
+            return False
+        if not (values[1:_FEWEST_ROWS] >= values[: _FEWEST_ROWS - 1]).all():
+            return False
+        told = values[~np.isnan(values)]
+        steps = np.diff(told)
+        grown = np.count_nonzero(steps > 0)
+        return bool((steps >= 0).all() and grown >= max(_FEWEST_ROWS // 2, len(steps) // 20))
+
+    # --- labels ---------------------------------------------------------------------------------------------------------------------
+
+    def _labelled(self, column: RawColumn) -> tuple[ColumnKind, str]:
+        name, key = shown(column.name), f"normal:{column.name}"
+        if column.sort == "word":
+            words = list(column.vocabulary)
+            numbers = column.codes.astype(np.int64)
+        else:
+            distinct = few_values(column.values)
+            if distinct is None:
+                return ColumnKind.SENSOR, "has the name of a label, but many values"
+            words = [f"{value:.9g}" for value in distinct.tolist()]
+            numbers = np.searchsorted(distinct, np.nan_to_num(column.values)).astype(np.int64)
+            numbers[np.isnan(column.values)] = -1
+        low = [word.casefold() for word in words]
+        normal: frozenset[str] = frozenset()
+        if key in self._answers:
+            normal = frozenset({part.strip().casefold() for part in self._answers[key].split(",")})
+            self.roles.settled[key] = self._answers[key]
+        elif set(low) <= NORMAL_WORDS | FAULT_WORDS and "-1" not in low:
+            normal = NORMAL_WORDS
+        else:
+            self._ask(
+                key,
+                f"column {name} holds {listed(words[:10])}: which of them is normal operation",
+                tuple(words[:10]),
+            )
+        if self.roles.labels is not None:
+            return ColumnKind.LABEL, "is a second label and was left out"
+        is_fault = np.array([word not in normal for word in low] or [False], np.int8)
+        self.roles.labels = np.where(numbers >= 0, is_fault[np.maximum(numbers, 0)], np.int8(-1)).astype(
+            np.int8
+        )
+        return (
+            ColumnKind.LABEL,
+            f"labels {int((self.roles.labels == 1).sum())} of {len(numbers)} rows as faults",
+        )
+
+    # --- helpers ----------------------------------------------------------------------------------------------------------------------
+
+    def _is_long(self) -> bool:
+        """Is there one column of numbers that could be the values?"""
+        used = self._clock.used if self._clock else ()
+        numbers = [
+            c
+            for c in self._table.columns
+            if c.sort == "number"
+            and c.place not in used
+            and c is not self._device
+            and not is_state_name(c.name)
+        ]
+        return sum(not self._counts(c) for c in numbers) == 1
+
+    def _repeats_times(self) -> bool:
+        if self._clock is None:
+            return False
+        some = self._clock.seconds[:10_000]
+        return len(np.unique(some)) < 0.7 * len(some)
+
+    def _ask(self, key: str, text: str, allowed: tuple[str, ...], line: int | None = None) -> None:
+        if key in self._answers:
+            self.roles.settled[key] = self._answers[key]
+            return
+        self.roles.questions.append(
+            Question(
+                key=key,
+                text=text,
+                allowed=allowed,
+                path=Path(self._path),
+                line=line or self._table.line_of(0),
+            )
+        )
+
+
+_TARGET: Final = "is what is to be foretold and was left out"
+
+
+def _first(values: NDArray[np.floating]) -> float:
+    return float(values[~np.isnan(values)][0])
+
+
+def _last(values: NDArray[np.floating]) -> float:
+    return float(values[~np.isnan(values)][-1])

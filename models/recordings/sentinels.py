@@ -1,0 +1,92 @@
+"""Numbers that stand for "no value": -999, 9999, 65535.
+
+Negative nines far below everything else are taken as missing and said. What could be a value is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from models.recordings.questions import Question
+from models.recordings.raw_columns import RawColumn, Table
+from models.recordings.recording import shown
+
+__all__ = ["Sentinels", "found_sentinels"]
+
+_NINES: Final = (
+    -99.0,
+    -99.9,
+    -99.99,
+    -999.0,
+    -999.25,
+    -999.9,
+    -999.99,
+    -9999.0,
+    -9999.9,
+    -9999.99,
+    -99_999.0,
+    -999_999.0,
+)
+_OTHERS: Final = (
+    99.99, 999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 99_999.0, 999_999.0, 32_767.0, -32_768.0, 65_535.0, 8888.0, 7777.0, -1.0, -127.0, 85.0,
+    2_147_483_647.0, -2_147_483_648.0, 4_294_967_295.0, 1e20, 1e30, -1e30, 1e31, 1e35, 1e36, 9.969_21e36, -1e34, 1e37, 3.402_823_5e38, -3.402_823_5e38,
+)  # fmt: skip
+_FAR: Final = 2.0
+"""How many widths of all other values a number lies from them that is none."""
+
+
+@dataclass(kw_only=True)
+class Sentinels:
+    """What was found in one column; its values are set missing where that is settled."""
+
+    note: str = ""
+    questions: list[Question] = field(default_factory=list)
+    settled: dict[str, str] = field(default_factory=dict)
+
+
+def found_sentinels(column: RawColumn, answers: Mapping[str, str], table: Table) -> Sentinels:
+    """Look at the smallest and the largest number of a column."""
+    result, notes = Sentinels(), []
+    values = column.values
+    for pick in (np.nanmin, np.nanmax) * 2:
+        if np.isnan(values).all():
+            break
+        extreme = np.float64(pick(values))
+        listed = next((s for s in (*_NINES, *_OTHERS) if np.isclose(s, extreme, rtol=1e-6, atol=0)), None)
+        if listed is None:
+            continue
+        is_it = np.isclose(values, extreme, rtol=1e-6, atol=0)
+        rest = values[~is_it & ~np.isnan(values)]
+        if not len(rest):
+            continue
+        width = float(rest.max() - rest.min()) or max(abs(float(rest.max())), 1e-9)
+        distance = float(min(abs(extreme - rest.min()), abs(extreme - rest.max())))
+        count, key = int(is_it.sum()), f"missing:{listed:.9g}"
+        says = f"{listed:.9g} stands {count} times"
+        is_far = distance > _FAR * width
+        answer = answers.get(key, "")
+        if answer:
+            result.settled[key] = answer
+        is_clear = listed in _NINES and is_far and rest.min() > listed / 2
+        if answer == "yes" or (is_clear and answer != "no"):
+            values[is_it] = np.nan
+            notes.append(f"{says} for a missing value")
+        elif not answer and (
+            (is_far and (count > 1 or listed in _NINES) and abs(listed) > 1)
+            or (listed in _NINES and rest.min() >= 0)
+        ):
+            result.questions.append(
+                Question(
+                    key=key,
+                    text=f"column {shown(column.name)}: {says}, far from all others ({rest.min():.6g} to {rest.max():.6g}): does it mean a missing value",
+                    allowed=("yes", "no"),
+                    path=table.path,
+                    line=table.line_of(int(np.argmax(is_it))),
+                )
+            )
+    result.note = "; ".join(notes)
+    return result

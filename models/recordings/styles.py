@@ -1,0 +1,169 @@
+"""Whether 1,234 is a little more than one or more than a thousand: what the cells of a file prove, and what has to be asked.
+
+A mark with other than three digits behind it, or with a 0 before it, is a decimal mark; one that comes twice in a number, or before the
+other mark, parts thousands. Where no cell of the file proves either, nobody guesses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from models.recordings.dialect import Dialect
+from models.recordings.numerals import Style
+from models.recordings.questions import Question, QuestionsOpen
+from models.recordings.recording import shown
+
+__all__ = ["StyleEvidence", "chosen_styles"]
+
+_ONE_MARK: Final = re.compile(r"[+-]?(\d*)([.,])(\d*)(?:[eEdD][+-]?\d+)?", re.ASCII)
+_GROUPS: Final = re.compile(r"[+-]?\d{1,3}(?:([,.' ])\d{3})(?:\1\d{3})*(?:([.,])\d+)?", re.ASCII)
+_THOUSAND: Final = 1000.0
+_HINTS_AT_THOUSANDS: Final = 50.0
+"""How much larger numbers without a mark are, on average, than those with one, where the mark parts thousands."""
+
+
+@dataclass
+class _Forms:
+    """Counts of one column: proofs of a decimal mark, cells in doubt (1.234) by mark, proofs of a mark between thousands."""
+
+    decimal: dict[str, tuple[str, int]] = field(default_factory=dict)
+    doubtful: dict[str, tuple[str, int]] = field(default_factory=dict)
+    grouped: dict[str, tuple[str, int]] = field(default_factory=dict)
+    plain: int = 0
+    plain_sum: float = 0.0
+    most_plain: float = 0.0
+    marked: int = 0
+    marked_sum: float = 0.0
+
+
+class StyleEvidence:
+    """What the cells of each column of a file prove."""
+
+    def __init__(self, width: int) -> None:
+        self.columns: list[_Forms] = [_Forms() for _ in range(width)]
+
+    def add(self, place: int, cell: str, line: int) -> None:
+        """One more cell."""
+        forms = self.columns[place]
+        text = re.sub(r" ?[^\d\s,;.:+-]{1,6}$", "", cell) if cell and not cell[-1].isdigit() else cell
+        if text.isdigit() or (text[:1] in "+-" and text[1:].isdigit()):
+            value = abs(float(text))
+            forms.plain += 1
+            forms.plain_sum += value
+            forms.most_plain = max(forms.most_plain, value)
+        elif found := _ONE_MARK.fullmatch(text):
+            whole, mark, rest = found.groups()
+            is_doubtful = (
+                len(rest) == 3 and 1 <= len(whole) <= 3 and whole[0] != "0" and "e" not in text.lower()
+            )
+            (forms.doubtful if is_doubtful else forms.decimal).setdefault(mark, (cell, line))
+            if is_doubtful:
+                forms.marked += 1
+                forms.marked_sum += float(f"{whole}.{rest}")
+        elif found := _GROUPS.fullmatch(text):
+            forms.grouped.setdefault(found[1], (cell, line))
+            if found[2] and found[2] != found[1]:
+                forms.decimal.setdefault(found[2], (cell, line))
+
+
+def chosen_styles(
+    evidence: StyleEvidence,
+    dialect: Dialect,
+    sorts: Sequence[str],
+    path: Path,
+    answers: Mapping[str, str],
+    *,
+    is_final: bool,
+) -> list[Style]:
+    """A style for each column.
+
+    Raises:
+        QuestionsOpen: once all of the file was seen (`is_final`), for a column that may be read in two ways.
+    """
+    columns = [evidence.columns[c] for c, sort in enumerate(sorts) if sort == "number"]
+    proved = {mark for forms in columns for mark in forms.decimal}
+    parted = {mark for forms in columns for mark in forms.grouped}
+    # A mark that parts thousands somewhere leaves the other one as the decimal mark.
+    proved |= {
+        other
+        for mark, other in ((",", "."), (".", ","))
+        if mark in parted and other not in proved and not proved
+    }
+    only = next(iter(proved)) if len(proved) == 1 else ""
+    answer = _MARKS.get(answers.get("decimal", ""), "")
+    found = []
+    for c, sort in enumerate(sorts):
+        if sort != "number":
+            found.append(Style())
+            continue
+        forms = evidence.columns[c]
+        is_proved = bool(forms.decimal or set(forms.grouped))
+        style = (
+            _proved_style(forms, only, answer)
+            if is_proved
+            else _likely_style(forms, only, answer, dialect.delimiter)
+        )
+        if isinstance(style, str):
+            if is_final:
+                raise _question(dialect.names[c], path, forms, style)
+            style = Style(only or ".")
+        found.append(style)
+    return found
+
+
+_MARKS: Final = {"point": ".", "comma": ","}
+_BOTH: Final = "writes numbers with both marks"
+
+
+def _other(mark: str) -> str:
+    return "," if mark == "." else "."
+
+
+def _proved_style(forms: _Forms, only: str, answer: str) -> Style | str:
+    """The style that the cells of a column prove, or why they contradict each other."""
+    grouped = [mark for mark in forms.grouped if mark not in forms.decimal]
+    decimal = next(iter(forms.decimal), "") or next(
+        (_other(mark) for mark in grouped if mark in ",."), only or "."
+    )
+    if len(forms.decimal) > 1 or decimal in forms.grouped:
+        return Style(answer, _other(answer)) if answer else _BOTH
+    thousands = next(iter(grouped), _other(decimal) if _other(decimal) in forms.doubtful else "")
+    return Style(decimal, thousands)
+
+
+def _likely_style(forms: _Forms, only: str, answer: str, delimiter: str) -> Style | str:
+    """The style of a column that proves none by itself, from the rest of the file (`only`), or what is in doubt."""
+    if not forms.doubtful:
+        return Style(only or answer or ".")
+    mark = next(iter(forms.doubtful))
+    if answer or len(forms.doubtful) > 1:
+        return Style(answer, "" if mark == answer else mark) if answer else _BOTH
+    mean_plain, mean_marked = forms.plain_sum / max(1, forms.plain), forms.marked_sum / max(1, forms.marked)
+    looks_parted = (
+        forms.plain > 0 and mean_plain > _HINTS_AT_THOUSANDS * mean_marked and forms.most_plain < _THOUSAND
+    )
+    is_written_so = mark == only or (not only and mark == "." and delimiter != ";")
+    if is_written_so and not looks_parted:
+        return Style(mark)
+    if only not in {"", mark} and (mark == "," or looks_parted):
+        return Style(only, mark)
+    return "may have decimals or thousands"
+
+
+def _question(name: str, path: Path, forms: _Forms, why: str) -> QuestionsOpen:
+    cell, line = next(iter({**forms.doubtful, **forms.grouped, **forms.decimal}.values()))
+    return QuestionsOpen(
+        [
+            Question(
+                key="decimal",
+                text=f"column {shown(name)} {why}, such as {shown(cell)}: which mark is the decimal one",
+                allowed=("point", "comma"),
+                path=path,
+                line=line or None,
+            )
+        ]
+    )

@@ -1,0 +1,388 @@
+"""One text file as columns: numbers, stamps and words, read in blocks into arrays that are allocated once.
+
+::
+
+    text ─► dialect ─► kinds and styles from a sample ─► block by block: grid ─► numerals, stamps, words ─► Table
+                              ▲                                                        │
+                              └── once more where the whole file proves another style ─┘
+
+What a column means is not decided here (`models.recordings.roles`); what is no row (a header again, a footer, a line of another
+width) is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import RecordingError
+from models.recordings.dialect import Dialect, found_dialect
+from models.recordings.grid import Grid, cells_at, cut, split
+from models.recordings.numerals import FLAG_WORDS, MISSING_WORDS, Style, is_value, parsed, said
+from models.recordings.raw_columns import RawColumn, Table, own_names, sort_of
+from models.recordings.recording import MAXIMUM_COLUMNS, shown
+from models.recordings.stamps import ORDERS, is_stamp, read_stamps
+from models.recordings.styles import StyleEvidence, chosen_styles
+from models.recordings.text import TextFile, opened_text
+from models.recordings.units import unit_of_name
+from models.recordings.words import is_time_name
+
+__all__ = ["read_table"]
+
+_MOST_WORDS: Final = 100_000
+_MOST_RAGGED: Final = 0.05
+"""Share of lines of another width beyond which the table was not understood."""
+_LARGE: Final = 1e7
+"""Beyond, float32 tells neighbours apart no more; epochs and counters are kept in float64."""
+_SUMMARY: Final = frozenset(
+    [
+        "total",
+        "totals",
+        "sum",
+        "summe",
+        "mean",
+        "average",
+        "avg",
+        "mittelwert",
+        "min",
+        "max",
+        "std",
+        "stdev",
+        "count",
+        "minimum",
+        "maximum",
+        "median",
+        "gesamt",
+        "ende",
+        "end",
+        "eof",
+    ]
+)
+
+
+def read_table(
+    path: Path, answers: Mapping[str, str], progress: Callable[[float], None] | None = None
+) -> Table:
+    """Read one text file.
+
+    Raises:
+        QuestionsOpen: its layout or its numbers can be read in two ways.
+        RecordingError: it is no table.
+    """
+    text = opened_text(path, answers)
+    dialect = found_dialect(text, answers)
+    if dialect.width > MAXIMUM_COLUMNS:
+        raise RecordingError(f"{path}: {dialect.width} columns; at most {MAXIMUM_COLUMNS} are read")
+    sorts = [sort_of([row[c] for row in dialect.body], dialect.names[c]) for c in range(dialect.width)]
+    evidence = StyleEvidence(dialect.width)
+    for row in dialect.body:
+        for c, cell in enumerate(row):
+            if sorts[c] == "number":
+                evidence.add(c, cell, dialect.first_line)
+    styles = chosen_styles(evidence, dialect, sorts, path, answers, is_final=False)
+    while True:
+        reader = _Reader(text, dialect, sorts, styles, evidence)
+        table = reader.read(progress)
+        again = chosen_styles(evidence, dialect, sorts, path, answers, is_final=True)
+        if again == styles:
+            break
+        styles = again
+    table.notes = [*text.notes, *dialect.notes, *table.notes]
+    table.settled = dict(dialect.settled) | table.settled
+    return table
+
+
+class _Reader:
+    def __init__(
+        self,
+        text: TextFile,
+        dialect: Dialect,
+        sorts: Sequence[str],
+        styles: Sequence[Style],
+        evidence: StyleEvidence,
+    ) -> None:
+        self._text, self._dialect, self._sorts, self._evidence = text, dialect, sorts, evidence
+        most = text.lines + 1
+        names = own_names(dialect.names)
+        self._columns = [
+            RawColumn(
+                name=names[c],
+                unit=dialect.units[c] or unit_of_name(dialect.names[c]),
+                place=c,
+                sort=sorts[c],
+                style=styles[c],
+            )
+            for c in range(dialect.width)
+        ]
+        numbers = [c for c in range(dialect.width) if sorts[c] == "number"]
+        wide = {c for c in numbers if self._is_wide(c)}
+        narrow = [c for c in numbers if c not in wide]
+        matrix = np.empty((len(narrow), most), np.float32)
+        for k, c in enumerate(narrow):
+            self._columns[c].values = matrix[k]
+        for c in wide:
+            self._columns[c].values = np.empty(most)
+        for c, sort in enumerate(sorts):
+            if sort == "word":
+                self._columns[c].codes = np.empty(most, np.int32)
+            elif sort == "stamp":
+                self._columns[c].stamps = {"": np.empty(most)}
+        self._table = Table(path=text.path, columns=self._columns, count=0, preamble=dialect.preamble)
+        self._odd: list[tuple[int, str]] = []
+        self._repeated = 0
+        self._bad_rows: dict[int, str] = {}
+        self._last_line = 0
+
+    def _is_wide(self, c: int) -> bool:
+        """Would float32 lose what this column says?"""
+        if is_time_name(self._dialect.names[c]):
+            return True
+        cells = [row[c] for row in self._dialect.body[:200]]
+        numbers = [v for v in (said(cell, self._columns[c].style)[0] for cell in cells) if v is not None]
+        return any(abs(v) >= _LARGE for v in numbers)
+
+    def read(self, progress: Callable[[float], None] | None) -> Table:
+        dialect, table = self._dialect, self._table
+        for first, block in self._text.blocks():
+            body, number = block, first
+            if first < dialect.first_line:
+                skipped = min(dialect.first_line - first, block.count(b"\n"))
+                body, number = block.split(b"\n", skipped)[skipped], first + skipped
+            if not body:
+                continue
+            grid = cut(body, number, dialect.delimiter, dialect.width, dialect.comment)
+            self._take_odd(grid.odd)
+            if len(grid.lines):
+                self._take(grid)
+            if progress is not None:
+                progress(min(1.0, (number + len(grid.lines)) / max(1, self._text.lines)))
+        self._close()
+        return table
+
+    def _take(self, grid: Grid) -> None:
+        table, start = self._table, self._table.count
+        count = len(grid.lines)
+        told, bad = np.zeros(count, np.int32), np.zeros(count, np.int32)
+        cells = cells_at(grid, list(range(self._dialect.width)))
+        pending: list[tuple[RawColumn, NDArray[np.intp], list[str]]] = []
+        for column in self._columns:
+            some = np.ascontiguousarray(cells[:, column.place])
+            if column.sort == "word":
+                self._take_words(column, some, start)
+                continue
+            unknown = (
+                self._take_numbers(column, some, start)
+                if column.sort == "number"
+                else self._take_stamps(column, some, start, grid.lines)
+            )
+            told += some != b""
+            bad[unknown] += 1
+            if len(unknown):
+                pending.append(
+                    (column, unknown, [cell.decode("utf-8", "replace") for cell in some[unknown].tolist()])
+                )
+        is_row = ~((bad > 0) & (bad >= told))
+        for column, unknown, texts in pending:
+            for at, word in zip(unknown.tolist(), texts, strict=True):
+                if not is_row[at]:
+                    continue
+                number, line = column.words.get(word, (0, int(grid.lines[at])))
+                if number or len(column.words) < _MOST_WORDS:
+                    column.words[word] = (number + 1, line)
+                if len(self._bad_rows) < _MOST_WORDS and (
+                    column.sort == "stamp" or word.casefold().rstrip(":") in _SUMMARY
+                ):
+                    self._bad_rows[start + at] = word
+        self._weigh(cells, grid)
+        if not is_row.all():
+            for at in np.flatnonzero(~is_row).tolist():
+                row = tuple(cell.decode("utf-8", "replace") for cell in cells[at].tolist())
+                self._take_row_of_words(row, int(grid.lines[at]))
+            self._keep(is_row, start)
+        kept = np.flatnonzero(is_row)
+        if len(kept):
+            table.marks.append((start, int(grid.lines[kept[0]])))
+            self._last_line = int(grid.lines[kept[-1]])
+        table.count = start + len(kept)
+
+    def _keep(self, is_row: NDArray[np.bool_], start: int) -> None:
+        stop, kept = start + len(is_row), int(np.count_nonzero(is_row))
+        moved = {
+            old: start + int(np.count_nonzero(is_row[: old - start]))
+            for old in self._bad_rows
+            if old >= start
+        }
+        for old, new in sorted(moved.items()):
+            self._bad_rows[new] = self._bad_rows.pop(old)
+        for column in self._columns:
+            for array in (column.values, column.codes, *column.stamps.values()):
+                if len(array):
+                    array[start : start + kept] = array[start:stop][is_row]
+
+    def _take_numbers(self, column: RawColumn, cells: NDArray[np.bytes_], start: int) -> NDArray[np.intp]:
+        values, others = parsed(cells, column.style)
+        unknown = []
+        for at in others.tolist():
+            cell = cells[at].decode("utf-8", "replace")
+            value, unit = said(cell, column.style)
+            word = cell.casefold()
+            if value is None and word in FLAG_WORDS:
+                column.flags[word] = column.flags.get(word, 0) + 1
+                value = FLAG_WORDS[word]
+            elif unit:
+                column.units[unit] = column.units.get(unit, 0) + 1
+            elif value is not None and word.strip("+-").startswith(("inf", "1.#inf")):
+                column.infinite += 1
+            if value is None:
+                unknown.append(at)
+                if is_value(cell):
+                    self._evidence.add(column.place, cell, 0)
+            else:
+                values[at] = value
+        with np.errstate(over="ignore"):
+            column.values[start : start + len(cells)] = values
+        return np.array(unknown, np.intp)
+
+    def _take_stamps(
+        self, column: RawColumn, cells: NDArray[np.bytes_], start: int, lines: NDArray[np.int64]
+    ) -> NDArray[np.intp]:
+        found = read_stamps(cells)
+        stop = start + len(cells)
+        unknown = np.flatnonzero(~found.is_known & (cells != b""))
+        unknown = np.array(
+            [
+                at
+                for at in unknown.tolist()
+                if cells[at].decode("utf-8", "replace").casefold() not in MISSING_WORDS
+            ],
+            np.intp,
+        )
+        column.zoned += int(np.count_nonzero(found.is_zoned))
+        if found.is_known.any():
+            column.has_date &= found.has_date
+            column.has_time &= found.has_time
+        if found.is_ordered and "" in column.stamps:
+            only = column.stamps.pop("")
+            # The orders share what was read so far.
+            column.stamps = {order: only if k == 0 else only.copy() for k, order in enumerate(ORDERS)}
+        for order in list(column.stamps):
+            seconds = found.seconds[order or ORDERS[0]]
+            if order and (lost := np.isnan(seconds) & found.is_known).any():
+                at = int(np.argmax(lost))
+                column.proof[order] = (cells[at].decode("utf-8", "replace"), int(lines[at]))
+                del column.stamps[order]
+            else:
+                column.stamps[order][start:stop] = seconds
+        if not column.stamps:
+            proofs = " but ".join(
+                f"{cell!r} (line {line}) is not {order}" for order, (cell, line) in column.proof.items()
+            )
+            raise RecordingError(
+                f"{self._text.path}:{max(line for _, line in column.proof.values())}: column {shown(column.name)} writes dates in two orders: {proofs}; "
+                f"write all in one"
+            )
+        return unknown
+
+    def _take_words(self, column: RawColumn, cells: NDArray[np.bytes_], start: int) -> None:
+        found, inverse = np.unique(cells, return_inverse=True)
+        codes = np.empty(len(found), np.int32)
+        for k, raw in enumerate(found.tolist()):
+            word = raw.decode("utf-8", "replace")
+            if word.casefold() in MISSING_WORDS:
+                codes[k] = -1
+            elif word in column.vocabulary or len(column.vocabulary) < _MOST_WORDS:
+                codes[k] = column.vocabulary.setdefault(word, len(column.vocabulary))
+            else:
+                codes[k] = _MOST_WORDS
+        column.codes[start : start + len(cells)] = codes[inverse]
+
+    def _weigh(self, cells: NDArray[np.bytes_], grid: Grid) -> None:
+        """A few rows of each block tell how its numbers are written."""
+        step = max(1, len(cells) // 32)
+        for column in self._columns:
+            if column.sort == "number":
+                for raw, line in zip(
+                    cells[::step, column.place].tolist(), grid.lines[::step].tolist(), strict=True
+                ):
+                    self._evidence.add(column.place, raw.decode("utf-8", "replace"), line)
+
+    def _take_odd(self, odd: Sequence[tuple[int, str]]) -> None:
+        for line, content in odd:
+            self._take_row_of_words(tuple(split(content, self._dialect.delimiter)), line)
+
+    def _take_row_of_words(self, row: tuple[str, ...], line: int) -> None:
+        if row in self._dialect.header_rows or row[: self._dialect.width] in self._dialect.header_rows:
+            self._repeated += 1
+            return
+        names = [name for name in self._dialect.names if name]
+        if len(row) >= 2 and self._dialect.header_line:
+            alike = sum(cell in names for cell in row if cell)
+            if alike >= max(2, sum(bool(cell) for cell in row) / 2):
+                raise RecordingError(
+                    f"{self._text.path}:{line}: another header, {shown(','.join(row))}; cut the file there into two recordings"
+                )
+        self._odd.append((line, ",".join(row)))
+
+    def _close(self) -> None:
+        table, notes, path = self._table, self._table.notes, self._text.path
+        self._drop_summaries()
+        for column in self._columns:
+            column.values = column.values[: table.count]
+            column.codes = column.codes[: table.count]
+            column.stamps = {order: seconds[: table.count] for order, seconds in column.stamps.items()}
+        footer = [odd for odd in self._odd if odd[0] > self._last_line]
+        ragged = [odd for odd in self._odd if odd[0] <= self._last_line]
+        if (
+            not self._text.has_end
+            and footer
+            and footer[-1][0] > self._text.lines - 1
+            and _is_torn(footer[-1][1])
+        ):
+            line, content = footer.pop()
+            notes.append(
+                f"line {line}, {shown(content)}, ends in its middle, as when power is lost, and was left out"
+            )
+        if footer:
+            notes.append(
+                f"line {footer[0][0]} and {len(footer) - 1} after it, {shown(footer[0][1])}, follow the table and were left out"
+            )
+        if len(ragged) > max(3, _MOST_RAGGED * table.count):
+            line, content = ragged[0]
+            raise RecordingError(
+                f"{path}:{line}: {shown(content)} has another number of cells than the {self._dialect.width} columns, as have {len(ragged)} lines of "
+                f"{table.count + len(ragged)}; export it again, with quotes around cells that hold the delimiter"
+            )
+        if ragged:
+            at = ", ".join(str(line) for line, _ in ragged[:5])
+            notes.append(
+                f"{len(ragged)} lines have another number of cells than the {self._dialect.width} columns and were left out: line {at}"
+                f"{' and more' if len(ragged) > 5 else ''}"
+            )
+        if self._repeated:
+            notes.append(f"the header comes {self._repeated} more times and was passed over")
+        if not table.count:
+            raise RecordingError(f"{path}: has a header but no rows; a recording has a line for each moment")
+
+    def _drop_summaries(self) -> None:
+        """Rows at the very end that begin with "Average" or the like are no moments."""
+        dropped = 0
+        while (word := self._bad_rows.get(self._table.count - 1)) is not None and dropped < 20:
+            self._table.count -= 1
+            dropped += 1
+            for column in self._columns:
+                if word in column.words:
+                    number, line = column.words.pop(word)
+                    if number > 1:
+                        column.words[word] = (number - 1, line)
+        if dropped:
+            self._table.notes.append(
+                f"the last {dropped} lines, beginning with {shown(word or '')}, sum the table up and were left out"
+            )
+
+
+def _is_torn(content: str) -> bool:
+    return any(is_value(cell) or is_stamp(cell) for cell in content.split(","))

@@ -1,0 +1,356 @@
+"""What columns are called that are no sensors: clocks, labels, machines, counters, in English and German.
+
+A name alone decides nothing; `models.recordings.roles` holds it against what the column contains.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = [
+    "COUNTER_NAMES",
+    "FAULT_WORDS",
+    "NORMAL_WORDS",
+    "is_device_name",
+    "is_flagged_name",
+    "is_label_name",
+    "is_state_name",
+    "is_target_name",
+    "is_time_name",
+    "is_variable_name",
+    "part_of_time",
+    "words_of",
+]
+
+_TIME: Final = frozenset(
+    [
+        "time",
+        "timestamp",
+        "datetime",
+        "date",
+        "clock",
+        "epoch",
+        "elapsed",
+        "uptime",
+        "unixtime",
+        "zeit",
+        "zeitstempel",
+        "datum",
+        "uhrzeit",
+        "tijd",
+        "fecha",
+        "hora",
+        "heure",
+        "temps",
+        "data",
+        "ora",
+        "timestamps",
+        "recorded",
+        "gmtime",
+        "localtime",
+    ]
+)
+_SHORT_TIME: Final = frozenset(
+    [
+        "t",
+        "ts",
+        "utc",
+        "seconds",
+        "sec",
+        "secs",
+        "s",
+        "ms",
+        "millis",
+        "us",
+        "ns",
+        "min",
+        "minutes",
+        "hours",
+        "timems",
+        "dt",
+    ]
+)
+COUNTER_NAMES: Final = frozenset(
+    [
+        "index",
+        "idx",
+        "id",
+        "unnamed",
+        "seq",
+        "sequence",
+        "frame",
+        "tick",
+        "ticks",
+        "no",
+        "nr",
+        "row",
+        "rows",
+        "line",
+        "sample",
+        "samples",
+        "cycle",
+        "cycles",
+        "step",
+        "record",
+        "n",
+        "#",
+        "i",
+        "nummer",
+        "counter",
+        "count",
+        "zähler",
+        "rownum",
+        "obs",
+        "point",
+        "packet",
+        "entry",
+    ]
+)
+_LABEL: Final = frozenset(
+    [
+        "label",
+        "labels",
+        "anomaly",
+        "anomalies",
+        "anomalous",
+        "fault",
+        "faulty",
+        "failure",
+        "outlier",
+        "attack",
+        "is_anomaly",
+        "target",
+        "class",
+        "broken",
+        "defect",
+        "abnormal",
+        "groundtruth",
+        "truth",
+        "event",
+        "fehler",
+        "störung",
+        "anomalie",
+        "y",
+    ]
+)
+_TARGETS: Final = frozenset(
+    [
+        "rul",
+        "ttf",
+        "changepoint",
+        "change_point",
+        "remaining_useful_life",
+        "time_to_failure",
+        "days_to_failure",
+    ]
+)
+_FLAGGED: Final = frozenset(
+    [
+        "alarm",
+        "alert",
+        "warning",
+        "error",
+        "trip",
+        "flag",
+        "status",
+        "state",
+        "ok",
+        "valid",
+        "quality",
+        "event",
+        "condition",
+        "health",
+    ]
+)
+_STATES: Final = frozenset(
+    [
+        "status",
+        "state",
+        "mode",
+        "code",
+        "quality",
+        "qual",
+        "error_code",
+        "alarm_code",
+        "statuscode",
+        "operation",
+        "program",
+        "programm",
+        "betriebsart",
+        "zustand",
+    ]
+)
+_DEVICE: Final = frozenset(
+    [
+        "device",
+        "machine",
+        "engine",
+        "asset",
+        "equipment",
+        "pump",
+        "motor",
+        "bearing",
+        "turbine",
+        "node",
+        "host",
+        "hostname",
+        "vehicle",
+        "gerät",
+        "maschine",
+        "anlage",
+        "unit",
+        "station",
+        "server",
+        "robot",
+        "deviceid",
+        "machineid",
+        "assetid",
+        "unitnumber",
+        "entity",
+        "plant",
+        "site",
+        "sensor_node",
+        "well",
+        "truck",
+        "compressor",
+        "gearbox",
+        "wt",
+    ]
+)
+_ID: Final = frozenset(["id", "nr", "no", "number", "name", "num", "nummer", "serial", "sn"])
+NORMAL_WORDS: Final = frozenset(
+    [
+        "normal",
+        "ok",
+        "healthy",
+        "good",
+        "no",
+        "none",
+        "0",
+        "benign",
+        "gut",
+        "normalbetrieb",
+        "false",
+        "nominal",
+        "no_fault",
+        "nofault",
+    ]
+)
+FAULT_WORDS: Final = frozenset(
+    [
+        "anomaly",
+        "abnormal",
+        "fault",
+        "faulty",
+        "attack",
+        "broken",
+        "failure",
+        "fail",
+        "failed",
+        "defect",
+        "bad",
+        "fehler",
+        "störung",
+        "anomalous",
+        "true",
+        "yes",
+        "1",
+        "a",
+        "ttack",
+    ]
+)
+_PARTS: Final = {
+    "year": "year", "yyyy": "year", "jahr": "year", "yr": "year",
+    "month": "month", "mon": "month", "monat": "month", "mm": "month",
+    "day": "day", "dd": "day", "tag": "day",
+    "hour": "hour", "hours": "hour", "hh": "hour", "stunde": "hour", "hr": "hour",
+    "minute": "minute", "minutes": "minute", "minuten": "minute",
+    "second": "second", "seconds": "second", "sekunde": "second", "ss": "second",
+}  # fmt: skip
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a column's name, however they are parted: time_s, sampleTime, TIME (s)."""
+    return [w.lower() for w in re.findall(r"[A-ZÄÖÜ]+(?![a-zäöü])|[A-ZÄÖÜ]?[a-zäöüßé]+|#", name)]
+
+
+def is_time_name(name: str) -> bool:
+    """Does a name say that the column tells the time?"""
+    words = words_of(name)
+    return any(word in _TIME for word in words) or "".join(words) in _SHORT_TIME
+
+
+def part_of_time(name: str) -> str | None:
+    """Which part of a date or time a name says: year, month, day, hour, minute, second."""
+    return _PARTS.get("".join(words_of(name)))
+
+
+def is_label_name(name: str) -> bool:
+    """Does a name say that somebody labelled the rows?"""
+    words = words_of(name)
+    return bool(_LABEL & {*words, "".join(words), "_".join(words)}) and not is_target_name(name)
+
+
+def is_target_name(name: str) -> bool:
+    """Does a name say what is to be foretold, such as the remaining life?"""
+    words = words_of(name)
+    return bool(_TARGETS & {*words, "".join(words), "_".join(words)})
+
+
+def is_flagged_name(name: str) -> bool:
+    """May a column of few values with this name be a label, or the machine's own?"""
+    return bool(_FLAGGED & set(words_of(name)))
+
+
+def is_state_name(name: str) -> bool:
+    """Does a name say that numbers are codes?"""
+    words = words_of(name)
+    return bool(_STATES & {*words[-1:], "".join(words)})
+
+
+def is_device_name(name: str) -> bool:
+    """Does a name say that the column tells machines apart?"""
+    words = words_of(name)
+    if not words:
+        return False
+    joined = "".join(words)
+    rest = [word for word in words if word not in _ID]
+    return joined in _DEVICE or (len(rest) == 1 and rest[0] in _DEVICE)
+
+
+_VARIABLE: Final = frozenset(
+    [
+        "variable",
+        "parameter",
+        "tag",
+        "tagname",
+        "sensor",
+        "signal",
+        "channel",
+        "metric",
+        "measurement",
+        "name",
+        "feature",
+        "point",
+        "quantity",
+        "item",
+        "attribute",
+        "property",
+        "field",
+        "kind",
+        "messgröße",
+        "kanal",
+        "sensorid",
+        "sensorname",
+        "param",
+        "series",
+    ]
+)
+
+
+def is_variable_name(name: str) -> bool:
+    """Does a name say that each row of a long table names what it measures?"""
+    words = words_of(name)
+    rest = [word for word in words if word not in {"id", "name"}]
+    return "".join(words) in _VARIABLE or (len(rest) == 1 and rest[0] in _VARIABLE)
