@@ -49,6 +49,7 @@ from runtime.errors import SettingsError
 
 __all__ = [
     "InitialRelease",
+    "assess_machines",
     "standardise_machines",
     "train_release",
 ]
@@ -133,7 +134,7 @@ def train_release(
         trained = train_centrally(
             model, rows[~held_out], rows[held_out], spec.training, seed=spec.seed, progress=progress
         )
-        assessment = _assess_machines(
+        assessment = assess_machines(
             model, trained.parameters, [found for found, _ in recordings], spec.threshold.quantile
         )
         isolation = least_isolation(
@@ -209,7 +210,7 @@ def _held_out(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(np.arange(len(rows)) % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1)
 
 
-def _assess_machines(
+def assess_machines(
     model: TrainingModel,
     parameters: NDArray[np.float32],
     machines: Sequence[NDArray[np.float32]],

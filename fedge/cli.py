@@ -27,6 +27,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: Final = {
+    "study": Command("sim", ("study",), "would this help with my machines? a report of their recordings"),
     "demo": Command("sim", ("run", "demo"), "the whole loop, live, on this machine"),
     "simulate": Command("sim", ("run",), "play a scenario of your own"),
     "init": Command("fleet", ("init",), "make a plant: certificates, keys, settings, broker, in one command"),

@@ -1,6 +1,6 @@
-"""``fedge-sim``: play a scenario and see what happened, or let thousands of hollow devices loose on a fleet.
+"""``fedge-sim``: study recordings, play a scenario and see what happened, or let thousands of hollow devices loose on a fleet.
 
-Exit status: 0 it ended well, 1 it did not, 2 the call or the scenario is wrong, 130 interrupted.
+Exit status: 0 it ended well, 1 it did not, 2 the call, the scenario or a recording is wrong, 3 a study has questions first, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -100,6 +100,38 @@ def run(
     except KeyboardInterrupt:
         _fail("interrupted; everything that was started is stopped", 130)
     console.print(f"report: {outcome.report}   figures: {outcome.json}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def study(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="recordings: files, or folders of them")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="write the HTML report here (default: report.html)")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="print the figures as JSON; the report is written only with --out")
+    ] = False,
+    answer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="what only you know of the files; may be given again"),
+    ] = None,
+    alarms_per_1000: Annotated[
+        float, typer.Option(min=1e-3, max=100, help="the budget: false alarms in 1,000 windows")
+    ] = 1.0,
+) -> None:
+    """Would this help with my machines? Plays their recordings through the agent that would watch them."""
+    # after --help and usage errors: it imports the services
+    from simulations.study.command import run_study
+
+    try:
+        status = run_study(
+            paths, out=out, is_json=json, answers=answer or [], alarms_per_1000=alarms_per_1000
+        )
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written", 130)
+    raise typer.Exit(status)
 
 
 @app.command()
