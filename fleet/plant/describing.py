@@ -63,6 +63,12 @@ def describe(
         raise SettingsError(
             f"--host {host!r} is no name or address; valid: plant.example.com, 192.0.2.7, localhost"
         )
+    broker = wanted.broker or (before.broker if before else usual_broker())
+    if broker is BrokerKind.EMBEDDED and not is_loopback(host):
+        raise SettingsError(
+            f"the embedded broker serves this machine alone, and {host} is dialled by others: install Mosquitto"
+            " (on Debian or Ubuntu: sudo apt-get install mosquitto), or give --host localhost for a trial"
+        )
     listen = {}
     for service, usual in PORTS.items():
         known = split_endpoint(getattr(before.listen, service)) if before else None
@@ -73,7 +79,7 @@ def describe(
         return Description(
             tenant=wanted.tenant or (before.tenant if before else "fedge"),
             host=host,
-            broker=wanted.broker or (before.broker if before else usual_broker()),
+            broker=broker,
             database=wanted.database or (before.database if before else None),
             listen=Listen(**listen),
         )

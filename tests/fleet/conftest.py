@@ -16,11 +16,14 @@ from databases import (
     SqliteDatabases,
     postgresql_server,
 )
+from mosquitto_broker import installed_program
+from plant_world import init_plant, port_options
 from rollout_world import RolloutWorld
 
 from fleet.migrations.upgrade import open_storage
 from fleet.retention.pruning import Pruning
 from fleet.storage.base import Database
+from service.plant import Plant, load_plant
 
 # By default rich renders a traceback with all its locals, whole bundles among them: seconds for each answer of status 500.
 structlog.configure(
@@ -60,6 +63,16 @@ def postgresql_databases() -> Iterator[PostgresqlDatabases]:
     """Databases of PostgreSQL; once per pytest process."""
     with postgresql_server() as folder:
         yield PostgresqlDatabases(folder)
+
+
+@pytest.fixture(scope="session")
+def made_plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
+    """A plant on this machine alone, with Mosquitto and SQLite; nothing of it runs. For whoever copies it or only looks."""
+    installed_program("mosquitto")
+    folder = tmp_path_factory.mktemp("plants") / "plant"
+    done = init_plant(folder, "--host", "localhost", "--tenant", "acme", *port_options())
+    assert done.returncode == 0, done.stderr
+    return load_plant(folder)
 
 
 @pytest.fixture

@@ -1,0 +1,176 @@
+"""One command makes a plant whose services take their settings; made again, nothing is lost, and what must be renewed is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+from command_line import run_command
+from plant_world import ask, copy_of, findings, init_plant
+from plant_world import port_options as ports
+
+from fleet.plant.certificates import names_in, read_certificate
+from fleet.plant.keys import admit_family
+from fleet.settings import load_fleet_settings
+from fleet.trust.repository import TrustRepository
+from runtime.errors import SettingsError
+from service.plant import Plant, load_plant
+
+pytestmark = pytest.mark.slow
+
+
+def contents(plant: Plant) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(plant.folder.rglob("*")) if path.is_file()}
+
+
+def test_both_services_find_their_settings_valid(made_plant: Plant) -> None:
+    fleet = run_command("fleet", "check-config", "--config", str(made_plant.fleet_config))
+    aggregator = run_command("aggregator", "check-config", "--config", str(made_plant.aggregator_config))
+    assert (fleet.returncode, aggregator.returncode) == (0, 0), fleet.stderr + aggregator.stderr
+    assert "tenant acme" in fleet.stdout
+    assert "tenant acme" in aggregator.stdout
+
+
+def test_a_secret_is_its_owners_alone(made_plant: Plant) -> None:
+    named = [*made_plant.pki.rglob("*.key"), *made_plant.tokens.iterdir(), made_plant.fleet_config]
+    named += [*made_plant.fleet_data.rglob("*.key"), *made_plant.aggregator_data.glob("*.key")]
+    assert len(named) > 15
+    assert {stat.S_IMODE(path.stat().st_mode) for path in named} == {0o600}
+    assert stat.S_IMODE(made_plant.folder.stat().st_mode) == 0o700
+
+
+def test_made_again_nothing_changes_and_all_is_kept(made_plant: Plant, tmp_path: Path) -> None:
+    plant = copy_of(made_plant, tmp_path / "plant")
+    init_plant(plant.folder)  # what names the folder itself
+    before = contents(plant)
+    again = init_plant(plant.folder, "--json")
+    assert again.returncode == 0, again.stderr
+    assert set(json.loads(again.stdout)["files"].values()) == {"kept"}
+    assert contents(plant) == before
+
+
+def test_what_somebody_changed_is_left_alone_and_what_is_gone_comes_back(
+    made_plant: Plant, tmp_path: Path
+) -> None:
+    plant = copy_of(made_plant, tmp_path / "plant")
+    theirs = plant.fleet_config.read_text().replace("[mqtt]", "offline_after_s = 60.0\n\n[mqtt]")
+    assert "offline_after_s" in theirs
+    plant.fleet_config.write_text(theirs)
+    token = plant.admin_token.read_text()
+    for path in (plant.admin_token, plant.root_file, plant.compose):
+        path.unlink()
+    again = init_plant(plant.folder)
+    assert again.returncode == 0, again.stderr
+    assert "yours, left alone: fleet/fleet.toml" in again.stdout
+    assert plant.fleet_config.read_text() == theirs
+    assert plant.admin_token.read_text() != token
+    assert plant.root_file.read_bytes() == made_plant.root_file.read_bytes()
+    assert plant.compose.exists()
+
+
+def test_another_host_is_said_and_done_only_when_it_is_asked_for(made_plant: Plant, tmp_path: Path) -> None:
+    plant = copy_of(made_plant, tmp_path / "plant")
+    init_plant(plant.folder)
+    before = contents(plant)
+    refused = init_plant(plant.folder, "--host", "plant.example.com")
+    assert refused.returncode == 2
+    assert "host is localhost, not plant.example.com" in refused.stderr
+    assert "certificates" in refused.stderr
+    assert "--renew" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert contents(plant) == before
+    done = init_plant(plant.folder, "--host", "plant.example.com", "--renew")
+    assert done.returncode == 0, done.stderr
+    renewed = load_plant(plant.folder)
+    assert renewed.fleet_url.startswith("https://plant.example.com:")
+    for service in ("broker", "fleet", "aggregator"):
+        names = names_in(read_certificate(renewed.certificate(service)))
+        assert {"plant.example.com", "localhost", "127.0.0.1"} <= set(names)
+        ssl.create_default_context().load_cert_chain(renewed.certificate(service), renewed.key(service))
+    assert "plant.example.com:" in renewed.aggregator_config.read_text()
+    assert load_fleet_settings(renewed.fleet_config, {}).dashboard.public_url == renewed.fleet_url
+    assert renewed.admin_token.read_bytes() == plant.admin_token.read_bytes()
+
+
+def test_without_the_cas_key_nothing_is_renewed_and_the_line_says_what_to_bring(
+    made_plant: Plant, tmp_path: Path
+) -> None:
+    plant = copy_of(made_plant, tmp_path / "plant")
+    shutil.move(plant.offline, tmp_path / "safe")
+    again = init_plant(plant.folder, "--renew")
+    assert again.returncode == 2
+    assert "ca.key is not here" in again.stderr
+    assert read_certificate(plant.certificate("fleet")) == read_certificate(made_plant.certificate("fleet"))
+
+
+def test_a_family_is_admitted_once_and_only_with_the_key_that_may(made_plant: Plant, tmp_path: Path) -> None:
+    plant = copy_of(made_plant, tmp_path / "plant")
+    admitted = ask(plant, "init", "family", "--family", "valve")
+    assert admitted.returncode == 0, admitted.stderr
+    repository = TrustRepository(plant.fleet_data / "trust")
+    assert repository.published().family_keys("valve")
+    assert not repository.published().family_keys("motor")
+    assert "was admitted before" in ask(plant, "init", "family", "--family", "valve").stdout
+    shutil.move(plant.offline, tmp_path / "safe")
+    with pytest.raises(SettingsError, match=r"targets\.key is not here"):
+        admit_family(plant, "motor")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        ([], 2, "Give --host NAME"),
+        (["--host", "a b"], 2, "is no name or address"),
+        (["--host", "localhost", "--database", "mysql://db/x"], 2, "valid: postgresql://user@host/name"),
+        (["--host", "localhost", "--database", "postgresql://u:hunter2@127.0.0.1:1/x"], 1, "nothing listens at 127.0.0.1:1"),
+        (["--host", "localhost", "--tenant", "a/b"], 2, "tenant"),
+        (["--host", "plant.example.com", "--broker", "embedded"], 2, "serves this machine alone"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_in_one_line_before_anything_is_made(
+    tmp_path: Path, options: list[str], status: int, said: str
+) -> None:
+    done = init_plant(tmp_path / "plant", *options)
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "hunter2" not in done.stderr
+    assert not (tmp_path / "plant").exists()
+
+
+def test_a_folder_that_holds_something_else_is_not_made_a_plant(tmp_path: Path) -> None:
+    (tmp_path / "letters").write_text("dear")
+    done = init_plant(tmp_path, "--host", "localhost")
+    assert done.returncode == 1
+    assert "neither empty nor a plant" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["letters"]
+
+
+def test_a_plant_on_postgresql_hides_the_password_and_says_what_is_wrong_with_the_database(
+    postgresql_databases: object, postgresql_url: str, tmp_path: Path
+) -> None:
+    with_password = postgresql_url.replace("postgresql+psycopg://fedge@", "postgresql://fedge:hunter2@")
+    folder = tmp_path / "plant"
+    made = init_plant(
+        folder, "--host", "localhost", "--database", with_password, "--broker", "embedded", *ports()
+    )
+    assert made.returncode == 0, made.stderr
+    plant = load_plant(folder)
+    holds = [path for path, content in contents(plant).items() if b"hunter2" in content]
+    assert holds == [plant.fleet_config]
+    assert "hunter2" not in made.stdout
+    assert plant.description.database is not None
+    again = init_plant(folder, "--json")
+    assert set(json.loads(again.stdout)["files"].values()) == {"kept"}
+    assert findings(plant)["database"]["seen"].startswith("PostgreSQL ")
+    assert findings(plant)["clock of the database"]["verdict"] == "ok"
+    gone = plant.fleet_config.read_text().replace("/fleet_", "/no_such_")
+    plant.fleet_config.write_text(gone)
+    found = findings(plant)["database"]
+    assert found["verdict"] == "bad"
+    assert "does not exist" in found["seen"]
+    assert "createdb" in found["seen"]
