@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from aggregator.commands.models import model_commands
 from runtime.errors import FedgeError
 from runtime.printable import printable
 from service.logs import log_of_a_command
@@ -68,6 +69,7 @@ def _token_rows(config: Path) -> Iterator[ListedRows]:
 
 
 cli.add_typer(token_commands(_token_rows, prefix="ao_", told=_one_line_errors()), name="tokens")
+cli.add_typer(model_commands(_one_line_errors()), name="model")
 
 
 @cli.command()

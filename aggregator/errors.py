@@ -12,6 +12,8 @@
     ├── RunConflictError             who asked: the family already trains, or the run has ended
     ├── ExportFailedError            we: the candidate could not be made into a release
     ├── GateRefusedError             who trained: the candidate may not be signed; every reason, each with its remedy
+    ├── MisfitError                  who recorded: a machine that cannot be learnt from; which, which column, and what to do
+    ├── BlindDetectorError           who knows the machines: small disturbances are hardly seen; is that enough?
     ├── FlowerServerError            we: the embedded Flower server cannot do its work
     │   ├── FlowerVersionError       the person who installed: another Flower than the one this build was written for
     │   ├── FlowerListenError        the person who configured: address in use, certificate or key unreadable
@@ -39,6 +41,7 @@ from runtime.errors import FedgeError
 __all__ = [
     "AggregatorError",
     "AnswerRefusedError",
+    "BlindDetectorError",
     "ChampionError",
     "ExportFailedError",
     "FleetError",
@@ -51,6 +54,7 @@ __all__ = [
     "GateRefusedError",
     "LedgerDamagedError",
     "LedgerError",
+    "MisfitError",
     "PrivacyBudgetError",
     "PrivacyError",
     "PrivacyPlanError",
@@ -101,6 +105,14 @@ class ExportFailedError(AggregatorError):
 
 class GateRefusedError(AggregatorError):
     """The gate before the signature refused a candidate; nothing was signed, and the message names every reason and what to do."""
+
+
+class MisfitError(AggregatorError):
+    """Recordings that no first release can be made of; the message names machine and column, and what to do."""
+
+
+class BlindDetectorError(AggregatorError):
+    """A detector that hardly sees small disturbances, which only who knows the machines can accept; nothing was trained."""
 
 
 class FlowerServerError(AggregatorError):

@@ -16,6 +16,7 @@ from models.export.edge_tpu_compiler import compile_for_edge_tpu
 from models.export.int8_graph import export_int8_model
 from models.export.pruning import Pruned, proven_silent_units, remove_units, seen_silent_units
 from models.export.release import build_release
+from protocol.bundle import TrustedKeys
 from protocol.errors import ProtocolError
 
 __all__ = ["SigningExporter"]
@@ -28,6 +29,11 @@ class SigningExporter:
 
     def __init__(self, signing_key: Ed25519PrivateKey) -> None:
         self._key = signing_key
+
+    @property
+    def trusted(self) -> TrustedKeys:
+        """Whose releases these are."""
+        return TrustedKeys([self._key.public_key()])
 
     def int8_model(self, candidate: Candidate) -> bytes:
         """See `Exporter.int8_model`."""

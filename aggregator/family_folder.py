@@ -13,6 +13,7 @@ takes nothing from the others. Another thread may read while one refreshes.
 from __future__ import annotations
 
 import threading
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final
@@ -25,7 +26,8 @@ from aggregator.privacy.settings import FamilyBudget
 from aggregator.rounds.family import FamilySettings
 from protocol.names import FamilyName
 from runtime.errors import SettingsError
-from runtime.settings import read_settings
+from runtime.key_paths import dotted
+from runtime.settings import check_document, read_settings
 
 __all__ = ["Budgets", "Families", "FamilyFile", "FirstRelease", "load_family"]
 
@@ -93,13 +95,13 @@ class FamilyFile(FamilySettings, frozen=True, kw_only=True):
         )
 
 
-def load_family(path: Path) -> FamilyFile:
-    """Read one family's file.
+def load_family(path: Path, *, text: str | None = None) -> FamilyFile:
+    """Read one family's file, or the `text` that is to become it.
 
     Raises:
         SettingsError: it cannot be used; says file and line, key, and what would be valid.
     """
-    found = read_settings(path, FamilyFile)
+    found = read_settings(path, FamilyFile) if text is None else _family_of(path, text)
     if conflict := found.training.clip_conflict():
         raise SettingsError(f"{path}: training.{conflict}")
     if found.name != path.stem:
@@ -107,6 +109,10 @@ def load_family(path: Path) -> FamilyFile:
             f"{path}: name = {found.name!r}, and the file's name says {path.stem!r}: make them one"
         )
     return found
+
+
+def _family_of(path: Path, text: str) -> FamilyFile:
+    return check_document(tomllib.loads(text), FamilyFile, place=lambda key: f"{path}: {dotted(key)}")
 
 
 class Families(Mapping[str, FamilySettings]):

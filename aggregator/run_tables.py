@@ -82,9 +82,9 @@ def _verdict(check: dict[str, Any]) -> str:
 
 
 @contextmanager
-def training_progress(*, quiet: bool) -> Iterator[Callable[[str, float], None]]:
-    """A bar on stderr that is told the stage, and the finished share of it, 0 to 1."""
-    columns = (TextColumn("version 1: {task.description}"), BarColumn(), TimeElapsedColumn())
+def training_progress(*, quiet: bool, title: str = "version 1") -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr, of what `title` names, that is told the stage, and the finished share of it, 0 to 1."""
+    columns = (TextColumn(f"{escape(title)}: {{task.description}}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
         task = progress.add_task("reading", total=1.0)
         yield lambda stage, share: progress.update(task, description=stage, completed=share)

@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "down": Command("fleet", ("down",), "end what up has started"),
     "status": Command("fleet", ("status",), "devices, alarms, rollout, run and problems, live with --watch"),
     "doctor": Command("fleet", ("doctor",), "what is well with the plant, what is not, what to do"),
+    "model": Command("aggregator", ("model",), "a first model out of recordings, for the plant's fleet"),
     "sign-in": Command("fleet", ("sign-in",), "a link that signs your browser in at the dashboard"),
     "devices": Command("fleet", ("devices",), "list, show, revoke devices"),
     "releases": Command("fleet", ("releases",), "publish and list model versions"),

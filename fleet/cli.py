@@ -31,7 +31,7 @@ from fleet.commands import (
     resources,
     rollouts,
     sign_in,
-    trust_changes,
+    trust_admission,
     upgrades,
     verdicts,
 )
@@ -66,7 +66,7 @@ app.add_typer(alerts.alerts, name="alerts")
 app.add_typer(alerts.silences, name="silences")
 app.add_typer(resources.releases, name="releases")
 app.add_typer(rollouts.rollouts, name="rollouts")
-app.add_typer(trust_changes.trust, name="trust")
+app.add_typer(trust_admission.trust, name="trust")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(bridges.bridge, name="bridge")
 app.command("up")(plant_up.up)

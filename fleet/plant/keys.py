@@ -26,7 +26,7 @@ from runtime.durable_files import private_directory, write_durably
 from runtime.errors import SettingsError
 from service.plant import Plant
 
-__all__ = ["admit_family", "make_release_key", "make_repository"]
+__all__ = ["admit_family", "is_admitted", "make_release_key", "make_repository"]
 
 
 def make_release_key(plant: Plant, files: WrittenFiles) -> None:
@@ -83,10 +83,9 @@ def admit_family(plant: Plant, family: str, noted: Callable[[str], None] = lambd
     repository = TrustRepository(plant.fleet_data / "trust")
     before = repository.published()
     public = load_public_key(public_path(plant.release_key))
-    admitted = {key.keyid for key in before.role_keys(role)}
-    if public_key(public).keyid in admitted:
+    if is_admitted(plant, family):
         return False
-    if admitted:
+    if before.role_keys(role):
         raise SettingsError(
             f"family {family!r} is released under another key than {plant.release_key}; change that with:"
             f" fedge-fleet trust rotate family --family {family}"
@@ -104,6 +103,13 @@ def admit_family(plant: Plant, family: str, noted: Callable[[str], None] = lambd
     noted(", ".join(signed))
     repository.publish(signed, time.time())
     return True
+
+
+def is_admitted(plant: Plant, family: str) -> bool:
+    """Whether the plant's release key speaks for a family already; raises as `admit_family`."""
+    published = TrustRepository(plant.fleet_data / "trust").published()
+    public = public_key(load_public_key(public_path(plant.release_key)))
+    return public.keyid in {key.keyid for key in published.role_keys(family_role(family))}
 
 
 def _make_pair(private: Path, files: WrittenFiles) -> None:
