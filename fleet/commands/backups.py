@@ -103,14 +103,14 @@ def _words(restored: Restored, now: float) -> list[str]:
     since = _time(listed.made_at)
     age_h = max(0.0, now - listed.made_at) / 3600
     is_back = (
-        f"{restored.plant.folder}: {listed.tenant} as of {since}, {age_h:.1f} h ago; {done.devices} devices,"
+        f"{restored.plant.folder}: {listed.tenant} as of {since}, {age_h:.1f} h ago; {_counted(done.devices, 'device')},"
         f" audit log at {listed.audit_entries}"
     )
     return [
         is_back,
         "Done, because it may have changed since:",
-        f"  {done.claims} open claims are void: `fedge device add` makes new ones",
-        f"  {len(done.paused)} running rollouts are paused: {', '.join(done.paused) or 'none ran'}",
+        f"  {_counted(done.claims, 'open claim')} void: `fedge device add` makes new ones",
+        f"  {_counted(len(done.paused), 'running rollout')} paused{': ' if done.paused else ''}{', '.join(done.paused)}",
         "  everybody is signed out of the pages",
         "  training with a privacy budget waits for a person: fedge-aggregator accept-restored --config …",
         f"Look after, because nobody here knows what happened after {since}:",
@@ -121,6 +121,10 @@ def _words(restored: Restored, now: float) -> list[str]:
         "  a release that was withdrawn since is offered again, and devices that moved on are told to run what they ran then",
         f"Next: `fedge init plant --plant {restored.plant.folder}` (writes units for this place), `fedge doctor`, `fedge up`",
     ]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _time(seconds: float) -> str:
