@@ -7,6 +7,7 @@ file that others append to cannot be given another name below them; its content 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ MOST_BYTES: Final = 10 * 1024 * 1024
 PIECES: Final = 5
 """Sixty megabytes in all: some days of a plant in trouble, years of a quiet one."""
 
+_ERROR: Final = re.compile(r"\bError: |\[(error|critical) +\]|^fedge-\w+: ")
 _LAST_BYTES: Final = 16 * 1024
 
 
@@ -64,12 +66,13 @@ class PlantLog:
                 to.write(whole.decode(errors="replace"))
                 to.flush()
 
-    def last_line(self, since: int) -> str:
-        """The last line that was written after byte `since`, for an error; empty where there is none."""
+    def last_words(self, since: int) -> str:
+        """What was said last after byte `since`: the last error that is named one, else the last line; empty where there is none."""
         with suppress(OSError), self.path.open("rb") as file:
             file.seek(max(since, os.fstat(file.fileno()).st_size - _LAST_BYTES))
             lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-            return lines[-1] if lines else ""
+            errors = [line for line in lines if _ERROR.search(line)]
+            return next(reversed(errors or lines), "")
         return ""
 
     @property

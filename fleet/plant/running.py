@@ -108,16 +108,15 @@ def hold_up(
 def take_down(plant: Plant) -> bool:
     """End the plant's supervisor and services; returns once nothing of them runs: True where something did."""
     pid = running_supervisor(plant)
-    if pid:
-        supervisor = life_of(pid)
+    if supervisor := life_of(pid) if pid else None:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+            os.kill(supervisor.pid, signal.SIGTERM)
         deadline = time.monotonic() + DOWN_WITHIN_S
-        while running_supervisor(plant) == pid:
+        while supervisor.is_going_on:
             time.sleep(LOOK_EVERY_S)
-            if time.monotonic() > deadline and supervisor is not None and supervisor.is_going_on:
+            if time.monotonic() > deadline:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(supervisor.pid, signal.SIGKILL)
     left = find_lives(plant.folder)
     end_lives(left.values())
     return bool(pid or left)

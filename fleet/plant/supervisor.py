@@ -111,7 +111,7 @@ class Supervisor:
         while not service.answers():
             if not kept.is_alive:
                 raise StartError(
-                    f"the {service.name} ended at its start: {self._log.last_line(since) or 'it said nothing'} (log: {self._log.path})"
+                    f"the {service.name} ended at its start: {self._log.last_words(since) or 'it said nothing'} (log: {self._log.path}; `fedge doctor` looks further)"
                 )
             if self._is_asked_to_end():
                 return False

@@ -6,7 +6,6 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -54,9 +53,8 @@ def findings(plant: Plant) -> dict[str, dict[str, Any]]:
 
 
 def start(plant: Plant) -> subprocess.CompletedProcess[str]:
-    """``fedge up --background``, as a process of its own: it replaces what a process prints to."""
-    command = [sys.executable, "-m", "fleet", "up", "--background", "--plant", str(plant.folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    """``fedge up --background``; what it starts is a process of its own."""
+    return ask(plant, "up", "--background")
 
 
 @contextmanager

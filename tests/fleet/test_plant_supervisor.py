@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
-from fleet.plant.lives import end_lives, find_lives, life_of
+from fleet.plant.lives import Life, end_lives, find_lives, life_of
 from fleet.plant.plant_log import PlantLog
 from fleet.plant.supervisor import Service, Supervisor
 from service.errors import StartError
@@ -31,6 +31,11 @@ def supervisor(folder: Path, *, asked: Callable[[], bool] = lambda: False) -> Su
 
 def service(name: str, program: str, *, answers: Callable[[], bool] = lambda: True) -> Service:
     return Service(name=name, command=[sys.executable, "-c", program], environment={}, answers=answers)
+
+
+def life_in(folder: Path, name: str) -> Life:
+    """The life of a service; a process shows its environment a moment after it was started."""
+    return wait_until(lambda: find_lives(folder).get(name), f"the {name}")  # type: ignore[return-value]
 
 
 def members(group: int) -> list[int]:
@@ -63,7 +68,7 @@ def test_who_dies_is_started_again_and_again_later_each_time(
     mine = supervisor(folder)
     mine.bring_up(service("broker", SLEEPS), None)
     for _ in range(3):
-        killed = find_lives(folder)["broker"]
+        killed = life_in(folder, "broker")
         os.kill(killed.pid, signal.SIGKILL)
 
         def is_back(killed_pid: int = killed.pid) -> bool:
@@ -79,7 +84,7 @@ def test_who_dies_is_started_again_and_again_later_each_time(
 def test_what_a_service_has_started_ends_with_it(folder: Path) -> None:
     mine, log = supervisor(folder), PlantLog(folder)
     mine.bring_up(service("fleet", WITH_CHILD, answers=lambda: "two" in log.path.read_text()), None)
-    group = find_lives(folder)["fleet"].pid
+    group = life_in(folder, "fleet").pid
     assert len(members(group)) == 2
     mine.end_all()
     wait_until(lambda: not members(group), "the group to be gone")
@@ -105,10 +110,10 @@ def test_who_runs_already_is_taken_over_and_a_stranger_is_not(
     supervisor(other).bring_up(service("broker", SLEEPS), None)
     former = supervisor(folder)
     former.bring_up(service("broker", SLEEPS), None)
-    running = find_lives(folder)
+    running = life_in(folder, "broker")
     mine = supervisor(folder)
-    mine.bring_up(service("broker", SLEEPS), running["broker"])
-    assert find_lives(folder) == running
+    mine.bring_up(service("broker", SLEEPS), running)
+    assert find_lives(folder) == {"broker": running}
     mine.end_all()
     assert find_lives(folder) == {}
     strangers = find_lives(other)

@@ -120,12 +120,12 @@ def test_in_the_foreground_the_terminal_shows_the_log_and_a_service_that_cannot_
     made_plant: Plant, tmp_path: Path
 ) -> None:
     with ending(copy_of(made_plant, tmp_path / "plant")) as plant:
-        plant.aggregator_config.write_text("tenant = 1\n")
+        plant.certificate("broker").write_text("nothing")
         command = [sys.executable, "-m", "fleet", "up", "--plant", str(plant.folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert "service_started" in done.stdout
         (line,) = done.stderr.splitlines()
-        assert line.startswith("fedge-fleet: the aggregator ended at its start: ")
-        assert "aggregator.toml" in line
+        assert line.startswith("fedge-fleet: the broker ended at its start: ")
+        assert "Unable to load server certificate" in line
         assert find_lives(plant.folder) == {}
