@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from command_line import run_command
+from plant_ports import port_options
 from waiting import wait_until
 
 from fleet.plant.lives import find_lives
 from fleet.plant.running import take_down
 from service.plant import Plant, load_plant
 
-SERVICES = ("fleet", "aggregator", "flower", "broker")
-
-
-def port_options() -> list[str]:
-    """``--fleet-port N`` and so on; all were free a moment ago, and differ."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in SERVICES]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        pairs = zip(SERVICES, sockets, strict=True)
-        return [word for name, one in pairs for word in (f"--{name}-port", str(one.getsockname()[1]))]
+__all__ = ["ask", "copy_of", "ending", "findings", "init_plant", "port_options", "start", "wait_for_life"]
 
 
 def init_plant(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
