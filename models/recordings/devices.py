@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.recordings.raw_columns import RawColumn, Table, is_whole
 from models.recordings.times import Clock
+from models.recordings.units import is_unit
 from models.recordings.words import is_device_name
 
 __all__ = ["Devices", "found_devices"]
@@ -28,7 +29,7 @@ def found_devices(table: Table, clock: Clock | None, answers: Mapping[str, str])
     """The machines of a table, None where it is one machine's."""
     used = set(clock.used) if clock else set()
     free = [c for c in table.columns if c.place not in used]
-    unsaid = [c for c in free if f"column:{c.name}" not in answers]
+    unsaid = [c for c in free if f"column:{c.name}" not in answers and not _holds_units(c)]
     forced = [c for c in free if answers.get(f"column:{c.name}") == "device"]
     named = [c for c in unsaid if is_device_name(c.name) and _repeats(c, table.count)]
     candidates = forced or named or [c for c in unsaid if _is_numbered_run(c, free, table.count)]
@@ -40,6 +41,11 @@ def found_devices(table: Table, clock: Clock | None, answers: Mapping[str, str])
     found, codes = np.unique(column.values, return_inverse=True)
     codes = np.where(np.isnan(column.values), -1, codes)
     return Devices(column=column, codes=codes, names=tuple(f"{value:.15g}" for value in found.tolist()))
+
+
+def _holds_units(column: RawColumn) -> bool:
+    """A column called "unit" may hold units of measure."""
+    return bool(column.vocabulary) and all(is_unit(word) for word in column.vocabulary)
 
 
 def _repeats(column: RawColumn, count: int) -> bool:

@@ -67,7 +67,7 @@ def found_dialect(text: TextFile, answers: Mapping[str, str]) -> Dialect:
         RecordingError: no table can be seen; the message shows the line.
         QuestionsOpen: two layouts are as good as each other.
     """
-    lines = list(enumerate(text.head, 1))
+    lines = _logical(text.head)
     forced = answers.get("delimiter")
     if lines and (found := re.fullmatch(r"\ufeff?\"?sep=(.)\"?", lines[0][1].strip(), re.IGNORECASE)):
         forced = forced or next((name for name, d in _DELIMITER_NAMES.items() if d == found[1]), None)
@@ -82,9 +82,26 @@ def found_dialect(text: TextFile, answers: Mapping[str, str]) -> Dialect:
             f"{text.path}: holds nothing but comments; a recording has a line for each moment"
         )
     spread = [line for line in text.spread if line.strip() and not (comment and line.startswith(comment))]
-    body = [line for _, line in said[len(said) // 3 :]] + spread
+    body = [line for _, line in said[max(len(said) > 1, len(said) // 3) :]] + spread
     delimiter = _DELIMITER_NAMES[forced] if forced in _DELIMITER_NAMES else _found_delimiter(said, body, text)
     return _laid_out(text, delimiter, comment, filled, body, answers)
+
+
+def _logical(lines: Sequence[str]) -> list[tuple[int, str]]:
+    """Lines with their numbers; a quoted name over several lines is one of them."""
+    found: list[tuple[int, str]] = []
+    number = 0
+    while number < len(lines):
+        line, first = lines[number], number
+        if line.count('"') % 2:
+            more = next(
+                (k for k in range(1, 9) if number + k < len(lines) and lines[number + k].count('"') % 2), 0
+            )
+            line = " ".join(lines[number : number + more + 1])
+            number += more
+        found.append((first + 1, line))
+        number += 1
+    return found
 
 
 @lru_cache(maxsize=65_536)
@@ -92,7 +109,7 @@ def worth(cell: str) -> float:
     """How much `cell` looks like one of a recording: 1 for a value, less for a word, least for a sentence."""
     if cell.casefold() in MISSING_WORDS or cell.casefold() in FLAG_WORDS or is_value(cell) or is_stamp(cell):
         return 1.0
-    if is_value(re.sub(r" ?[^\d\s,;.:+-]{1,6}$", "", cell)):
+    if is_value(re.sub(r"^'| ?[^\d\s,;.:+-]{1,6}$", "", cell)):
         return 0.9
     return 0.3 if len(cell) <= 24 and not re.search(r"[,;|\t]", cell) else 0.0
 
@@ -184,6 +201,7 @@ def _laid_out(
         raise RecordingError(
             f"{text.path}: no row of {width} cells with numbers among its first {len(text.head)} lines; remove what stands before the table"
         )
+    _check_before(split_lines[:start], width, comment, text)
     head = Header(text, split_lines[:start], width, delimiter, comment)
     notes = list(head.notes)
     settled: list[tuple[str, str]] = [
@@ -196,6 +214,13 @@ def _laid_out(
             head.names, head.line = list(first[1][:width]), first[0]
             head.rows.append(tuple(head.names))
             first = split_lines[start + 1]
+    if not head.names and delimiter == ",":
+        _check_commas(table, text, first[0], answers)
+    if not head.names and width > 10 and len(table) * 3 < width and not is_valued[0]:
+        raise RecordingError(
+            f"{text.path}:{first[0]}: {len(table)} lines of {width} cells that begin with a word: the table lies on its side; turn it so that each line is a "
+            f"moment, and each column a sensor"
+        )
     if not head.names:
         notes.append("it has no header; its columns are f0, f1, … in the file's order")
     names = head.names or [f"f{c}" for c in range(width)]
@@ -212,6 +237,25 @@ def _laid_out(
         notes=tuple(notes),
         settled=tuple(settled),
     )
+
+
+def _check_before(
+    lines: Sequence[tuple[int, tuple[str, ...], str]], width: int, comment: str, text: TextFile
+) -> None:
+    """Raises where what stands before the first row is a table of its own, which would be lost as a preamble."""
+    others = [
+        (line, raw)
+        for line, cells, raw in lines
+        if not (comment and raw.startswith(comment))
+        and len(cells) > 1
+        and sum(is_value(c) or is_stamp(c) for c in cells) * 2 > len(cells)
+    ]
+    if len(others) >= 3:
+        line, raw = others[0]
+        raise RecordingError(
+            f"{text.path}:{line}: {shown(raw)} and {len(others) - 1} more lines before the table of {width} columns hold values, too: are there two tables in "
+            f"the file, or commas in the numbers? cut it, or part the cells by semicolons"
+        )
 
 
 def _is_valued(cells: Sequence[str]) -> bool:
@@ -244,6 +288,37 @@ def _first_row(
         if is_row and sum(following) > len(following) / 2:
             return at
     return None
+
+
+def _check_commas(
+    table: Sequence[Sequence[str]], text: TextFile, line: int, answers: Mapping[str, str]
+) -> None:
+    """Without names, and without one decimal point, 60,2 may be two integers or one number with a decimal comma."""
+    if any(re.fullmatch(r"[+-]?\d*\.\d*(?:[eE][+-]?\d+)?", cell) for row in table for cell in row):
+        return
+    is_fraction = [all(cell.isdigit() for row in table if (cell := row[c])) for c in range(len(table[0]))]
+    is_whole = [
+        all(cell.lstrip("+-").isdigit() for row in table if (cell := row[c])) for c in range(len(table[0]))
+    ]
+    if not any(whole and fraction for whole, fraction in zip(is_whole, is_fraction[1:], strict=False)):
+        return
+    answer = answers.get("decimal")
+    if answer == "comma":
+        raise RecordingError(
+            f"{text.path}:{line}: decimal commas between commas cannot be told apart; write decimal points, or part the cells by semicolons"
+        )
+    if answer is None:
+        raise QuestionsOpen(
+            [
+                Question(
+                    key="decimal",
+                    text=f"{shown(','.join(table[0]))} has commas only, and no header says how many columns there are: are some of them decimal commas",
+                    allowed=("point", "comma"),
+                    path=text.path,
+                    line=line,
+                )
+            ]
+        )
 
 
 def _numbers_as_names(

@@ -58,7 +58,11 @@ class Header:
         self.line = 0
         self._width, self._text = width, text
         left = list(lines)
-        while left and self._is_candidate(left[-1], comment):
+        index: Sequence[str] = [""] * width
+        while left and (
+            self._is_candidate(left[-1], comment)
+            or (not self.names and len(left[-1][1]) == width and self._stands_on_names(left[:-1], comment))
+        ):
             line, cells, _ = left[-1]
             if self.names and not self._is_group(cells):
                 break
@@ -67,12 +71,19 @@ class Header:
             cells = tuple(self._fitted(cells, line))
             if not self.names and not self.units and self._is_units(cells, left, comment):
                 self.units = [cell.strip("[]()") for cell in cells]
+            elif (
+                not self.names and sum(map(bool, cells)) * 2 < width and self._stands_on_names(left, comment)
+            ):
+                index = cells
             elif not self.names and all(c.casefold() in _TYPE_WORDS for c in cells if c) and left:
                 self.notes.append(f"line {line} holds types and was passed over")
             elif not self.names:
                 self.names, self.line = list(cells), line
             else:
                 self.names = _grouped(cells, self.names)
+        self.names = (
+            [name or of_index for name, of_index in zip(self.names, index, strict=True)] if self.names else []
+        )
         if not self.names and left and comment and left[-1][2].startswith(comment):
             line, cells, raw = left[-1]
             if delimiter != " " and len(cells) != width:
@@ -88,11 +99,17 @@ class Header:
         if comment and raw.startswith(comment):
             return False
         filled = [cell for cell in cells if cell]
+        if any(is_stamp(cell) or (is_value(cell) and not cell.isdigit()) for cell in filled):
+            return False
         missing = self._width - len(cells)
         is_wide_enough = missing <= 1 or (missing > 0 and len(filled) > self._width // 2)
         if self._width == 1:
             is_wide_enough = not self.names
         return bool(filled) and is_wide_enough and len(filled) * 2 >= self._width * (not self.names)
+
+    def _stands_on_names(self, above: Sequence[tuple[int, tuple[str, ...], str]], comment: str) -> bool:
+        """A line that names the index alone, under a line of full width."""
+        return bool(above) and len(above[-1][1]) == self._width > 2 and self._is_candidate(above[-1], comment)
 
     def _is_group(self, cells: Sequence[str]) -> bool:
         """A second line of names is one where the first says some names twice, or leaves some out."""

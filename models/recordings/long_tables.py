@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import RecordingError
+from models.recordings.machines import ColumnKind
 from models.recordings.raw_columns import RawColumn, Table
 from models.recordings.recording import check_size, shown
 from models.recordings.roles import Roles
@@ -33,7 +34,11 @@ class LongTable:
 def pivoted(table: Table, clock: Clock | None, roles: Roles) -> LongTable:
     """Raises RecordingError where there is no time, no one column of values, or variables were taken at different moments."""
     variable = roles.variable
-    values = [table.columns[place] for place in roles.sensors]
+    values = [
+        table.columns[place]
+        for place in roles.sensors
+        if roles.columns[place].kind is not ColumnKind.CONSTANT or len(roles.sensors) == 1
+    ]
     if variable is None or clock is None or clock.is_counted or len(values) != 1:
         raise RecordingError(
             f"{table.path}: is a long table (column {shown(variable.name if variable else '')} names what a row measures), "

@@ -146,6 +146,8 @@ def said(cell: str, style: Style) -> tuple[float | None, str]:
     word = cell.strip().casefold()
     if word in MISSING_WORDS:
         return float("nan"), ""
+    if cell.startswith("'"):  # what a spreadsheet puts before text that looks like a number
+        cell = cell[1:]
     value = _value(cell, style)
     if value is not None:
         return value, ""

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.recordings.dialect import worth
-from models.recordings.numerals import MISSING_WORDS, Style
+from models.recordings.numerals import FLAG_WORDS, MISSING_WORDS, Style, is_value
+from models.recordings.questions import Question
 from models.recordings.stamps import is_stamp
 from models.recordings.words import is_time_name
 
-__all__ = ["RawColumn", "Table", "few_values", "is_whole", "own_names", "sort_of"]
+__all__ = ["RawColumn", "Table", "as_words", "few_values", "is_whole", "own_names", "sort_of"]
 
 _FEW: Final = 20
 
@@ -48,6 +49,7 @@ class RawColumn:
     zoned: int = 0
     has_date: bool = True
     has_time: bool = True
+    has_seconds: bool = True
     infinite: int = 0
     style: Style = field(default_factory=Style)
     proof: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -64,6 +66,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     preamble: tuple[str, ...] = ()
     settled: dict[str, str] = field(default_factory=dict)
+    questions: list[Question] = field(default_factory=list)
 
     def line_of(self, row: int) -> int | None:
         """About where row lies in the file; exact where no line before it in its block was passed over."""
@@ -79,6 +82,10 @@ def sort_of(cells: Sequence[str], name: str) -> str:
     stamps = sum(is_stamp(cell) and (not cell.isdigit() or _is_compact_date(cell, name)) for cell in told)
     if stamps > len(told) / 2:
         return "stamp"
+    if 0 < sum(cell.casefold() in FLAG_WORDS for cell in told) < len(told) and not any(
+        is_value(cell) for cell in told
+    ):
+        return "word"
     numbers = sum(worth(cell) >= 0.9 for cell in told)
     return "number" if numbers > len(told) / 2 else "word"
 
@@ -98,6 +105,16 @@ def own_names(names: Sequence[str]) -> list[str]:
         taken.add(own)
         found.append(own)
     return found
+
+
+def as_words(column: RawColumn) -> RawColumn:
+    """A column of few numbers as one of words."""
+    found, codes = np.unique(column.values, return_inverse=True)
+    codes = np.where(np.isnan(column.values), -1, codes).astype(np.int32)
+    words = {f"{value:.15g}": k for k, value in enumerate(found.tolist())}
+    return RawColumn(
+        name=column.name, unit=column.unit, place=column.place, sort="word", codes=codes, vocabulary=words
+    )
 
 
 def is_whole(values: NDArray[np.floating]) -> bool:

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.recordings.devices import found_devices
+from models.recordings.labels import labels_of_column
 from models.recordings.machines import Column, ColumnKind
 from models.recordings.questions import Question
-from models.recordings.raw_columns import RawColumn, Table, few_values, is_whole
+from models.recordings.raw_columns import RawColumn, Table, as_words, few_values, is_whole
 from models.recordings.recording import listed, shown
 from models.recordings.sentinels import found_sentinels
 from models.recordings.times import Clock
+from models.recordings.units import is_unit
 from models.recordings.words import (
     COUNTER_NAMES,
     FAULT_WORDS,
@@ -38,6 +40,7 @@ _FEW: Final = 20
 _MOST_CATEGORIES: Final = 200
 _FEWEST_ROWS: Final = 30
 """Rows from which on a column that always grows is worth a question."""
+_BEGINS_NUMBERS: Final = frozenset("0123456789+-(<>'~=.")
 _SENSORS: Final = frozenset({ColumnKind.SENSOR, ColumnKind.FLAG, ColumnKind.CONSTANT})
 _ANSWERS: Final = ("sensor", "label", "device", "leave out")
 
@@ -76,6 +79,7 @@ class _Decision:
         self._table, self._answers, self._path = table, answers, table.path
         self._clock = clock
         devices = found_devices(table, clock, answers)
+        self.roles.questions += table.questions
         self._device = devices.column if devices else None
         if devices is not None:
             self.roles.devices, self.roles.device_names = devices.codes, devices.names
@@ -123,18 +127,23 @@ class _Decision:
         ):
             self.roles.variable = column
             return ColumnKind.CATEGORY, "names what each row measures"
+        if answer == "" and all(is_unit(word) for word in column.vocabulary):
+            return ColumnKind.CATEGORY, "holds units and was left out"
+        looks_odd = not is_few and all(word[0] in _BEGINS_NUMBERS for word in list(column.vocabulary)[:1000])
+        if (is_flagged_name(column.name) or is_state_name(column.name)) and set(words) & FAULT_WORDS:
+            self._ask(
+                f"column:{column.name}",
+                f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])}: is it a label of faults",
+                ("label", "leave out"),
+            )
+        elif looks_odd:
+            self._ask_about_odd(column, next(iter(column.vocabulary)))
         if not is_few:
             return (
                 ColumnKind.TEXT,
                 f"holds text, such as {shown(next(iter(column.vocabulary)))}, and was left out",
             )
-        if (
-            len(words) > 1
-            and self._clock is not None
-            and self._device is None
-            and self._repeats_times()
-            and not answer
-        ):
+        if len(words) > 1 and self._may_be_key(column) and not answer:
             self._ask(
                 f"column:{column.name}",
                 f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])}, and times repeat: does it tell machines apart",
@@ -150,7 +159,14 @@ class _Decision:
         told = ~np.isnan(values)
         unknown = sum(number for number, _ in column.words.values())
         if unknown:
+            if unknown > len(values) / 2 and not answer:
+                self._ask(
+                    f"column:{column.name}",
+                    f"column {name} holds {shown(next(iter(column.words)))} and the like, which is no number in a form that is read",
+                    ("leave out",),
+                )
             if unknown > len(values) / 2:
+                self._ask_about_odd(column, next(iter(column.words)))
                 return (
                     ColumnKind.TEXT,
                     f"holds text, such as {shown(next(iter(column.words)))}, and was left out",
@@ -169,6 +185,9 @@ class _Decision:
             return ColumnKind.DEAD, "has no value in any row"
         if answer == "sensor":
             return ColumnKind.SENSOR, self._missing_note(values)
+        if answer == "variable":
+            self.roles.variable = as_words(column)
+            return ColumnKind.CATEGORY, "names what each row measures"
         if is_target_name(column.name):
             return ColumnKind.LABEL, _TARGET
         distinct = few_values(values)
@@ -182,7 +201,21 @@ class _Decision:
                 ColumnKind.COUNTER,
                 f"counts rows or time ({_first(values):.9g} to {_last(values):.9g}) and was left out",
             )
+        if (
+            is_small
+            and distinct is not None
+            and len(distinct) > 1
+            and is_whole(distinct)
+            and self._may_be_key(column)
+        ):
+            self._ask(
+                f"column:{column.name}",
+                f"column {name} holds {', '.join(f'{v:.9g}' for v in distinct[:5])}, and each time comes once with each: does it tell machines apart",
+                ("device", "variable", "sensor", "leave out"),
+            )
         lowest, highest = float(np.nanmin(values)), float(np.nanmax(values))
+        if lowest == highest and is_state_name(column.name) and not answer:
+            return ColumnKind.CATEGORY, f"is always {lowest:.9g}, a code by its name, and was left out"
         if lowest == highest:
             return ColumnKind.CONSTANT, f"is always {lowest:.9g}"
         if is_small and distinct is not None and not column.flags and is_whole(distinct):
@@ -221,6 +254,13 @@ class _Decision:
         if is_small and distinct is not None and set(distinct.tolist()) == {0.0, 1.0}:
             return ColumnKind.FLAG, ""
         return ColumnKind.SENSOR, "; ".join(filter(None, [found.note, self._missing_note(values)]))
+
+    def _ask_about_odd(self, column: RawColumn, example: str) -> None:
+        self._ask(
+            f"column:{column.name}",
+            f"column {shown(column.name)} holds {shown(example)} and the like, which begins as a number does and is none in a form that is read",
+            ("leave out",),
+        )
 
     def _missing_note(self, values: NDArray[np.floating]) -> str:
         missing = int(np.count_nonzero(np.isnan(values)))
@@ -271,42 +311,18 @@ class _Decision:
         grown = np.count_nonzero(steps > 0)
         return bool((steps >= 0).all() and grown >= max(_FEWEST_ROWS // 2, len(steps) // 20))
 
-    # --- labels ---------------------------------------------------------------------------------------------------------------------
-
     def _labelled(self, column: RawColumn) -> tuple[ColumnKind, str]:
-        name, key = shown(column.name), f"normal:{column.name}"
-        if column.sort == "word":
-            words = list(column.vocabulary)
-            numbers = column.codes.astype(np.int64)
-        else:
-            distinct = few_values(column.values)
-            if distinct is None:
-                return ColumnKind.SENSOR, "has the name of a label, but many values"
-            words = [f"{value:.9g}" for value in distinct.tolist()]
-            numbers = np.searchsorted(distinct, np.nan_to_num(column.values)).astype(np.int64)
-            numbers[np.isnan(column.values)] = -1
-        low = [word.casefold() for word in words]
-        normal: frozenset[str] = frozenset()
-        if key in self._answers:
-            normal = frozenset({part.strip().casefold() for part in self._answers[key].split(",")})
-            self.roles.settled[key] = self._answers[key]
-        elif set(low) <= NORMAL_WORDS | FAULT_WORDS and "-1" not in low:
-            normal = NORMAL_WORDS
-        else:
-            self._ask(
-                key,
-                f"column {name} holds {listed(words[:10])}: which of them is normal operation",
-                tuple(words[:10]),
-            )
+        found = labels_of_column(column, self._answers, self._table)
+        if found is None:
+            return ColumnKind.SENSOR, "has the name of a label, but many values"
+        self.roles.questions += found.questions
+        self.roles.settled |= found.settled
         if self.roles.labels is not None:
             return ColumnKind.LABEL, "is a second label and was left out"
-        is_fault = np.array([word not in normal for word in low] or [False], np.int8)
-        self.roles.labels = np.where(numbers >= 0, is_fault[np.maximum(numbers, 0)], np.int8(-1)).astype(
-            np.int8
-        )
+        self.roles.labels = found.labels
         return (
             ColumnKind.LABEL,
-            f"labels {int((self.roles.labels == 1).sum())} of {len(numbers)} rows as faults",
+            f"labels {int((found.labels == 1).sum())} of {len(found.labels)} rows as faults",
         )
 
     # --- helpers ----------------------------------------------------------------------------------------------------------------------
@@ -324,11 +340,16 @@ class _Decision:
         ]
         return sum(not self._counts(c) for c in numbers) == 1
 
-    def _repeats_times(self) -> bool:
-        if self._clock is None:
+    def _may_be_key(self, column: RawColumn) -> bool:
+        """Do times repeat, but no time together with a value of this column?"""
+        if self._clock is None or self._device is not None or self.roles.variable not in {None, column}:
             return False
-        some = self._clock.seconds[:10_000]
-        return len(np.unique(some)) < 0.7 * len(some)
+        some = self._clock.seconds[:20_000]
+        keys = column.codes if column.sort == "word" else column.values
+        is_repeating = len(np.unique(some)) < 0.7 * len(some)
+        return is_repeating and len(np.unique(np.column_stack([some, keys[:20_000]]), axis=0)) > 0.99 * len(
+            some
+        )
 
     def _ask(self, key: str, text: str, allowed: tuple[str, ...], line: int | None = None) -> None:
         if key in self._answers:

@@ -5,11 +5,13 @@ Negative nines far below everything else are taken as missing and said. What cou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.recordings.questions import Question
 from models.recordings.raw_columns import RawColumn, Table
@@ -35,6 +37,7 @@ _OTHERS: Final = (
     99.99, 999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 99_999.0, 999_999.0, 32_767.0, -32_768.0, 65_535.0, 8888.0, 7777.0, -1.0, -127.0, 85.0,
     2_147_483_647.0, -2_147_483_648.0, 4_294_967_295.0, 1e20, 1e30, -1e30, 1e31, 1e35, 1e36, 9.969_21e36, -1e34, 1e37, 3.402_823_5e38, -3.402_823_5e38,
 )  # fmt: skip
+_OFTEN: Final = 3
 _FAR: Final = 2.0
 """How many widths of all other values a number lies from them that is none."""
 
@@ -56,7 +59,9 @@ def found_sentinels(column: RawColumn, answers: Mapping[str, str], table: Table)
         if np.isnan(values).all():
             break
         extreme = np.float64(pick(values))
-        listed = next((s for s in (*_NINES, *_OTHERS) if np.isclose(s, extreme, rtol=1e-6, atol=0)), None)
+        listed = next((s for s in (*_NINES, *_OTHERS) if math.isclose(s, extreme, rel_tol=1e-6)), None)
+        if listed is None and extreme == np.rint(extreme) and abs(extreme) > 1:
+            listed = float(extreme) if _stands_apart(values, float(extreme)) else None
         if listed is None:
             continue
         is_it = np.isclose(values, extreme, rtol=1e-6, atol=0)
@@ -90,3 +95,14 @@ def found_sentinels(column: RawColumn, answers: Mapping[str, str], table: Table)
             )
     result.note = "; ".join(notes)
     return result
+
+
+def _stands_apart(values: NDArray[np.floating], extreme: float) -> bool:
+    """Is a whole number written again and again, far from all others, of which there are many?"""
+    is_it = values == extreme
+    if np.count_nonzero(is_it) < _OFTEN:
+        return False
+    rest = values[~is_it & ~np.isnan(values)]
+    if len(rest) < 2 * _OFTEN or len(np.unique(rest[:1000])) < 2 * _OFTEN:
+        return False
+    return bool(min(abs(extreme - rest.min()), abs(extreme - rest.max())) > _FAR * (rest.max() - rest.min()))

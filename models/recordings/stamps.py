@@ -40,8 +40,8 @@ _DATES: Final = (
 _CLOCK: Final = r"(?P<H>00?)(?::|h)(?P<M>00)(?:(?::|m)(?P<S>00)s?(?:[.,:](?P<f>0{1,9}))?)?"
 _BOUND_CLOCK: Final = r"(?P<H>00)(?P<c>[.\-_h])(?P<M>00)(?:(?P=c)(?P<S>00)(?:[.,](?P<f>0{1,9}))?)?"
 _COMPACT_CLOCK: Final = r"(?P<H>00)(?P<M>00)(?P<S>00)?(?:[.,](?P<f>0{1,9}))?"
-_HALF: Final = r"(?: ?(?P<half>aa|a\.a\.))?"
-_ZONE: Final = r"(?: ?(?P<zone>a|aaa(?![+-])|(?:aaa)?[+-]00:?(?:00)?))?"
+_HALF: Final = r"(?: ?(?P<half>aa(?!a)|a\.a\.))?"
+_ZONE: Final = r"(?: ?(?P<zone>a|aaaa?(?![+-])|(?:aaa)?[+-]00:?(?:00)?))?"
 _WEEKDAY: Final = r"(?:aa+,? )?"
 _SHAPES: Final = tuple(
     re.compile(pattern)
@@ -67,6 +67,7 @@ for _letter in (*range(ord("a"), ord("z") + 1), *range(ord("A"), ord("Z") + 1), 
 _ZERO_SHAPE[ord("h")] = ord("h")
 _ZERO_TABLE: Final = _ZERO_SHAPE.tobytes()
 _LONGEST: Final = 40
+_DATE_FIELDS: Final = frozenset("pdy")
 _CENTURY: Final = 70
 """Two digits of a year below are of this century, from it on of the last."""
 
@@ -79,7 +80,7 @@ class Stamps:
         seconds: float64 (n,) since 1970, for each order of day and month that is possible; NaN where a cell is no stamp in that order.
         is_known: (n,), which are stamps in one order at least.
         is_zoned: (n,), which name a zone.
-        has_date, has_time: do they all?
+        has_date, has_time, has_seconds: do they all?
         is_ordered: was an order needed, so that `seconds` differ?
     """
 
@@ -88,6 +89,7 @@ class Stamps:
     is_zoned: NDArray[np.bool_]
     has_date: bool
     has_time: bool
+    has_seconds: bool
     is_ordered: bool
 
 
@@ -113,7 +115,7 @@ def read_stamps(cells: NDArray[np.bytes_]) -> Stamps:
     shapes = np.ascontiguousarray(_ZERO_SHAPE[table]).view(f"S{length}")[:, 0]
     seconds = {order: np.full(count, np.nan) for order in ORDERS}
     is_zoned = np.zeros(count, bool)
-    dates, times, is_ordered = [], [], False
+    dates, times, parts, is_ordered = [], [], [], False
     found, inverse = np.unique(shapes, return_inverse=True)
     for number, raw in enumerate(found.tolist()):
         template = _template(raw.decode("latin-1"))
@@ -125,6 +127,7 @@ def read_stamps(cells: NDArray[np.bytes_]) -> Stamps:
         day_s, is_zoned[at] = _seconds_of_day(some, fields)
         dates.append("d" in fields or "p" in fields)
         times.append("H" in fields)
+        parts.append("S" in fields)
         if "p" in fields:
             is_ordered = True
             p, q, r = (_number(some, fields[name]) for name in "pqr")
@@ -151,6 +154,7 @@ def read_stamps(cells: NDArray[np.bytes_]) -> Stamps:
         is_zoned=is_zoned,
         has_date=bool(dates) and all(dates),
         has_time=bool(times) and all(times),
+        has_seconds=bool(parts) and any(parts),
         is_ordered=is_ordered,
     )
 
@@ -192,7 +196,12 @@ def _seconds_of_day(
     hours = _number(table, fields["H"])
     minutes = _number(table, fields["M"])
     seconds = _number(table, fields["S"]) if "S" in fields else zero
-    is_good = (hours <= 24) & (minutes < 60) & (seconds <= 60)
+    # Without a date it may be a duration; 24:00 and leap seconds are said, too.
+    is_good = (
+        (hours <= (24 if _DATE_FIELDS & set(fields) or "S" not in fields else 99))
+        & (minutes < 60)
+        & (seconds <= 60)
+    )
     if "half" in fields:
         letter = table[:, fields["half"][0]] | 32
         is_good &= np.isin(letter, (ord("a"), ord("p"))) & (hours >= 1) & (hours <= 12)
@@ -210,10 +219,32 @@ def _seconds_of_day(
     return np.where(is_good, result - offsets, np.nan), np.ones(count, bool)
 
 
+_ZONES_H: Final = {
+    "Z": 0.0,
+    "UTC": 0.0,
+    "GMT": 0.0,
+    "WET": 0.0,
+    "WEST": 1.0,
+    "CET": 1.0,
+    "MEZ": 1.0,
+    "CEST": 2.0,
+    "MESZ": 2.0,
+    "EET": 2.0,
+    "EEST": 3.0,
+    "EDT": -4.0,
+    "CDT": -5.0,
+    "MDT": -6.0,
+    "PDT": -7.0,
+    "PST": -8.0,
+    "JST": 9.0,
+}
+"""Short names of zones that mean one thing; EST, CST, IST and BST mean several."""
+
+
 def _offset_s(zone: str) -> float:
     name = zone.upper().strip()
-    if name in {"Z", "UTC", "GMT"}:
-        return 0.0
+    if name in _ZONES_H:
+        return _ZONES_H[name] * 3600.0
     found = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d\d):?(\d\d)?", name)
     if found is None:
         return float("nan")

@@ -17,11 +17,13 @@ from models.recordings.numerals import Style
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.recording import shown
 
-__all__ = ["StyleEvidence", "chosen_styles"]
+__all__ = ["StyleEvidence", "chosen_styles", "lost_marks"]
 
 _ONE_MARK: Final = re.compile(r"[+-]?(\d*)([.,])(\d*)(?:[eEdD][+-]?\d+)?", re.ASCII)
 _GROUPS: Final = re.compile(r"[+-]?\d{1,3}(?:([,.' ])\d{3})(?:\1\d{3})*(?:([.,])\d+)?", re.ASCII)
 _THOUSAND: Final = 1000.0
+_LOST: Final = 30.0
+_SOME: Final = 0.02
 _HINTS_AT_THOUSANDS: Final = 50.0
 """How much larger numbers without a mark are, on average, than those with one, where the mark parts thousands."""
 
@@ -61,9 +63,8 @@ class StyleEvidence:
                 len(rest) == 3 and 1 <= len(whole) <= 3 and whole[0] != "0" and "e" not in text.lower()
             )
             (forms.doubtful if is_doubtful else forms.decimal).setdefault(mark, (cell, line))
-            if is_doubtful:
-                forms.marked += 1
-                forms.marked_sum += float(f"{whole}.{rest}")
+            forms.marked += 1
+            forms.marked_sum += float(f"{whole or 0}.{rest or 0}")
         elif found := _GROUPS.fullmatch(text):
             forms.grouped.setdefault(found[1], (cell, line))
             if found[2] and found[2] != found[1]:
@@ -112,6 +113,33 @@ def chosen_styles(
                 raise _question(dialect.names[c], path, forms, style)
             style = Style(only or ".")
         found.append(style)
+    return found
+
+
+def lost_marks(
+    evidence: StyleEvidence, styles: Sequence[Style], dialect: Dialect, path: Path, answers: Mapping[str, str]
+) -> list[Question]:
+    """Columns whose numbers without a decimal mark are far larger than those with one, as if it had been lost on the way."""
+    found = []
+    for name, forms, style in zip(dialect.names, evidence.columns, styles, strict=True):
+        count = forms.plain + forms.marked
+        if (
+            min(forms.plain, forms.marked) < max(2, _SOME * count)
+            or f"scale:{name}" in answers
+            or style.thousands
+        ):
+            continue
+        plain, marked = forms.plain_sum / forms.plain, forms.marked_sum / forms.marked
+        if marked > 0 and plain > _LOST * marked:
+            found.append(
+                Question(
+                    key=f"scale:{name}",
+                    text=f"column {shown(name)} has whole numbers of {plain:.6g} on average, and numbers with decimals of {marked:.6g}: was a decimal mark "
+                    f"lost in some",
+                    allowed=("as written",),
+                    path=path,
+                )
+            )
     return found
 
 

@@ -23,10 +23,11 @@ from models.errors import RecordingError
 from models.recordings.dialect import Dialect, found_dialect
 from models.recordings.grid import Grid, cells_at, cut, split
 from models.recordings.numerals import FLAG_WORDS, MISSING_WORDS, Style, is_value, parsed, said
+from models.recordings.odd_lines import OddLines
 from models.recordings.raw_columns import RawColumn, Table, own_names, sort_of
 from models.recordings.recording import MAXIMUM_COLUMNS, shown
-from models.recordings.stamps import ORDERS, is_stamp, read_stamps
-from models.recordings.styles import StyleEvidence, chosen_styles
+from models.recordings.stamps import ORDERS, read_stamps
+from models.recordings.styles import StyleEvidence, chosen_styles, lost_marks
 from models.recordings.text import TextFile, opened_text
 from models.recordings.units import unit_of_name
 from models.recordings.words import is_time_name
@@ -34,8 +35,6 @@ from models.recordings.words import is_time_name
 __all__ = ["read_table"]
 
 _MOST_WORDS: Final = 100_000
-_MOST_RAGGED: Final = 0.05
-"""Share of lines of another width beyond which the table was not understood."""
 _LARGE: Final = 1e7
 """Beyond, float32 tells neighbours apart no more; epochs and counters are kept in float64."""
 _SUMMARY: Final = frozenset(
@@ -88,9 +87,17 @@ def read_table(
         reader = _Reader(text, dialect, sorts, styles, evidence)
         table = reader.read(progress)
         again = chosen_styles(evidence, dialect, sorts, path, answers, is_final=True)
-        if again == styles:
+        words = [
+            c.place
+            for c in table.columns
+            if c.words and c.flags and sum(c.flags.values()) == np.count_nonzero(~np.isnan(c.values))
+        ]
+        for place in words:
+            sorts[place] = "word"
+        if again == styles and not words:
             break
         styles = again
+    table.questions += lost_marks(evidence, styles, dialect, path, answers)
     table.notes = [*text.notes, *dialect.notes, *table.notes]
     table.settled = dict(dialect.settled) | table.settled
     return table
@@ -132,8 +139,8 @@ class _Reader:
             elif sort == "stamp":
                 self._columns[c].stamps = {"": np.empty(most)}
         self._table = Table(path=text.path, columns=self._columns, count=0, preamble=dialect.preamble)
-        self._odd: list[tuple[int, str]] = []
-        self._repeated = 0
+        self._names = frozenset(name for name in dialect.names if name)
+        self._odd = OddLines(text, dialect)
         self._bad_rows: dict[int, str] = {}
         self._last_line = 0
 
@@ -155,7 +162,8 @@ class _Reader:
             if not body:
                 continue
             grid = cut(body, number, dialect.delimiter, dialect.width, dialect.comment)
-            self._take_odd(grid.odd)
+            for line, content in grid.odd:
+                self._odd.take(tuple(split(content, dialect.delimiter)), line)
             if len(grid.lines):
                 self._take(grid)
             if progress is not None:
@@ -185,7 +193,11 @@ class _Reader:
                 pending.append(
                     (column, unknown, [cell.decode("utf-8", "replace") for cell in some[unknown].tolist()])
                 )
-        is_row = ~((bad > 0) & (bad >= told))
+        named = np.zeros(count, np.int32)
+        for _, unknown, texts in pending:
+            named[unknown] += [text in self._names for text in texts]
+        # A header again, be it behind a time that was put before each line.
+        is_row = ~((bad > 0) & ((bad >= told) | ((named == bad) & (bad > 1))))
         for column, unknown, texts in pending:
             for at, word in zip(unknown.tolist(), texts, strict=True):
                 if not is_row[at]:
@@ -201,7 +213,7 @@ class _Reader:
         if not is_row.all():
             for at in np.flatnonzero(~is_row).tolist():
                 row = tuple(cell.decode("utf-8", "replace") for cell in cells[at].tolist())
-                self._take_row_of_words(row, int(grid.lines[at]))
+                self._odd.take(row, int(grid.lines[at]))
             self._keep(is_row, start)
         kept = np.flatnonzero(is_row)
         if len(kept):
@@ -265,6 +277,7 @@ class _Reader:
         if found.is_known.any():
             column.has_date &= found.has_date
             column.has_time &= found.has_time
+            column.has_seconds &= found.has_seconds
         if found.is_ordered and "" in column.stamps:
             only = column.stamps.pop("")
             # The orders share what was read so far.
@@ -288,9 +301,11 @@ class _Reader:
         return unknown
 
     def _take_words(self, column: RawColumn, cells: NDArray[np.bytes_], start: int) -> None:
-        found, inverse = np.unique(cells, return_inverse=True)
+        found, first, inverse = np.unique(cells, return_index=True, return_inverse=True)
         codes = np.empty(len(found), np.int32)
-        for k, raw in enumerate(found.tolist()):
+        words = found.tolist()
+        for k in np.argsort(first).tolist():
+            raw = words[k]
             word = raw.decode("utf-8", "replace")
             if word.casefold() in MISSING_WORDS:
                 codes[k] = -1
@@ -310,62 +325,18 @@ class _Reader:
                 ):
                     self._evidence.add(column.place, raw.decode("utf-8", "replace"), line)
 
-    def _take_odd(self, odd: Sequence[tuple[int, str]]) -> None:
-        for line, content in odd:
-            self._take_row_of_words(tuple(split(content, self._dialect.delimiter)), line)
-
-    def _take_row_of_words(self, row: tuple[str, ...], line: int) -> None:
-        if row in self._dialect.header_rows or row[: self._dialect.width] in self._dialect.header_rows:
-            self._repeated += 1
-            return
-        names = [name for name in self._dialect.names if name]
-        if len(row) >= 2 and self._dialect.header_line:
-            alike = sum(cell in names for cell in row if cell)
-            if alike >= max(2, sum(bool(cell) for cell in row) / 2):
-                raise RecordingError(
-                    f"{self._text.path}:{line}: another header, {shown(','.join(row))}; cut the file there into two recordings"
-                )
-        self._odd.append((line, ",".join(row)))
-
     def _close(self) -> None:
-        table, notes, path = self._table, self._table.notes, self._text.path
         self._drop_summaries()
+        table = self._table
         for column in self._columns:
             column.values = column.values[: table.count]
             column.codes = column.codes[: table.count]
             column.stamps = {order: seconds[: table.count] for order, seconds in column.stamps.items()}
-        footer = [odd for odd in self._odd if odd[0] > self._last_line]
-        ragged = [odd for odd in self._odd if odd[0] <= self._last_line]
-        if (
-            not self._text.has_end
-            and footer
-            and footer[-1][0] > self._text.lines - 1
-            and _is_torn(footer[-1][1])
-        ):
-            line, content = footer.pop()
-            notes.append(
-                f"line {line}, {shown(content)}, ends in its middle, as when power is lost, and was left out"
-            )
-        if footer:
-            notes.append(
-                f"line {footer[0][0]} and {len(footer) - 1} after it, {shown(footer[0][1])}, follow the table and were left out"
-            )
-        if len(ragged) > max(3, _MOST_RAGGED * table.count):
-            line, content = ragged[0]
-            raise RecordingError(
-                f"{path}:{line}: {shown(content)} has another number of cells than the {self._dialect.width} columns, as have {len(ragged)} lines of "
-                f"{table.count + len(ragged)}; export it again, with quotes around cells that hold the delimiter"
-            )
-        if ragged:
-            at = ", ".join(str(line) for line, _ in ragged[:5])
-            notes.append(
-                f"{len(ragged)} lines have another number of cells than the {self._dialect.width} columns and were left out: line {at}"
-                f"{' and more' if len(ragged) > 5 else ''}"
-            )
-        if self._repeated:
-            notes.append(f"the header comes {self._repeated} more times and was passed over")
+        table.notes += self._odd.closed(self._last_line, table.count)
         if not table.count:
-            raise RecordingError(f"{path}: has a header but no rows; a recording has a line for each moment")
+            raise RecordingError(
+                f"{table.path}: has a header but no rows; a recording has a line for each moment"
+            )
 
     def _drop_summaries(self) -> None:
         """Rows at the very end that begin with "Average" or the like are no moments."""
@@ -382,7 +353,3 @@ class _Reader:
             self._table.notes.append(
                 f"the last {dropped} lines, beginning with {shown(word or '')}, sum the table up and were left out"
             )
-
-
-def _is_torn(content: str) -> bool:
-    return any(is_value(cell) or is_stamp(cell) for cell in content.split(","))

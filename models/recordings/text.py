@@ -44,12 +44,16 @@ _SIGNS: Final = (
     (b"\x0c", b""),
 )
 """No-break spaces, the minus sign, a byte-order mark in mid-file (files put together), form feeds."""
+_CONTROLS: Final = re.compile(rb"[\x01-\x08\x0b\x0e-\x19\x1b-\x1e\x7f]")
+"""Bytes that no text has, in any encoding that is read."""
 _MARKUP: Final = {
     "{": "JSON",
     "[{": "JSON",
     "<": "markup (HTML or XML)",
     "@relation": "an ARFF file",
-    "%PDF": "a PDF",
+    "%pdf": "a PDF",
+    "insert into": "statements of a database",
+    "create table": "statements of a database",
     "{\\rtf": "a word processor's text",
 }
 
@@ -125,6 +129,11 @@ def opened_text(path: Path, answers: Mapping[str, str]) -> TextFile:
     if not mark and (kind := foreign_format(head)):
         raise RecordingError(f"{path} is no text, but {kind}")
     notes: list[str] = []
+    control = _CONTROLS.search(head) if not mark and not _wide_without_mark(head) else None
+    if control is not None:
+        raise RecordingError(
+            f"{path}: is no text, but has byte {control[0][0]:#04x} at {control.start()}; export it as CSV"
+        )
     if not encoding:
         encoding = _wide_without_mark(head) or answers.get("encoding", "utf-8")
     if encoding in {"utf-8", *_ENCODINGS} and tail.endswith(b"\0"):

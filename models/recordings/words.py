@@ -207,7 +207,6 @@ _DEVICE: Final = frozenset(
         "machineid",
         "assetid",
         "unitnumber",
-        "entity",
         "plant",
         "site",
         "sensor_node",

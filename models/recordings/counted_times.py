@@ -1,0 +1,202 @@
+"""The time of rows from numbers: since 1970, since 1899, since the start; or a column each for year, month, day."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from models.recordings.questions import Question, QuestionsOpen
+from models.recordings.raw_columns import RawColumn, Table
+from models.recordings.recording import shown
+from models.recordings.row_times import FIRST_S, LAST_S, Clock, check_others, date_of
+from models.recordings.stamps import DAY_S
+from models.recordings.units import TIME_UNITS, unit_of_name
+from models.recordings.words import is_time_name, part_of_time, words_of
+
+__all__ = ["clock_of_numbers", "clock_of_parts", "is_clock_by_name"]
+
+_EPOCHS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_SERIAL_DAYS: Final = (32_874.0, 51_136.0)
+"""1990 to 2040 in days since 30 December 1899, as spreadsheets count."""
+_SERIAL_ZERO_DAYS: Final = 25_569.0
+_MOST_BACK: Final = 0.1
+_NICE_STEPS_S: Final = (
+    0.001,
+    0.01,
+    0.1,
+    0.5,
+    1,
+    2,
+    5,
+    10,
+    15,
+    20,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1200,
+    1800,
+    3600,
+    7200,
+    14_400,
+    21_600,
+    43_200,
+    DAY_S,
+)
+_SPOKEN: Final = {
+    "s": "s",
+    "sec": "s",
+    "seconds": "s",
+    "ms": "ms",
+    "us": "us",
+    "ns": "ns",
+    "min": "min",
+    "minutes": "min",
+    "hours": "h",
+    "h": "h",
+}
+"""Names and units that say a unit of time."""
+
+
+def clock_of_parts(columns: list[RawColumn], table: Table) -> Clock | None:
+    """A column for the year, one for the month, and so on."""
+    parts: dict[str, RawColumn] = {}
+    for column in columns:
+        if column.sort == "number" and (part := part_of_time(column.name)) is not None:
+            parts.setdefault(part, column)
+    if not {"year", "month", "day"} <= set(parts):
+        return None
+    years, months, days = (np.asarray(parts[p].values, np.float64) for p in ("year", "month", "day"))
+    if not (
+        np.nanmin(years) >= 1990
+        and np.nanmax(years) <= 2040
+        and np.nanmax(months) <= 12
+        and np.nanmax(days) <= 31
+    ):
+        return None
+    start = np.array(years - 1970, "datetime64[Y]").astype("datetime64[M]") + (
+        np.nan_to_num(months) - 1
+    ).astype(np.int64)
+    seconds = start.astype("datetime64[s]").astype(np.float64) + (days - 1) * DAY_S
+    used = [parts[p].place for p in ("year", "month", "day")]
+    for part, length in (("hour", 3600.0), ("minute", 60.0), ("second", 1.0)):
+        if part in parts:
+            seconds = seconds + np.asarray(parts[part].values, np.float64) * length
+            used.append(parts[part].place)
+    names = ", ".join(c.name for c in table.columns if c.place in used)
+    return Clock(
+        seconds=seconds,
+        used=tuple(used),
+        notes=[f"the time was put together from the columns {names}, as UTC"],
+    )
+
+
+def clock_of_numbers(columns: list[RawColumn], table: Table, answers: Mapping[str, str]) -> Clock | None:
+    """Seconds to nanoseconds since 1970, days since 1899, or a time since the start in a unit that is named or asked."""
+    numbers = [c for c in columns if c.sort == "number" and len(c.values)]
+    forced = [c for c in numbers if answers.get(f"column:{c.name}") == "time"]
+    named = [c for c in numbers if is_time_name(c.name) and _grows(c)]
+    for column in forced or named:
+        if (clock := _epoch(column)) or (clock := _serial(column)):
+            return clock
+    for column in forced or named:
+        if len(named) > 1 and not forced and all(c.values[0] == named[0].values[0] for c in named):
+            check_others(named, column, table, answers)
+        return _relative(column, table, answers)
+    for column in numbers:
+        if (
+            float(np.nanmin(column.values, initial=np.inf)) > 1e8
+            and _grows(column)
+            and (clock := _epoch(column))
+        ):
+            return clock
+    return None
+
+
+def _grows(column: RawColumn) -> bool:
+    steps = np.diff(column.values[~np.isnan(column.values)])
+    if not len(steps):
+        return False
+    back = float(np.count_nonzero(steps < 0)) / len(steps)
+    is_short = "".join(words_of(column.name)) in {"t", "s", "ts", "ms", "us", "ns", "min", "dt"}
+    if is_short:
+        return bool((steps > 0).all())
+    # Newest first is a clock, too.
+    return bool((steps != 0).any()) and (
+        back <= _MOST_BACK or back == 1.0 or float(np.count_nonzero(steps > 0)) == 0
+    )
+
+
+def is_clock_by_name(column: RawColumn) -> bool:
+    """Does a column tell the time by its name, and grow or hold dates?"""
+    if not is_time_name(column.name) or not len(column.values) or np.isnan(column.values).all():
+        return False
+    return _grows(column) or _epoch(column) is not None
+
+
+def _epoch(column: RawColumn) -> Clock | None:
+    smallest, largest = float(np.nanmin(column.values)), float(np.nanmax(column.values))
+    for unit, seconds in _EPOCHS.items():
+        if smallest * seconds >= FIRST_S and largest * seconds <= LAST_S:
+            return Clock(
+                seconds=np.asarray(column.values, np.float64) * seconds,
+                used=(column.place,),
+                notes=[
+                    f"column {shown(column.name)} counts {unit} since 1970 ({date_of(smallest * seconds)})"
+                ],
+            )
+    return None
+
+
+def _serial(column: RawColumn) -> Clock | None:
+    values = np.asarray(column.values, np.float64)
+    told = values[~np.isnan(values)]
+    if not (len(told) > 2 and _SERIAL_DAYS[0] <= told.min() and told.max() <= _SERIAL_DAYS[1]):
+        return None
+    step_s = float(np.median(np.abs(np.diff(told)))) * DAY_S
+    if (told % 1 == 0).all() or not any(abs(step_s / nice - 1) < 0.02 for nice in _NICE_STEPS_S):
+        return None
+    return Clock(
+        seconds=np.round((values - _SERIAL_ZERO_DAYS) * DAY_S, 3),
+        used=(column.place,),
+        notes=[
+            f"column {shown(column.name)} counts days since 1899, as spreadsheets do ({date_of((told[0] - _SERIAL_ZERO_DAYS) * DAY_S)})"
+        ],
+    )
+
+
+def _relative(column: RawColumn, table: Table, answers: Mapping[str, str]) -> Clock:
+    values = np.asarray(column.values, np.float64)
+    told = values[~np.isnan(values)]
+    name = shown(column.name)
+    unit = answers.get("time_unit", "") or column.unit or unit_of_name(column.name)
+    unit = _SPOKEN.get(unit.casefold(), unit) or _SPOKEN.get("".join(words_of(column.name)), "")
+    settled = {"time_unit": unit} if answers.get("time_unit") else {}
+    notes = []
+    if unit not in TIME_UNITS and unit != "rows":
+        is_whole = bool((told % 1 == 0).all())
+        large = float(told.max(initial=0.0))
+        if is_whole or large > 1e8:
+            raise QuestionsOpen(
+                [
+                    Question(
+                        key="time_unit",
+                        text=f"column {name} goes from {told[0]:.10g} to {told[-1]:.10g} and names no unit",
+                        allowed=(*TIME_UNITS, "rows") if large <= 1e8 else (*TIME_UNITS,),
+                        path=table.path,
+                        line=table.line_of(0),
+                    )
+                ]
+            )
+        unit = "s"
+        notes.append(f"column {name} names no unit and has fractions; it was taken as seconds")
+    if unit == "rows":
+        return Clock(seconds=values, used=(column.place,), is_dated=False, is_counted=True, settled=settled)
+    return Clock(
+        seconds=values * TIME_UNITS[unit], used=(column.place,), is_dated=False, notes=notes, settled=settled
+    )

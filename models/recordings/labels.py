@@ -1,0 +1,65 @@
+"""A column that says which rows were faults, in ones and zeros or in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.recordings.questions import Question
+from models.recordings.raw_columns import RawColumn, Table, few_values
+from models.recordings.recording import listed, shown
+from models.recordings.words import FAULT_WORDS, NORMAL_WORDS
+
+__all__ = ["Labels", "labels_of_column"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """`labels` int8 (n,): 1 a fault, 0 normal operation, -1 where the cell says nothing."""
+
+    labels: NDArray[np.int8]
+    questions: tuple[Question, ...]
+    settled: dict[str, str]
+
+
+def labels_of_column(column: RawColumn, answers: Mapping[str, str], table: Table) -> Labels | None:
+    """The labels of a column; None where it has too many values for one. Words that we do not know are asked about."""
+    if column.sort == "word":
+        words = list(column.vocabulary)
+        numbers = column.codes.astype(np.int64)
+    else:
+        distinct = few_values(column.values)
+        if distinct is None:
+            return None
+        words = [f"{value:.9g}" for value in distinct.tolist()]
+        numbers = np.searchsorted(distinct, np.nan_to_num(column.values)).astype(np.int64)
+        numbers[np.isnan(column.values)] = -1
+    low = [_plain(word) for word in words]
+    key = f"normal:{column.name}"
+    normal: frozenset[str] = frozenset()
+    questions, settled = [], {}
+    if key in answers:
+        normal = frozenset(_plain(part) for part in answers[key].split(","))
+        settled[key] = answers[key]
+    elif set(low) <= NORMAL_WORDS | FAULT_WORDS and "-1" not in low:
+        normal = NORMAL_WORDS
+    else:
+        questions.append(
+            Question(
+                key=key,
+                text=f"column {shown(column.name)} holds {listed(words[:10])}: which of them is normal operation (several with commas between)",
+                allowed=tuple(words[:10]),
+                path=table.path,
+                line=table.line_of(0),
+            )
+        )
+    is_fault = np.array([word not in normal for word in low] or [False], np.int8)
+    labels = np.where(numbers >= 0, is_fault[np.maximum(numbers, 0)], np.int8(-1)).astype(np.int8)
+    return Labels(labels=labels, questions=tuple(questions), settled=settled)
+
+
+def _plain(word: str) -> str:
+    return word.strip().casefold().replace(" ", "")

@@ -1,0 +1,48 @@
+"""Each kind of ugly file is understood as it is written, asked about, or refused with the file and the remedy; none is misread silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ugly_files import KINDS, answered, outcome
+
+pytestmark = pytest.mark.edge
+
+SEED = 17
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_is_understood_as_it_is_written_or_asked_about_or_refused(kind: str, tmp_path: Path) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="the extra export")
+    case = KINDS[kind](tmp_path, np.random.default_rng(SEED))
+    found = outcome(case)
+    assert found.partition(":")[0] == case.must, found
+    assert case.says in found
+    if found.startswith("asked") and case.answers:
+        assert answered(case) == "understood"
+
+
+def test_four_of_five_kinds_that_can_be_read_are_understood_without_a_question(tmp_path: Path) -> None:
+    outcomes = []
+    for kind, make in KINDS.items():
+        (tmp_path / kind).mkdir()
+        case = make(tmp_path / kind, np.random.default_rng(SEED + 1))
+        if case.truth is not None:
+            outcomes.append(outcome(case).partition(":")[0])
+    assert "misread" not in outcomes
+    assert outcomes.count("understood") >= 0.7 * len(outcomes)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(sorted(set(KINDS) - {"parquet"})), seed=st.integers(0, 1 << 30))
+def test_no_numbers_make_a_kind_misread(
+    kind: str, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("ugly")
+    case = KINDS[kind](folder, np.random.default_rng(seed))
+    assert not outcome(case).startswith("misread")

@@ -1,0 +1,105 @@
+"""Columns that are no sensors: flags, categories, meters, labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from ugly_world import Case, World, kind, rows_of, text
+
+__all__: list[str] = []
+
+
+@kind
+def flags_and_categories(folder, rng):
+    w = World(rng)
+    on, mode = rng.integers(0, 2, w.n), rng.choice(["auto", "manual", "service"], w.n)
+    lines = rows_of(
+        ["time", *w.names, "heater", "mode"],
+        w.stamps(),
+        *np.array(w.cells()).T,
+        np.where(on, "ON", "OFF"),
+        mode,
+    )
+    w.names, w.rows = [*w.names, "heater"], np.column_stack([w.rows, on])
+    return Case(path=text(folder, lines), must="understood", truth=w.truth())
+
+
+@kind
+def constant_and_dead_columns(folder, rng):
+    w = World(rng)
+    lines = rows_of(
+        ["time", *w.names, "setpoint", "spare"], w.stamps(), *np.array(w.cells()).T, ["25"] * w.n, [""] * w.n
+    )
+    w.names, w.rows = [*w.names, "setpoint"], np.column_stack([w.rows, np.full(w.n, 25)])
+    return Case(path=text(folder, lines), must="understood", truth=w.truth())
+
+
+@kind
+def a_meter_that_only_grows(folder, rng):
+    w = World(rng, 200)
+    meter = np.round(1234.5 + np.cumsum(rng.uniform(0, 0.4, w.n)), 3)
+    lines = rows_of(
+        ["time", *w.names, "energy_kwh"], w.stamps(), *np.array(w.cells()).T, [f"{v:.3f}" for v in meter]
+    )
+    return Case(
+        path=text(folder, lines),
+        must="asked",
+        truth=w.truth(),
+        answers={"column:energy_kwh": "leave out"},
+        says="energy_kwh",
+    )
+
+
+@kind
+def labels_of_ones(folder, rng):
+    w = World(rng)
+    y = (np.arange(w.n) > w.n * 0.7).astype(int)
+    lines = rows_of(["time", *w.names, "anomaly"], w.stamps(), *np.array(w.cells()).T, y)
+    return Case(path=text(folder, lines), must="understood", truth=w.truth(labels={"x": y}))
+
+
+@kind
+def labels_in_words(folder, rng):
+    w = World(rng)
+    y = (np.arange(w.n) > w.n * 0.7).astype(int)
+    lines = rows_of(
+        ["time", *w.names, "Normal/Attack"],
+        w.stamps(),
+        *np.array(w.cells()).T,
+        np.where(y, "Attack", "Normal"),
+    )
+    return Case(path=text(folder, lines), must="understood", truth=w.truth(labels={"x": y}))
+
+
+@kind
+def labels_of_minus_one(folder, rng):
+    w = World(rng)
+    y = (np.arange(w.n) > w.n * 0.7).astype(int)
+    lines = rows_of(["time", *w.names, "label"], w.stamps(), *np.array(w.cells()).T, np.where(y, -1, 1))
+    return Case(
+        path=text(folder, lines),
+        must="asked",
+        truth=w.truth(labels={"x": y}),
+        answers={"normal:label": "1"},
+        says="normal:label",
+    )
+
+
+@kind
+def an_alarm_of_its_own(folder, rng):
+    w = World(rng)
+    y = (rng.uniform(size=w.n) > 0.9).astype(int)
+    lines = rows_of(["time", *w.names, "alarm"], w.stamps(), *np.array(w.cells()).T, y)
+    return Case(
+        path=text(folder, lines),
+        must="asked",
+        truth=w.truth(),
+        answers={"column:alarm": "leave out"},
+        says="alarm",
+    )
+
+
+@kind
+def remaining_life(folder, rng):
+    w = World(rng)
+    lines = rows_of(["time", *w.names, "RUL"], w.stamps(), *np.array(w.cells()).T, range(w.n, 0, -1))
+    return Case(path=text(folder, lines), must="understood", truth=w.truth())

@@ -1,0 +1,20 @@
+"""Files as people have them, of many kinds, each made with what it says: the truth that a reader must find, ask about, or refuse.
+
+`KINDS` is a table of makers; each writes into a folder and returns a `Case`. Random numbers come from the caller, so that a fuzz may draw
+as many of each kind as it likes.
+"""
+
+from __future__ import annotations
+
+import ugly_arrays
+import ugly_columns
+import ugly_layouts
+import ugly_lines
+import ugly_machines
+import ugly_numbers
+import ugly_times
+from ugly_world import KINDS, Case, answered, outcome
+
+__all__ = ["GROUPS", "KINDS", "Case", "answered", "outcome"]
+
+GROUPS = (ugly_layouts, ugly_lines, ugly_numbers, ugly_columns, ugly_times, ugly_machines, ugly_arrays)
