@@ -19,6 +19,7 @@ import typer
 from aggregator.commands.models import model_commands
 from runtime.errors import FedgeError
 from runtime.printable import printable
+from runtime.version import version_option
 from service.logs import log_of_a_command
 from service.token_commands import ListedRows, token_commands
 
@@ -26,7 +27,7 @@ __all__ = ["main"]
 
 HELP = "Learn together: training runs over Flower, signing keys, the first release."
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+cli = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=HELP)
 keys_cli = typer.Typer(no_args_is_help=True, help="Release signing keys.")
 cli.add_typer(keys_cli, name="keys")
 
@@ -70,6 +71,21 @@ def _token_rows(config: Path) -> Iterator[ListedRows]:
 
 cli.add_typer(token_commands(_token_rows, prefix="ao_", told=_one_line_errors()), name="tokens")
 cli.add_typer(model_commands(_one_line_errors()), name="model")
+
+
+@cli.callback()
+def of_every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=version_option("fedge-aggregator"),
+            is_eager=True,
+            help="Print the version and leave",
+        ),
+    ] = False,
+) -> None:
+    """What is said before a command."""
 
 
 @cli.command()

@@ -6,9 +6,14 @@ Exit status: the owner's; 2 for a word that nobody owns or a part that is not in
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Final, NamedTuple
+
+from fedge.completion import SCRIPTS, completed_words, hand_over, is_completing, matching
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -60,6 +65,9 @@ COMMANDS: Final = {
 def main(arguments: list[str] | None = None) -> None:
     """Hand the first word to its owner; leaves by SystemExit."""
     words = sys.argv[1:] if arguments is None else arguments
+    if is_completing(os.environ):
+        _complete()
+        raise SystemExit(0)
     if not words or words[0] in {"-h", "--help", "help"}:
         print(_help())
         raise SystemExit(0)
@@ -68,30 +76,59 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(f"fedge {__version__}")
         raise SystemExit(0)
+    if words[0] == "--show-completion":
+        shell = words[1] if len(words) > 1 else Path(os.environ.get("SHELL", "bash")).name
+        if shell not in SCRIPTS:
+            raise SystemExit(_refused(f"no completion for {shell!r}; there is: {', '.join(SCRIPTS)}"))
+        print(SCRIPTS[shell], end="")
+        raise SystemExit(0)
     command = COMMANDS.get(words[0])
     if command is None:
         near = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(COMMANDS)}"
         raise SystemExit(_refused(f"there is no command {words[0]!r}; {hint}"))
+    owner = _owner(words[0], command)
+    sys.argv = [f"fedge-{command.program}", *command.words, *words[1:]]
+    raise SystemExit(owner.main())
+
+
+def _complete() -> None:
+    """Answer a shell: our own words, or what the owner of the first one says."""
+    typed = completed_words(os.environ)
+    if typed.at <= 1:
+        print(matching(typed, COMMANDS, os.environ))
+        return
+    command = COMMANDS.get(typed.words[1])
+    if command is not None:
+        hand_over(typed, f"fedge-{command.program}", command.words)
+        sys.argv = [f"fedge-{command.program}"]
+        _owner(typed.words[1], command).main()
+
+
+def _owner(word: str, command: Command) -> ModuleType:
     try:
-        owner = import_module(f"{command.package}.cli")
+        return import_module(f"{command.package}.cli")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == command.package:
             raise
         extra = {"edge_agent": "edge", "simulations": "sim"}.get(command.package, command.package)
         raise SystemExit(
-            _refused(
-                f"{words[0]!r} needs {error.name!r}, which is not installed: pip install 'fedge[{extra}]'"
-            )
+            _refused(f"{word!r} needs {error.name!r}, which is not installed: pip install 'fedge[{extra}]'")
         ) from None
-    sys.argv = [f"fedge-{command.program}", *command.words, *words[1:]]
-    raise SystemExit(owner.main())
 
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = (f"  {word:{width}}  {command.summary}" for word, command in COMMANDS.items())
-    return "\n".join(["usage: fedge COMMAND ...", "", *lines, "", "fedge COMMAND --help says more."])
+    return "\n".join(
+        [
+            "usage: fedge COMMAND ...",
+            "",
+            *lines,
+            "",
+            "fedge COMMAND --help says more; fedge --version; fedge --show-completion bash|zsh for your shell.",
+        ]
+    )
 
 
 def _refused(sentence: str) -> int:

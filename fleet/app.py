@@ -74,6 +74,7 @@ from fleet.retention.pruning import Pruning
 from fleet.rollouts.engine import RolloutEngine
 from fleet.settings import MqttSettings, Settings
 from fleet.storage.base import Database
+from fleet.storage.connecting import check_connection
 from fleet.trust.renewal import TrustRenewal
 from fleet.trust.repository import TrustRepository
 from service.addresses import split_endpoint
@@ -353,8 +354,9 @@ def open_certificate(settings: Settings) -> ServedCertificate | None:
 
 
 def check_files(settings: Settings) -> None:
-    """Read every file the settings name; raises SettingsError or StartError for the first that cannot be used."""
+    """Read every file the settings name, and ask their database; raises SettingsError or StartError for the first that cannot be used."""
     open_certificate(settings)
+    check_connection(settings.effective_database_url)
     open_aggregator(settings.aggregator)
     check_receivers(settings.alerts)
     if settings.mqtt:

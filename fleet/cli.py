@@ -13,6 +13,7 @@ import typer
 from fleet.commands import (
     access,
     alerts,
+    anomalies,
     audit,
     backups,
     bridges,
@@ -40,6 +41,7 @@ from fleet.settings import load_fleet_settings
 from protocol.errors import ProtocolError
 from runtime.errors import FedgeError, SettingsError
 from runtime.printable import printable
+from runtime.version import version_option
 from service.logs import log_of_a_command
 
 __all__ = ["app", "main"]
@@ -47,7 +49,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     help="Devices, releases, rollouts, anomalies and drift of a Fedge fleet.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 app.add_typer(plant.init, name="init")
@@ -62,6 +64,7 @@ devices.devices.command("settings")(orders.device_settings)
 devices.devices.command("diagnose")(orders.diagnose_device)
 app.add_typer(instruction_key.instruction_key, name="instruction-key")
 app.add_typer(dead_letters.dead_letters, name="dead-letters")
+app.add_typer(anomalies.anomalies, name="anomalies")
 app.add_typer(alerts.alerts, name="alerts")
 app.add_typer(alerts.silences, name="silences")
 app.add_typer(resources.releases, name="releases")
@@ -78,11 +81,25 @@ app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)
 app.command("upgrade")(upgrades.upgrade)
 app.command("broker-files")(broker_files.broker_files)
-app.command("anomalies")(resources.anomalies)
 app.command("drift")(resources.drift)
 app.command("sign-in")(sign_in.sign_in)
 app.command("judge")(verdicts.judge)
 app.command("precision")(verdicts.precision)
+
+
+@app.callback()
+def of_every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=version_option("fedge-fleet"),
+            is_eager=True,
+            help="Print the version and leave",
+        ),
+    ] = False,
+) -> None:
+    """What is said before a command."""
 
 
 @app.command()

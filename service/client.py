@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -79,12 +80,13 @@ class ApiClient:
         return self._call("POST", path, content=content, headers={"Content-Type": "application/octet-stream"})
 
     def pages(self, path: str, query: Query, limit: int) -> Iterator[Any]:
-        """Up to `limit` items of a paged listing. Raises ClientError."""
+        """Up to `limit` items of a paged listing; 0: all. Raises ClientError."""
         after: str | None = None
-        while limit > 0:
-            page = self.get(path, {**query, "after": after, "limit": min(limit, 1000)})
+        left = limit or sys.maxsize
+        while left > 0:
+            page = self.get(path, {**query, "after": after, "limit": min(left, 1000)})
             yield from page["items"]
-            limit -= len(page["items"])
+            left -= len(page["items"])
             after = page["next_cursor"]
             if after is None:
                 return

@@ -14,6 +14,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 from rich.console import Console
 
+from runtime.version import version_option
 from service.logs import log_of_a_command
 from simulations.endings import temporary_folder
 from simulations.errors import ProcessFailedError, ScenarioError, SimulationError, StoryError
@@ -27,9 +28,24 @@ BROKE_OFF: Final = (ProcessFailedError, StoryError)
 app = typer.Typer(
     help="Simulate a fleet on one laptop with the real agents and services.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def of_every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=version_option("fedge-sim"),
+            is_eager=True,
+            help="Print the version and leave",
+        ),
+    ] = False,
+) -> None:
+    """What is said before a command."""
 
 
 @app.command()

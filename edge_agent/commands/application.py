@@ -20,6 +20,7 @@ from edge_agent.settings import load_agent_settings
 from edge_agent.sources.factory import open_source
 from edge_agent.status import read_status, status_document
 from edge_agent.update_trust import read_root
+from runtime.version import version_option
 
 __all__ = ["application"]
 
@@ -29,9 +30,24 @@ application = typer.Typer(
     name="fedge-agent",
     help="Watch one machine: detect locally, learn together, install better models.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
+
+
+@application.callback()
+def of_every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=version_option("fedge-agent"),
+            is_eager=True,
+            help="Print the version and leave",
+        ),
+    ] = False,
+) -> None:
+    """What is said before a command."""
 
 
 @application.command()

@@ -15,7 +15,7 @@ from protocol.messages.kinds import SettingSource
 from protocol.messages.payloads import Health
 from runtime.printable import printable
 
-__all__ = ["print_status"]
+__all__ = ["print_status", "telemetry_words"]
 
 _SHAPES_SHOWN: Final = 3
 
@@ -25,7 +25,6 @@ def print_status(status: Status, sight: ProcessSight) -> None:
     told = sight.told(status)
     is_running = sight.state(status) is ProcessState.RUNS
     health = status.health
-    saved = 1.0 - health.telemetry_bytes / health.raw_bytes if health.raw_bytes else 0.0
     rows = [
         ("state", told),
         ("release", f"{health.release or 'none'}{' (on trial)' if status.is_trial else ''}"),
@@ -56,7 +55,7 @@ def print_status(status: Status, sight: ProcessSight) -> None:
         ),
         ("starts", f"{health.restarts} restarts, {health.crashes} after a crash"),
         ("memory", f"{health.memory_pss_bytes / 1e6:.1f} MB"),
-        ("telemetry", f"{health.telemetry_bytes / 1e3:.1f} kB sent, {saved:.2%} of raw streaming saved"),
+        ("telemetry", telemetry_words(health.telemetry_bytes, health.raw_bytes)),
         ("training, updates", f"{health.training_bytes / 1e3:.1f} kB, {health.update_bytes / 1e3:.1f} kB"),
         (
             "outbox",
@@ -124,3 +123,15 @@ def _settings_of(status: Status) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
+
+
+def telemetry_words(sent: int, raw: int) -> str:
+    """Bytes that were `sent`, beside what streaming every raw value would have sent by now; nothing is compared with nothing."""
+    if not sent:
+        return "nothing sent yet"
+    said = f"{sent / 1e3:.1f} kB sent"
+    if not raw:
+        return f"{said}; no window was seen yet that streaming could have sent"
+    if sent > raw:
+        return f"{said}, {sent / raw:.1f} times what raw streaming would have by now: a start sends its part at once"
+    return f"{said}, {1.0 - sent / raw:.2%} of raw streaming saved"

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import RowId
 from fleet.errors import NotFoundError
+from fleet.lookups.precision import check_known
 from fleet.storage.verdict_tables import Verdict, VerdictRecord
 from fleet.verdicts import (
     AT_ONCE,
@@ -152,9 +153,10 @@ def summarise_precision(
     """Whether a family's alarms are as true as they were: concept drift, seen from the verdicts people gave.
 
     Each release is a stream of its own, because another model is another opinion; `drifted` is that of the release judged
-    last. Nothing is said before 30 verdicts.
+    last. Nothing is said before 30 verdicts. 404 for a family that has no device, no release and no verdict.
     """
     with services.database.read() as session:
+        check_known(session, family)
         found = precision_of_family(session, family, _SETTINGS)
     since = found[0].drifted_since if found else None
     return PrecisionSummary(

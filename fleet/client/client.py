@@ -38,7 +38,7 @@ class FleetClient(ApiClient):
         return _as(kind, self.get(path, query))
 
     def listing(self, kind: type[V], path: str, query: Query, limit: int) -> Iterator[V]:
-        """Up to `limit` items of a paged listing."""
+        """Up to `limit` items of a paged listing; 0: all."""
         return (_as(kind, item) for item in self.pages(path, query, limit))
 
     def ask(

@@ -72,6 +72,7 @@ def alerts_list(
             "what": lambda r: r.ending or r.detail,
         },
         as_json=as_json,
+        limit=limit,
     )
 
 
@@ -101,6 +102,7 @@ def alerts_storms(
             "over": lambda r: show_time(r.resolved_at),
         },
         as_json=as_json,
+        limit=limit,
     )
 
 
@@ -191,6 +193,7 @@ def silences_list(
             "why": lambda r: r.comment,
         },
         as_json=as_json,
+        limit=limit,
     )
 
 

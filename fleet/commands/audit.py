@@ -58,6 +58,7 @@ def audit_list(
             "more": lambda r: canonical(r.detail),
         },
         as_json=as_json,
+        limit=limit,
     )
 
 

@@ -11,13 +11,36 @@ from typing import Annotated, Any
 import typer
 
 from fleet.client.client import FleetClient
+from service.durations import read_past
 from service.plant import PlantOption, look_for_plant
 
-__all__ = ["ConfigOption", "IfMatchOption", "JsonOption", "KeyOption", "LimitOption", "asks_fleet"]
+__all__ = [
+    "ConfigOption",
+    "IfMatchOption",
+    "JsonOption",
+    "KeyOption",
+    "LimitOption",
+    "SinceOption",
+    "UntilOption",
+    "asks_fleet",
+]
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="fleet.toml")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table")]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Most items")]
+LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Most items; 0: all")]
+SinceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--since",
+        parser=read_past,
+        metavar="WHEN",
+        help="Received at or after: 2h, 3d, 2026-11-30T08:00Z, Unix seconds",
+    ),
+]
+UntilOption = Annotated[
+    float | None,
+    typer.Option("--until", parser=read_past, metavar="WHEN", help="Received before; as --since"),
+]
 KeyOption = Annotated[
     str | None, typer.Option("--idempotency-key", help="The same request under the same key is done once")
 ]

@@ -57,6 +57,7 @@ def dead_letters_list(
             "why": lambda r: r.message,
         },
         as_json=as_json,
+        limit=limit,
     )
 
 

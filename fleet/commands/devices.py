@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -14,9 +15,12 @@ from fleet.views.commands import AcceptanceView
 from fleet.views.devices import DeviceView, Erasure
 from service.client import new_key
 from service.confirmation import YesOption, ask_for_name
+from service.durations import read_past
 from service.errors import ClientError
 
 __all__ = ["devices"]
+
+_ABOUT_STATE: Final = re.compile(r"(?<![\w.])state\s*[=!]")
 
 devices = typer.Typer(
     help="Devices: list, show, revoke; tell them what to do, and set them.", no_args_is_help=True
@@ -30,9 +34,12 @@ def devices_list(
     as_json: JsonOption = False,
     query: Annotated[str, typer.Option("--query", "-q", help="e.g. 'hardware==rpi4 and site!=lab'")] = "",
     limit: LimitOption = 1000,
+    revoked: Annotated[bool, typer.Option("--revoked", help="Those that were shut out, too")] = False,
 ) -> None:
-    """The devices a query selects."""
-    rows = list(client.listing(DeviceView, "/v1/devices", {"query": query}, limit))
+    """The devices a query selects; without those that were shut out, unless it is about their state."""
+    is_about_state = revoked or _ABOUT_STATE.search(query) is not None
+    wanted = query if is_about_state else f"({query}) and state!=revoked" if query else "state!=revoked"
+    rows = list(client.listing(DeviceView, "/v1/devices", {"query": wanted}, limit))
     print_rows(
         rows,
         f"{len(rows)} devices",
@@ -43,6 +50,7 @@ def devices_list(
             "site": lambda r: r.site,
             "labels": lambda r: " ".join(f"{key}={value}" for key, value in r.labels.items()),
             "state": lambda r: ("online" if r.online else "offline") if r.state == "enrolled" else r.state,
+            "alarm": lambda r: f"{r.open_alarms} OPEN" if r.open_alarms else None,
             "does": lambda r: r.agent_state,
             "release": lambda r: r.release,
             "desired": lambda r: r.desired_release,
@@ -55,6 +63,7 @@ def devices_list(
             "problem": lambda r: next(iter(_problems(r)), None),
         },
         as_json=as_json,
+        limit=limit,
     )
 
 
@@ -196,7 +205,13 @@ def devices_accept_normal(
     as_json: JsonOption = False,
     query: Annotated[str | None, typer.Option("--query", "-q", help="Every device it selects")] = None,
     until: Annotated[
-        float | None, typer.Option("--until", help="Set aside up to then, Unix seconds; default now")
+        float | None,
+        typer.Option(
+            "--until",
+            parser=read_past,
+            metavar="WHEN",
+            help="Set aside up to then (2h, 2026-11-30T08:00Z, Unix seconds); default now",
+        ),
     ] = None,
     include_true_alarms: Annotated[
         bool, typer.Option("--include-true-alarms", help="Also where an alarm among them was judged true")

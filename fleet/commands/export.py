@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fleet.client.client import FleetClient
-from fleet.commands.connection import asks_fleet
+from fleet.commands.connection import SinceOption, UntilOption, asks_fleet
 from fleet.commands.printing import say
 from fleet.export.files import FORMATS, open_file
 from fleet.export.sources import SOURCES, read_source
@@ -23,8 +23,8 @@ def export(
     what: Annotated[list[str], typer.Argument(help=f"{', '.join(SOURCES)}; or all", metavar="WHAT...")],
     out: Annotated[Path, typer.Option("--out", help="Folder; a file for each is made in it")],
     file_format: Annotated[str, typer.Option("--format", help="csv, parquet or jsonl")] = "csv",
-    since: Annotated[float | None, typer.Option("--since", help="Received at or after, Unix seconds")] = None,
-    until: Annotated[float | None, typer.Option("--until", help="Received before, Unix seconds")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
 ) -> None:
     """Write what the token may read to files, a row each; a file is there when it is whole, and not before."""
     names = list(SOURCES) if what == ["all"] else what

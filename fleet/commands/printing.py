@@ -6,9 +6,11 @@ What a device or a person far away has written is shown as it is, and never does
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -18,6 +20,8 @@ from rich.table import Table
 from runtime.printable import printable, printable_json
 
 __all__ = ["Columns", "print_json", "print_rows", "print_table", "say", "show_number", "show_time"]
+
+LOCAL_TIME: Final = "FEDGE_LOCAL_TIME"
 
 Row = TypeVar("Row")
 Columns = Mapping[str, Callable[[Row], object]]
@@ -46,8 +50,14 @@ def print_rows(
     columns: Columns[Row],
     *,
     as_json: bool,
+    limit: int = 0,
 ) -> None:
-    """Print `rows` as they are for programs, or as a table of `columns`: heading → what of a row stands there."""
+    """Print `rows` as they are for programs, or as a table of `columns`: heading → what of a row stands there.
+
+    Where there are as many as the `limit` that was asked for (0: none was), a line on standard error says that there may be more.
+    """
+    if limit and len(rows) == limit:
+        print(f"these are {limit}, and there may be more: --limit 0 gives all", file=sys.stderr)
     if as_json:
         print_json(rows)
     else:
@@ -65,8 +75,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def show_time(unix_s: float | None) -> str | None:
-    """A time for people: UTC to the second."""
-    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    """A time for people, to the second: UTC; with FEDGE_LOCAL_TIME=1 that of this machine's zone, which is named."""
+    if unix_s is None:
+        return None
+    moment = datetime.fromtimestamp(unix_s, UTC)
+    if os.environ.get(LOCAL_TIME, "0") in {"", "0"}:
+        return f"{moment:%Y-%m-%d %H:%M:%S}"
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def show_number(value: float | None) -> str | None:

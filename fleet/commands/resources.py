@@ -1,4 +1,4 @@
-"""``releases``, ``anomalies``, ``drift``: what the fleet knows, over its HTTPS API."""
+"""``releases``, ``drift``: what the fleet knows, over its HTTPS API."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from typing import Annotated
 import typer
 
 from fleet.client.client import FleetClient
-from fleet.commands.connection import JsonOption, LimitOption, asks_fleet
+from fleet.commands.connection import JsonOption, LimitOption, SinceOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, say, show_number, show_time
-from fleet.views.observations import AnomalyView, DriftSummary, DriftView
+from fleet.views.observations import DriftSummary, DriftView
 from fleet.views.releases import ReleaseView
 from protocol.names import split_release_id
 from service.confirmation import YesOption, ask_for_name
 from service.errors import ClientError
 
-__all__ = ["anomalies", "drift", "releases"]
+__all__ = ["drift", "releases"]
 
 releases = typer.Typer(
     help="Releases: list, show, withdraw; fedge-aggregator publishes.", no_args_is_help=True
 )
-
-SinceOption = Annotated[float | None, typer.Option("--since", help="Received at or after, Unix seconds")]
 
 
 @releases.command("list")
@@ -52,6 +50,7 @@ def releases_list(
             "withdrawn": lambda r: r.withdrawn_reason,
         },
         as_json=as_json,
+        limit=limit,
     )
 
 
@@ -89,50 +88,6 @@ def releases_withdraw(
 
 
 @asks_fleet
-def anomalies(
-    client: FleetClient,
-    as_json: JsonOption = False,
-    device: Annotated[str | None, typer.Option("--device")] = None,
-    is_open: Annotated[
-        bool | None, typer.Option("--open/--ended", help="Only those that last, or are over")
-    ] = None,
-    since: SinceOption = None,
-    limit: LimitOption = 100,
-) -> None:
-    """Anomalies, newest first."""
-    query = {"device": device, "since": since, "open": None if is_open is None else str(is_open).lower()}
-    rows = list(client.listing(AnomalyView, "/v1/anomalies", query, limit))
-    print_rows(
-        rows,
-        f"{len(rows)} anomalies",
-        {
-            "id": lambda r: r.id,
-            "received": lambda r: show_time(r.received_at),
-            "device": lambda r: r.device,
-            "release": lambda r: r.release,
-            "score": lambda r: show_number(r.score),
-            "threshold": lambda r: show_number(r.threshold),
-            "lasted": _show_end,
-            "peak": lambda r: r.end and show_number(r.end.peak_score),
-            "contributors": lambda r: " ".join(r.contributors),
-            "window": lambda r: "withheld by its owner" if r.window_withheld else _show_shape(r.window_shape),
-        },
-        as_json=as_json,
-    )
-
-
-def _show_shape(shape: list[int]) -> str | None:
-    return " x ".join(map(str, shape)) or None
-
-
-def _show_end(anomaly: AnomalyView) -> str | None:
-    """How long it lasted; ``open`` while it does; None from an agent that never tells."""
-    if (end := anomaly.end) is None:
-        return None if anomaly.episode is None else "open"
-    return f"{end.lasted_s:.3g} s, {end.windows} windows ({end.reason})"
-
-
-@asks_fleet
 def drift(
     client: FleetClient,
     as_json: JsonOption = False,
@@ -163,4 +118,5 @@ def drift(
             "detectors": lambda r: " ".join(f"{f['detector']}:{f['sensor']}" for f in r.findings[:4]),
         },
         as_json=as_json,
+        limit=limit,
     )

@@ -10,7 +10,7 @@ import typer
 
 from fleet.changes.change import ChangeKind
 from fleet.client.client import FleetClient
-from fleet.commands.connection import IfMatchOption, JsonOption, KeyOption, asks_fleet
+from fleet.commands.connection import IfMatchOption, JsonOption, KeyOption, LimitOption, asks_fleet
 from fleet.commands.printing import print_json, print_rows, print_table, say, show_time
 from fleet.rollouts.plans import RolloutPlan
 from fleet.rollouts.states import RolloutState, Verb
@@ -112,7 +112,7 @@ def index(
     client: FleetClient,
     as_json: JsonOption = False,
     state: Annotated[str | None, typer.Option("--state", help="e.g. RUNNING")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Most items")] = 50,
+    limit: LimitOption = 50,
 ) -> None:
     """Rollouts, newest first."""
     rows = list(client.listing(RolloutSummary, "/v1/rollouts", {"state": state}, limit))
@@ -129,6 +129,7 @@ def index(
             "created by": lambda r: r.created_by,
         },
         as_json=as_json,
+        limit=limit,
     )
 
 

@@ -49,7 +49,7 @@ def precision(
         print_json(summary)
         return
     print_table(
-        f"{family}: precision {'has drifted' if summary.drifted else 'holds'}",
+        f"{family}: {_said(summary)}",
         ["release", "judged", "precision", "baseline", "recent", "drifted since"],
         (
             [
@@ -63,3 +63,13 @@ def precision(
             for r in summary.releases
         ),
     )
+
+
+def _said(summary: PrecisionSummary) -> str:
+    """What the verdicts on the release that was judged last say; of few, that they say nothing yet."""
+    if summary.drifted:
+        return "precision has drifted"
+    judged = summary.releases[0].judged if summary.releases else 0
+    if not summary.releases or summary.releases[0].baseline is None:
+        return f"nothing is known of its precision yet: {judged} of its alarms were judged, and 30 are needed"
+    return "precision holds"

@@ -8,6 +8,7 @@ Source: E. B. Wilson, "Probable inference, the law of succession, and statistica
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from typing import Final
 from sqlalchemy import BigInteger, cast, func, select
 from sqlalchemy.orm import Session
 
+from fleet.errors import NotFoundError
 from fleet.storage.device_tables import Device
 from fleet.storage.event_tables import Anomaly
+from fleet.storage.release_tables import Release
 from fleet.storage.verdict_tables import Verdict, VerdictRecord
 
-__all__ = ["Judged", "Period", "count_alarms", "count_verdicts", "read_periods", "wilson"]
+__all__ = ["Judged", "Period", "check_known", "count_alarms", "count_verdicts", "read_periods", "wilson"]
 
 Z95: Final = 1.959964
 """Of the standard normal distribution: 2.5 % lie above it."""
@@ -128,3 +131,17 @@ def count_alarms(session: Session, family: str, *, since: float) -> dict[str, in
         .group_by(Anomaly.release)
     )
     return dict(session.execute(counted).all())
+
+
+def check_known(session: Session, family: str) -> None:
+    """Whether there is, or was, anything of a family; raises NotFoundError, which names the nearest that there is."""
+    known = {
+        *session.scalars(select(Device.family).distinct()),
+        *session.scalars(select(Release.family).distinct()),
+        *session.scalars(select(VerdictRecord.family).distinct()),
+    }
+    if family in known:
+        return
+    near = difflib.get_close_matches(family, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known)) or 'none yet'}"
+    raise NotFoundError(f"there is no family {family[:80]!r}; {hint}")

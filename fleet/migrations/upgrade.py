@@ -17,11 +17,15 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from fleet.leadership import is_led
 from fleet.storage.base import Database, open_database
+from fleet.storage.connecting import check_connection
+from fleet.storage.outages import why_not_stored
 from runtime.errors import StorageError
+from service.errors import StartError
 
 __all__ = ["make_revision", "newest_schema", "open_storage"]
 
@@ -39,9 +43,12 @@ def open_storage(url: str) -> Database:
 
     Raises:
         SettingsError: as `open_database`.
+        StartError: PostgreSQL cannot be connected to, or lets nobody make tables; says why and what to do.
         StorageError: the database is of a newer build, or not one of ours, or of an older one that serves it now.
     """
     database = open_database(url)
+    if database.engine.dialect.name == "postgresql":
+        check_connection(url)  # in words that say what to do; whoever goes on has it watched
     try:
         _check_nobody_serves(database)
         with database.write() as session:
@@ -50,6 +57,11 @@ def open_storage(url: str) -> Database:
         database.close()
         raise StorageError(
             f"the database's schema is not known to this build ({error}); run the build that wrote it, or a newer one"
+        ) from None
+    except ProgrammingError as error:
+        database.close()
+        raise StartError(
+            f"the database takes no tables of ours: {why_not_stored(error)}; its user must own them, and the schema they are in"
         ) from None
     except BaseException:
         database.close()  # whoever was refused is company to the next one

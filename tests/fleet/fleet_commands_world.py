@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from fleet_api_world import Fleet
 from fleet_world import TENANT, Machine, enrol_directly
+from typer.testing import CliRunner
 
+from fleet.cli import app
+from fleet.client.client import FleetClient
 from fleet.device_commands import words_for
 from fleet.ingest.batch_result import BatchResult
 from fleet.ingest.store import EventStore
@@ -15,6 +20,29 @@ from fleet.metrics import FleetMetrics
 from protocol.messages.commands import CommandResult, Commands
 from protocol.messages.kinds import CommandStatus
 from service.roles import Role
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``fedge-fleet …`` as the holder of an admin's token."""
+
+    def connect(*_: object) -> FleetClient:
+        headers = {"Authorization": f"Bearer {fleet.tokens[Role.ADMIN]}"}
+        http = httpx.Client(transport=fleet.client._transport, base_url="http://testserver", headers=headers)
+        return FleetClient(http, service="fleet")
+
+    monkeypatch.setattr("fleet.commands.connection.connect", connect)
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, arguments)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return run
 
 
 @pytest.fixture

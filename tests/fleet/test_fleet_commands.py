@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
-import httpx
 import pytest
 from fleet_api_world import Fleet, fleet, machine
+from fleet_commands_world import Run, run
 from fleet_world import (
     NOW,
     TENANT,
@@ -19,40 +18,14 @@ from fleet_world import (
     health,
     of_a_newer_agent,
 )
-from typer.testing import CliRunner
 
-from fleet.cli import app
-from fleet.client.client import FleetClient
 from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from protocol.messages.kinds import AgentState
 from service.errors import ClientError
 from service.roles import Role
 
-__all__ = ["fleet", "machine"]  # the fixtures
-
-Run = Callable[..., str]
-
-
-@pytest.fixture
-def run(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``fedge-fleet …`` as the holder of an admin's token."""
-
-    def connect(*_: object) -> FleetClient:
-        headers = {"Authorization": f"Bearer {fleet.tokens[Role.ADMIN]}"}
-        http = httpx.Client(transport=fleet.client._transport, base_url="http://testserver", headers=headers)
-        return FleetClient(http, service="fleet")
-
-    monkeypatch.setattr("fleet.commands.connection.connect", connect)
-
-    def run(*arguments: str) -> str:
-        result = CliRunner().invoke(app, arguments)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    return run
+__all__ = ["fleet", "machine", "run"]  # the fixtures
 
 
 def test_a_blind_device_shows_what_it_does_not_see_and_an_old_one_what_it_does_not_tell(

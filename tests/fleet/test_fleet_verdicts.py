@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -161,9 +160,17 @@ def test_a_new_release_begins_a_stream_of_its_own(fleet: Fleet, machine: Machine
     assert summary["drifted"] is False
 
 
-def test_a_family_without_verdicts_has_nothing_to_say(fleet: Fleet) -> None:
-    summary = fleet.call("GET", f"/v1/precision/summary?family={secrets.token_hex(4)}").json()
+def test_a_family_without_verdicts_has_nothing_to_say(fleet: Fleet, machine: Machine) -> None:
+    anomalies(fleet, machine, 1)
+    summary = fleet.call("GET", f"/v1/precision/summary?family={machine.name}").json()
     assert (summary["drifted"], summary["drifted_since"], summary["releases"]) == (False, None, [])
+
+
+def test_a_family_that_is_none_is_not_found_and_the_nearest_is_named(fleet: Fleet, machine: Machine) -> None:
+    anomalies(fleet, machine, 1)
+    refused = fleet.call("GET", f"/v1/precision/summary?family={machine.name}x")
+    assert refused.status_code == 404
+    assert f"did you mean '{machine.name}'?" in refused.json()["detail"]
 
 
 def test_many_are_judged_at_once_and_taken_back_with_a_line_of_the_audit_log_each(
