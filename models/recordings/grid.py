@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Grid", "cells_at", "cut", "split"]
+__all__ = ["Grid", "as_bytes", "cell", "chars_at", "cut", "split"]
 
 _LF: Final = ord("\n")
 _QUOTE: Final = ord('"')
@@ -80,7 +81,10 @@ def cut(block: bytes, first_line: int, delimiter: str, width: int, comment: str)
     firsts = breaks - widths + 1
     begins = np.append(0, ends[:-1] + 1)
     line_starts, line_stops = begins[firsts], ends[breaks]
-    numbers = first_line + np.append(0, np.cumsum(np.add.reduceat(content == _LF, line_starts))[:-1])
+    numbers = first_line + np.arange(len(breaks))
+    if b'"' in block:
+        # A line of the table may go over several of the file.
+        numbers = first_line + np.append(0, np.cumsum(np.add.reduceat(content == _LF, line_starts))[:-1])
     is_row = widths == width
     # A delimiter at a line's end is no cell where the table has none there.
     is_trailing = (widths == width + 1) & (ends[breaks] == begins[breaks])
@@ -102,17 +106,31 @@ def cut(block: bytes, first_line: int, delimiter: str, width: int, comment: str)
     return Grid(content=content, starts=starts, stops=stops, lines=numbers[is_row], odd=odd)
 
 
-def cells_at(grid: Grid, places: NDArray[np.int64] | list[int]) -> NDArray[np.bytes_]:
-    """The cells (rows, places) as bytes of one length, padded with NUL; of one that is too long the first ones and a ``~``."""
-    starts, stops = grid.starts[:, places], grid.stops[:, places]
-    lengths = stops - starts
+def chars_at(grid: Grid, places: Sequence[int]) -> NDArray[np.uint8]:
+    """The cells of some columns, one column behind the other, as characters (longest, rows * places), padded with NUL.
+
+    Of a cell that is too long there are the first ones and a ``~``.
+    """
+    starts = grid.starts[:, places].T.reshape(-1).astype(np.int32)
+    lengths = grid.stops[:, places].T.reshape(-1).astype(np.int32) - starts
     longest = int(min(max(1, lengths.max(initial=1)), _LONGEST_CELL))
-    offsets = np.arange(longest)
-    at = np.minimum(starts[..., None] + offsets, max(0, len(grid.content) - 1))
-    found = np.where(offsets < lengths[..., None], grid.content[at], np.uint8(0))
-    if (is_long := lengths > _LONGEST_CELL).any():
-        found[is_long, -1] = ord("~")
-    return np.ascontiguousarray(found).view(f"S{longest}")[..., 0]
+    padded = np.append(grid.content, np.zeros(longest, np.uint8))
+    found = np.empty((longest, len(starts)), np.uint8)
+    for offset in range(longest):
+        found[offset] = padded[starts + offset]
+        found[offset][lengths <= offset] = 0
+    found[-1, lengths > _LONGEST_CELL] = ord("~")
+    return found
+
+
+def as_bytes(chars: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """Characters (longest, n) as n byte strings."""
+    return np.ascontiguousarray(chars.T).view(f"S{len(chars)}")[:, 0]
+
+
+def cell(grid: Grid, row: int, place: int) -> str:
+    """One cell as text."""
+    return grid.content[grid.starts[row, place] : grid.stops[row, place]].tobytes().decode("utf-8", "replace")
 
 
 def _says_something(text: str, comment: str) -> bool:

@@ -184,20 +184,18 @@ def is_value(cell: str) -> bool:
     return _ANY_VALUE.fullmatch(cell) is not None
 
 
-def parsed(cells: NDArray[np.bytes_], style: Style) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """The numbers (n,) of cells (n,), NaN where one is missing, and the places of cells that are not plain numbers or empty."""
-    length = cells.dtype.itemsize
-    table = np.ascontiguousarray(cells).view(np.uint8).reshape(-1, length).T
-    digits = table - np.uint8(48)
+def parsed(chars: NDArray[np.uint8], style: Style) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """The numbers (n,) of cells given as characters (longest, n), NaN where one is missing; and which cells are neither numbers nor empty."""
+    digits = chars - np.uint8(48)
     is_digit = digits <= 9
-    is_mark = table == ord(style.decimal)
-    lengths = np.count_nonzero(table, axis=0)
+    is_mark = chars == ord(style.decimal)
+    lengths = np.count_nonzero(chars, axis=0)
     counts, marks = np.count_nonzero(is_digit, axis=0), np.count_nonzero(is_mark, axis=0)
-    is_minus = table[0] == ord("-")
-    signs = is_minus | (table[0] == ord("+"))
+    is_minus = chars[0] == ord("-")
+    signs = is_minus | (chars[0] == ord("+"))
     is_simple = (counts + marks + signs == lengths) & (marks <= 1) & (counts >= 1) & (counts <= _MOST_DIGITS)
-    mantissas = np.zeros(len(cells), np.int64)
-    for place in range(min(length, _MOST_DIGITS + 2)):
+    mantissas = np.zeros(chars.shape[1])
+    for place in range(min(len(chars), _MOST_DIGITS + 2)):
         mantissas = np.where(is_digit[place], mantissas * 10 + digits[place], mantissas)
     behind = np.where(marks == 1, lengths - 1 - is_mark.argmax(axis=0), 0)
     values = mantissas / _POWERS[np.clip(behind, 0, _MOST_DIGITS)]
@@ -205,21 +203,19 @@ def parsed(cells: NDArray[np.bytes_], style: Style) -> tuple[NDArray[np.float64]
     values[~is_simple] = np.nan
     others = np.flatnonzero(~is_simple & (lengths > 0))
     if len(others):
-        others = others[~_longer_numbers(cells, others, values, style)]
+        others = others[~_longer_numbers(chars[:, others], others, values, style)]
     return values, others
 
 
 def _longer_numbers(
-    cells: NDArray[np.bytes_], others: NDArray[np.intp], values: NDArray[np.float64], style: Style
+    chars: NDArray[np.uint8], others: NDArray[np.intp], values: NDArray[np.float64], style: Style
 ) -> NDArray[np.bool_]:
     """Fill in numbers with exponents or many digits; tells which of `others` they are."""
-    some = cells[others]
-    table = some.view(np.uint8).reshape(len(some), -1)
-    is_known = (table - np.uint8(48) <= 9) | np.isin(
-        table, np.frombuffer(f"+-eEdD\0{style.decimal}".encode(), np.uint8)
-    )
-    may_be = is_known.all(axis=1) & ((table - np.uint8(48)) <= 9).any(axis=1)
-    joined = b"".join(cell + b"\n" for cell in some[may_be].tolist())
+    is_digit = (chars - np.uint8(48)) <= 9
+    known = np.frombuffer(f"+-eEdD\0{style.decimal}".encode(), np.uint8)
+    may_be = (is_digit | np.isin(chars, known)).all(axis=0) & is_digit.any(axis=0)
+    cells = np.ascontiguousarray(chars[:, may_be].T).view(f"S{len(chars)}")[:, 0].tolist()
+    joined = b"".join(cell + b"\n" for cell in cells)
     if style.decimal != ".":
         joined = joined.replace(style.decimal.encode(), b".")
     if not _EXPONENT.fullmatch(joined):

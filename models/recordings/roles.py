@@ -181,6 +181,10 @@ class _Decision:
                 )
                 if self._answers.get(f"words:{column.name}") == "leave out":
                     return ColumnKind.LEFT_OUT, "was left out as you said"
+        if column.infinite:
+            self.roles.notes.append(
+                f"column {name} holds {column.infinite} infinite numbers, which were taken as missing"
+            )
         if not told.any():
             return ColumnKind.DEAD, "has no value in any row"
         if answer == "sensor":

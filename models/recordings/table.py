@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from models.errors import RecordingError
 from models.recordings.dialect import Dialect, found_dialect
-from models.recordings.grid import Grid, cells_at, cut, split
+from models.recordings.grid import Grid, as_bytes, cell, chars_at, cut, split
 from models.recordings.numerals import FLAG_WORDS, MISSING_WORDS, Style, is_value, parsed, said
 from models.recordings.odd_lines import OddLines
 from models.recordings.raw_columns import RawColumn, Table, own_names, sort_of
@@ -35,6 +35,8 @@ from models.recordings.words import is_time_name
 __all__ = ["read_table"]
 
 _MOST_WORDS: Final = 100_000
+_WEIGHED_ROWS: Final = 12
+_LARGEST: Final = 3.4028e38
 _LARGE: Final = 1e7
 """Beyond, float32 tells neighbours apart no more; epochs and counters are kept in float64."""
 _SUMMARY: Final = frozenset(
@@ -79,9 +81,9 @@ def read_table(
     sorts = [sort_of([row[c] for row in dialect.body], dialect.names[c]) for c in range(dialect.width)]
     evidence = StyleEvidence(dialect.width)
     for row in dialect.body:
-        for c, cell in enumerate(row):
+        for c, content in enumerate(row):
             if sorts[c] == "number":
-                evidence.add(c, cell, dialect.first_line)
+                evidence.add(c, content, dialect.first_line)
     styles = chosen_styles(evidence, dialect, sorts, path, answers, is_final=False)
     while True:
         reader = _Reader(text, dialect, sorts, styles, evidence)
@@ -138,6 +140,11 @@ class _Reader:
                 self._columns[c].codes = np.empty(most, np.int32)
             elif sort == "stamp":
                 self._columns[c].stamps = {"": np.empty(most)}
+        styled: dict[Style, list[RawColumn]] = {}
+        for column in self._columns:
+            if column.sort == "number":
+                styled.setdefault(column.style, []).append(column)
+        self._groups = [*styled.values(), *([c] for c in self._columns if c.sort != "number")]
         self._table = Table(path=text.path, columns=self._columns, count=0, preamble=dialect.preamble)
         self._names = frozenset(name for name in dialect.names if name)
         self._odd = OddLines(text, dialect)
@@ -175,44 +182,41 @@ class _Reader:
         table, start = self._table, self._table.count
         count = len(grid.lines)
         told, bad = np.zeros(count, np.int32), np.zeros(count, np.int32)
-        cells = cells_at(grid, list(range(self._dialect.width)))
         pending: list[tuple[RawColumn, NDArray[np.intp], list[str]]] = []
-        for column in self._columns:
-            some = np.ascontiguousarray(cells[:, column.place])
-            if column.sort == "word":
-                self._take_words(column, some, start)
-                continue
-            unknown = (
-                self._take_numbers(column, some, start)
-                if column.sort == "number"
-                else self._take_stamps(column, some, start, grid.lines)
-            )
-            told += some != b""
-            bad[unknown] += 1
-            if len(unknown):
-                pending.append(
-                    (column, unknown, [cell.decode("utf-8", "replace") for cell in some[unknown].tolist()])
-                )
+        for columns in self._groups:
+            chars = chars_at(grid, [column.place for column in columns])
+            if columns[0].sort == "number":
+                unknown_of = self._take_numbers(columns, chars, grid, start)
+            else:
+                cells = as_bytes(chars)
+                if columns[0].sort == "word":
+                    self._take_words(columns[0], cells, start)
+                    continue
+                unknown_of = [self._take_stamps(columns[0], cells, start, grid.lines)]
+            filled = (chars[0] != 0).reshape(len(columns), count)
+            for column, unknown, is_filled in zip(columns, unknown_of, filled, strict=True):
+                told += is_filled
+                bad[unknown] += 1
+                if len(unknown):
+                    pending.append(
+                        (column, unknown, [cell(grid, at, column.place) for at in unknown.tolist()])
+                    )
         named = np.zeros(count, np.int32)
         for _, unknown, texts in pending:
             named[unknown] += [text in self._names for text in texts]
         # A header again, be it behind a time that was put before each line.
         is_row = ~((bad > 0) & ((bad >= told) | ((named == bad) & (bad > 1))))
         for column, unknown, texts in pending:
-            for at, word in zip(unknown.tolist(), texts, strict=True):
-                if not is_row[at]:
-                    continue
-                number, line = column.words.get(word, (0, int(grid.lines[at])))
-                if number or len(column.words) < _MOST_WORDS:
-                    column.words[word] = (number + 1, line)
-                if len(self._bad_rows) < _MOST_WORDS and (
-                    column.sort == "stamp" or word.casefold().rstrip(":") in _SUMMARY
-                ):
-                    self._bad_rows[start + at] = word
-        self._weigh(cells, grid)
+            self._note_words(
+                column,
+                [(at, w) for at, w in zip(unknown.tolist(), texts, strict=True) if is_row[at]],
+                grid,
+                start,
+            )
+        self._weigh(grid)
         if not is_row.all():
             for at in np.flatnonzero(~is_row).tolist():
-                row = tuple(cell.decode("utf-8", "replace") for cell in cells[at].tolist())
+                row = tuple(cell(grid, at, place) for place in range(self._dialect.width))
                 self._odd.take(row, int(grid.lines[at]))
             self._keep(is_row, start)
         kept = np.flatnonzero(is_row)
@@ -220,6 +224,17 @@ class _Reader:
             table.marks.append((start, int(grid.lines[kept[0]])))
             self._last_line = int(grid.lines[kept[-1]])
         table.count = start + len(kept)
+
+    def _note_words(
+        self, column: RawColumn, found: Sequence[tuple[int, str]], grid: Grid, start: int
+    ) -> None:
+        for at, word in found:
+            number, line = column.words.get(word, (0, int(grid.lines[at])))
+            if number or len(column.words) < _MOST_WORDS:
+                column.words[word] = (number + 1, line)
+            ends_table = column.sort == "stamp" or word.casefold().rstrip(":") in _SUMMARY
+            if ends_table and len(self._bad_rows) < _MOST_WORDS:
+                self._bad_rows[start + at] = word
 
     def _keep(self, is_row: NDArray[np.bool_], start: int) -> None:
         stop, kept = start + len(is_row), int(np.count_nonzero(is_row))
@@ -235,29 +250,42 @@ class _Reader:
                 if len(array):
                     array[start : start + kept] = array[start:stop][is_row]
 
-    def _take_numbers(self, column: RawColumn, cells: NDArray[np.bytes_], start: int) -> NDArray[np.intp]:
-        values, others = parsed(cells, column.style)
-        unknown = []
-        for at in others.tolist():
-            cell = cells[at].decode("utf-8", "replace")
-            value, unit = said(cell, column.style)
-            word = cell.casefold()
-            if value is None and word in FLAG_WORDS:
-                column.flags[word] = column.flags.get(word, 0) + 1
-                value = FLAG_WORDS[word]
-            elif unit:
-                column.units[unit] = column.units.get(unit, 0) + 1
-            elif value is not None and word.strip("+-").startswith(("inf", "1.#inf")):
-                column.infinite += 1
+    def _take_numbers(
+        self, columns: Sequence[RawColumn], chars: NDArray[np.uint8], grid: Grid, start: int
+    ) -> list[NDArray[np.intp]]:
+        """Columns of one style; gives for each which cells say something else."""
+        values, others = parsed(chars, columns[0].style)
+        count = len(grid.lines)
+        unknown: list[list[int]] = [[] for _ in columns]
+        for index in others.tolist():
+            k, at = divmod(index, count)
+            content = cell(grid, at, columns[k].place)
+            value = self._said(columns[k], content)
             if value is None:
-                unknown.append(at)
-                if is_value(cell):
-                    self._evidence.add(column.place, cell, 0)
+                unknown[k].append(at)
+                if is_value(content):
+                    self._evidence.add(columns[k].place, content, int(grid.lines[at]))
             else:
-                values[at] = value
-        with np.errstate(over="ignore"):
-            column.values[start : start + len(cells)] = values
-        return np.array(unknown, np.intp)
+                values[index] = value
+        if (is_beyond := np.abs(values) > _LARGEST).any():
+            for index in np.flatnonzero(is_beyond).tolist():
+                columns[index // count].infinite += 1
+            values[is_beyond] = np.nan
+        for k, column in enumerate(columns):
+            column.values[start : start + count] = values[k * count : (k + 1) * count]
+        return [np.array(places, np.intp) for places in unknown]
+
+    def _said(self, column: RawColumn, content: str) -> float | None:
+        value, unit = said(content, column.style)
+        word = content.casefold()
+        if value is None and word in FLAG_WORDS:
+            column.flags[word] = column.flags.get(word, 0) + 1
+            return FLAG_WORDS[word]
+        if unit:
+            column.units[unit] = column.units.get(unit, 0) + 1
+        elif value is not None and word.strip("+-").startswith(("inf", "1.#inf")):
+            column.infinite += 1
+        return value
 
     def _take_stamps(
         self, column: RawColumn, cells: NDArray[np.bytes_], start: int, lines: NDArray[np.int64]
@@ -315,15 +343,12 @@ class _Reader:
                 codes[k] = _MOST_WORDS
         column.codes[start : start + len(cells)] = codes[inverse]
 
-    def _weigh(self, cells: NDArray[np.bytes_], grid: Grid) -> None:
+    def _weigh(self, grid: Grid) -> None:
         """A few rows of each block tell how its numbers are written."""
-        step = max(1, len(cells) // 32)
-        for column in self._columns:
-            if column.sort == "number":
-                for raw, line in zip(
-                    cells[::step, column.place].tolist(), grid.lines[::step].tolist(), strict=True
-                ):
-                    self._evidence.add(column.place, raw.decode("utf-8", "replace"), line)
+        for at in range(0, len(grid.lines), max(1, len(grid.lines) // _WEIGHED_ROWS)):
+            for column in self._columns:
+                if column.sort == "number":
+                    self._evidence.add(column.place, cell(grid, at, column.place), int(grid.lines[at]))
 
     def _close(self) -> None:
         self._drop_summaries()
