@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import RecordingError
-from models.recordings.clocks import is_timestamp
 from models.recordings.recording import shown
+from models.recordings.stamps import is_timestamp
 
 __all__ = [
     "FLAGS",

@@ -9,7 +9,6 @@ A column whose cells are dates or times of day is one. A column of numbers is on
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Final
 
@@ -18,69 +17,10 @@ from numpy.typing import NDArray
 
 from models.errors import RecordingError
 from models.recordings.recording import Recording, listed, shown
+from models.recordings.words import CLOCK_NAMES, COUNTER_NAMES, SHORT_CLOCK_NAMES, words_of
 
-__all__ = ["is_clock", "is_timestamp", "without_clocks"]
+__all__ = ["is_clock", "without_clocks"]
 
-_DATE: Final = (
-    r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}|\d{1,2}[- ][A-Za-z]{3,9}[- ]\d{2,4})"
-)
-_TIME: Final = (
-    r"\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?: ?[AaPp][Mm])?(?: ?(?:Z|UTC|GMT|[+-]\d{2}:?\d{2}))?"
-)
-_STAMP: Final = re.compile(
-    rf"{_DATE}(?:[T ] ?{_TIME})?|{_TIME}|\d{{8}}T\d{{4,6}}(?:\.\d{{1,9}})?Z?", re.ASCII
-)
-_CLOCK_WORDS: Final = frozenset(
-    [
-        "time",
-        "timestamp",
-        "datetime",
-        "date",
-        "clock",
-        "epoch",
-        "elapsed",
-        "uptime",
-        "unixtime",
-        "zeit",
-        "zeitstempel",
-        "datum",
-        "uhrzeit",
-    ]
-)
-_COUNTER_NAMES: Final = frozenset(
-    [
-        "t",
-        "ts",
-        "utc",
-        "seconds",
-        "sec",
-        "secs",
-        "index",
-        "idx",
-        "id",
-        "unnamed",
-        "seq",
-        "frame",
-        "tick",
-        "ticks",
-        "ms",
-        "millis",
-        "no",
-        "nr",
-        "row",
-        "rows",
-        "line",
-        "sample",
-        "cycle",
-        "cycles",
-        "step",
-        "record",
-        "n",
-        "#",
-        "i",
-    ]
-)
-"""These may also be sensors (t is a temperature, no is nitric oxide), so they must grow at every single row."""
 _EPOCHS: Final = tuple((1e9 * unit, 1e10 * unit) for unit in (1.0, 1e3, 1e6, 1e9))
 _MOST_RESTARTS: Final = 0.1
 """Share of rows at which a clock may go back: a logger that was started anew, recordings put together, an hour in autumn."""
@@ -88,20 +28,11 @@ _FEWEST_GROWING: Final = 20
 """Rows that must all grow before that is worth a word."""
 
 
-def is_timestamp(cell: str) -> bool:
-    """Is `cell`, without spaces around it, a date, a time of day, or both?
-
-    >>> is_timestamp("2020-02-08 13:30:47"), is_timestamp("08.02.2020"), is_timestamp("13.5")
-    (True, True, False)
-    """
-    return len(cell) <= 64 and _STAMP.fullmatch(cell) is not None
-
-
 def is_clock(name: str, values: NDArray[np.float32]) -> bool:
     """Does a column of numbers (n,) only tell the time, or count the rows? Missing values (NaN) are passed over."""
-    words = _words(name)
+    words = words_of(name)
     is_named = _is_clock_name(words)
-    may_count = bool(words) and words[0] in _COUNTER_NAMES
+    may_count = bool(words) and words[0] in COUNTER_NAMES | SHORT_CLOCK_NAMES
     smallest, largest = float(np.fmin.reduce(values)), float(np.fmax.reduce(values))
     is_epoch = any(first <= smallest and largest < last for first, last in _EPOCHS)
     if not (is_named or may_count or is_epoch):
@@ -116,18 +47,13 @@ def is_clock(name: str, values: NDArray[np.float32]) -> bool:
     return bool(len(steps) and np.all(steps > 0))
 
 
-def _words(name: str) -> list[str]:
-    """The words of a column's name, however they are parted: time_s, sampleTime, TIME (s)."""
-    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|#", name)]
-
-
 def _is_clock_name(words: list[str]) -> bool:
-    return any(word in _CLOCK_WORDS for word in words)
+    return any(word in CLOCK_NAMES for word in words)
 
 
 def _doubt(name: str, values: NDArray[np.float32]) -> str | None:
     """What makes one think that a column which is read as a sensor may be a clock after all."""
-    if _is_clock_name(_words(name)):
+    if _is_clock_name(words_of(name)):
         return "has the name of a clock, but does not grow as one"
     # A look at the first rows spares the others.
     is_long = len(values) >= _FEWEST_GROWING

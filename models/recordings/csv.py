@@ -30,7 +30,7 @@ from models.recordings.cells import (
     slow_rows,
     split_line,
 )
-from models.recordings.clocks import is_timestamp, without_clocks
+from models.recordings.clocks import without_clocks
 from models.recordings.files import foreign_format, open_recording
 from models.recordings.recording import (
     Recording,
@@ -40,6 +40,7 @@ from models.recordings.recording import (
     places_of,
     shown,
 )
+from models.recordings.stamps import is_timestamp
 
 __all__ = ["read_csv"]
 

@@ -57,9 +57,14 @@ def split(text: str, delimiter: str) -> list[str]:
     return [cell.strip().strip('"').strip() for cell in cells]
 
 
-def cut(block: bytes, first_line: int, delimiter: str, width: int, comment: str) -> Grid:
-    """Cut whole lines into cells; `width` is how many each has, `comment` what a line begins with that has none ("" for nothing)."""
-    if delimiter == " ":
+def cut(
+    block: bytes, first_line: int, delimiter: str, width: int, comment: str, *, is_strict: bool = False
+) -> Grid:
+    """Cut whole lines into cells; `width` is how many each has, `comment` what a line begins with that has none ("" for nothing).
+
+    If `is_strict`, each space parts two cells, quotes that enclose no whole cell make no rows, and a delimiter at a line's end is a cell.
+    """
+    if delimiter == " " and not is_strict:
         block = re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", block)
         block = re.sub(rb"[ \t]+", b"\t", block)
         delimiter = "\t"
@@ -68,8 +73,11 @@ def cut(block: bytes, first_line: int, delimiter: str, width: int, comment: str)
     is_end = (content == _LF) | (content == mark)
     if b'"' in block:
         inside = (np.cumsum(content == _QUOTE) & 1).astype(bool)
-        if _encloses_whole_cells(content, is_end, inside):
+        if _encloses_whole_cells(content, is_end, inside, may_have_spaces=not is_strict):
             is_end &= ~inside
+        elif is_strict:
+            nowhere = np.empty((0, width), np.int64)
+            return Grid(content=content, starts=nowhere, stops=nowhere, lines=nowhere[:, 0], odd=())
         else:
             lines = block.decode("utf-8", "replace").split("\n")[:-1]
             block = "".join(_SEPARATOR.join(split(line, delimiter)) + "\n" for line in lines).encode()
@@ -88,7 +96,7 @@ def cut(block: bytes, first_line: int, delimiter: str, width: int, comment: str)
     is_row = widths == width
     # A delimiter at a line's end is no cell where the table has none there.
     is_trailing = (widths == width + 1) & (ends[breaks] == begins[breaks])
-    is_row |= is_trailing
+    is_row |= is_trailing & (not is_strict)
     is_blank = line_starts == line_stops
     if width == 1:
         is_row &= ~is_blank
@@ -143,13 +151,13 @@ def _text(block: bytes, start: int, stop: int, mark: int, delimiter: str) -> str
 
 
 def _encloses_whole_cells(
-    content: NDArray[np.uint8], is_end: NDArray[np.bool_], inside: NDArray[np.bool_]
+    content: NDArray[np.uint8], is_end: NDArray[np.bool_], inside: NDArray[np.bool_], *, may_have_spaces: bool
 ) -> bool:
     quotes = np.flatnonzero(content == _QUOTE)
     if len(quotes) % 2:
         return False
     opening, closing = quotes[::2], quotes[1::2]
-    is_edge = is_end | (content == _SPACE) | (content == _QUOTE)
+    is_edge = is_end | (content == _SPACE) | (content == _QUOTE) if may_have_spaces else is_end
     return bool(
         (is_edge[np.maximum(opening - 1, 0)] | (opening == 0)).all()
         and is_edge[np.minimum(closing + 1, len(content) - 1)].all()

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ORDERS", "Stamps", "is_stamp", "read_stamps"]
+__all__ = ["ORDERS", "Stamps", "is_stamp", "is_timestamp", "read_stamps"]
 
 ORDERS: Final = ("day-month-year", "month-day-year", "year-month-day")
 DAY_S: Final = 86_400
@@ -106,6 +106,15 @@ def is_stamp(cell: str) -> bool:
     ):
         return False
     return bool(read_stamps(np.array([cell.encode()])).is_known[0])
+
+
+def is_timestamp(cell: str) -> bool:
+    """The same where no header says what a cell is: digits alone are a number.
+
+    >>> is_timestamp("20200208"), is_timestamp("08.02.2020")
+    (False, True)
+    """
+    return not cell.isdigit() and is_stamp(cell)
 
 
 def read_stamps(cells: NDArray[np.bytes_]) -> Stamps:

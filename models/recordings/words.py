@@ -9,9 +9,11 @@ import re
 from typing import Final
 
 __all__ = [
+    "CLOCK_NAMES",
     "COUNTER_NAMES",
     "FAULT_WORDS",
     "NORMAL_WORDS",
+    "SHORT_CLOCK_NAMES",
     "is_device_name",
     "is_flagged_name",
     "is_label_name",
@@ -23,7 +25,7 @@ __all__ = [
     "words_of",
 ]
 
-_TIME: Final = frozenset(
+CLOCK_NAMES: Final = frozenset(
     [
         "time",
         "timestamp",
@@ -51,7 +53,7 @@ _TIME: Final = frozenset(
         "localtime",
     ]
 )
-_SHORT_TIME: Final = frozenset(
+SHORT_CLOCK_NAMES: Final = frozenset(
     [
         "t",
         "ts",
@@ -277,7 +279,7 @@ def words_of(name: str) -> list[str]:
 def is_time_name(name: str) -> bool:
     """Does a name say that the column tells the time?"""
     words = words_of(name)
-    return any(word in _TIME for word in words) or "".join(words) in _SHORT_TIME
+    return any(word in CLOCK_NAMES for word in words) or "".join(words) in SHORT_CLOCK_NAMES
 
 
 def part_of_time(name: str) -> str | None:
