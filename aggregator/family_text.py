@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from models.recordings.suggestions import VIBRATION_FROM_HZ, window_for
 from protocol.refit_sizes import MOST_MIXED_FEATURES
 
-__all__ = ["VIBRATION_FROM_HZ", "family_text", "layers_for", "window_for"]
-
-VIBRATION_FROM_HZ: Final = 3200.0
-"""From here on rows are raw acceleration, and windows of them become features (`models.features.vibration_spec`)."""
+__all__ = ["family_text", "layers_for"]
 
 _WIDEST: Final = 64
 _ACROSS: Final = 88
@@ -29,15 +27,6 @@ def layers_for(features: int) -> tuple[int, ...]:
     hidden = min(-(-features * 3 // 4), _WIDEST)
     narrow = min(features // 2, _WIDEST // 2)
     return features, hidden, narrow, hidden, features
-
-
-def window_for(sample_rate_hz: float) -> int:
-    """Samples of a vibration window: about a sixth of a second, a power of two.
-
-    >>> [window_for(rate) for rate in (3200, 12_800, 51_200)]
-    [512, 2048, 8192]
-    """
-    return int(2 ** (round(sample_rate_hz * 0.16).bit_length() - 1))
 
 
 def family_text(

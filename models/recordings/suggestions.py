@@ -1,4 +1,8 @@
-"""How many rows a window should have, how long a machine should be commissioned, and the period of its load: simple, and explained."""
+"""How an agent would best watch recordings like these: what a window is, how long commissioning takes, which cycle there is.
+
+A suggestion follows from sample rate, length and the sensors' own course, never from labels or from what a detector would make of it.
+`fedge study` plays recordings with it, and `fedge model from-csv` writes a family's file by the same rules.
+"""
 
 from __future__ import annotations
 
@@ -8,53 +12,108 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from models.features import passthrough_spec, vibration_spec
 from models.recordings.machines import Reading
+from protocol.manifest import FeatureSpec
 
-__all__ = ["Suggestion", "suggested"]
+__all__ = ["FEWEST_LEARNING", "VIBRATION_FROM_HZ", "Suggestion", "suggested", "window_for"]
 
-_FASTEST_HZ: Final = 50.0
-"""From this rate on rows are a vibration, and a window is a stretch of it."""
-_WINDOW_S: Final = 0.1
-_COMMISSIONED: Final = 0.3
-_MOST_ROWS: Final = 4000
+VIBRATION_FROM_HZ: Final = 3200.0
+"""From here on rows are raw acceleration, and windows of them become features (`models.features.vibration_spec`)."""
+
+LEARNING_SHARE: Final = 0.4
+"""Of the windows. Less is learnt from than is judged: a rate of rare alarms needs the longer part."""
+COMMISSIONING: Final = 120
+FEWEST_LEARNING: Final = 50
+"""Windows: commissioning never settles on fewer than 45."""
+
 _LEAST_PERIODS: Final = 4
 _LEAST_CORRELATION: Final = 0.5
 
 
+def window_for(sample_rate_hz: float) -> int:
+    """Samples of a vibration window: about a sixth of a second, a power of two.
+
+    >>> [window_for(rate) for rate in (3200, 12_800, 51_200)]
+    [512, 2048, 8192]
+    """
+    return int(2 ** (round(sample_rate_hz * 0.16).bit_length() - 1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """In rows; `period_rows` is None where no load repeats. `why` has a sentence for each."""
+    """How to watch; `why` has a sentence for each.
 
+    Attributes:
+        is_vibration: rows are a waveform, `window_rows` of them a window; else a row is one.
+        window_rows: see above.
+        commissioning_windows: fewest windows of an agent's commissioning.
+        longest_commissioning: most.
+        period_rows: a cycle that the sensors show; None: none is plain.
+        why: for a person.
+    """
+
+    is_vibration: bool
     window_rows: int
-    commissioning_rows: int
+    commissioning_windows: int
+    longest_commissioning: int
     period_rows: int | None
     why: tuple[str, ...]
 
+    @property
+    def fewest_windows(self) -> int:
+        """Of a machine: with fewer nothing can be learnt and judged."""
+        return round(FEWEST_LEARNING / LEARNING_SHARE)
+
+    def learning_of(self, windows: int) -> int:
+        """How many of a machine's windows are learnt from, the first ones."""
+        return round(LEARNING_SHARE * windows)
+
+    def features(self, sensors: tuple[str, ...], sample_rate_hz: float | None) -> FeatureSpec:
+        """What a source of these sensors delivers; raises FeatureError for sensors or rates that cannot be."""
+        if self.is_vibration and sample_rate_hz is not None:
+            return vibration_spec(sample_rate_hz, self.window_rows, len(sensors))
+        return passthrough_spec(sensors)
+
 
 def suggested(reading: Reading) -> Suggestion:
-    """From the rate, the length of the shortest recording and the first peak of the sensors' autocorrelation."""
-    rate, shortest = reading.sample_rate_hz, min(len(m.rows) for m in reading.machines)
-    why = []
-    if rate is not None and rate >= _FASTEST_HZ:
-        window = int(min(8192, max(64, 1 << int(np.log2(max(2.0, rate * _WINDOW_S))))))
+    """From the rate, the length of the middle recording, and the first peak of the sensors' autocorrelation."""
+    rate, why = reading.sample_rate_hz, []
+    step, is_vibration = 1, False
+    if rate is not None and rate >= VIBRATION_FROM_HZ:
+        step, is_vibration = window_for(rate), True
         why.append(
-            f"{rate:g} rows a second are a vibration: a window of {window} rows is {window / rate:.3g} s of it"
+            f"window: {step:,} rows, {1000 * step / rate:.3g} ms: {rate:,.6g} rows a second are a vibration"
         )
     else:
-        window = 1
-        why.append("each row is a state of the machine by itself: a window is one row")
-    period = next((p for m in reading.machines[:5] if (p := _period(m.rows)) is not None), None)
-    commissioning = int(_COMMISSIONED * shortest)
-    if period is not None:
-        lasting = f" ({period / rate:.6g} s)" if rate else ""
-        why.append(f"the sensors repeat every {period} rows{lasting}: a load cycle")
-        commissioning = max(commissioning, min(2 * period, shortest // 2))
-    commissioning = max(window, min(commissioning, _MOST_ROWS * window))
+        why.append("window: one row, a state of the machine by itself")
+    # The middle machine decides: one recording that is short must not hurry the others.
+    windows = sorted(len(machine.rows) // step for machine in reading.machines)[len(reading.machines) // 2]
+    learnable = max(round(LEARNING_SHARE * windows), 20)
+    fewest, longest = min(COMMISSIONING, learnable), min(4 * COMMISSIONING, learnable)
+    is_short = longest < 4 * COMMISSIONING
     why.append(
-        f"the first {commissioning} rows of each machine are taken as healthy to commission it: at most 30 % of the shortest recording ({shortest} rows)"
+        f"commissioning: {fewest:,} windows, up to {longest:,} where the machine has not settled"
+        + (f" (all that {LEARNING_SHARE:.0%} of a recording have)" if is_short else "")
+    )
+    period = (
+        None
+        if is_vibration
+        else next((p for m in reading.machines[:5] if (p := _period(m.rows)) is not None), None)
+    )
+    lasting = f", {period / rate:.6g} s" if period is not None and rate else ""
+    why.append(
+        f"period: the sensors repeat every {period:,} rows{lasting}; an agent that is told of it ([detection] period_s) learns its course"
+        if period is not None
+        else "period: none is plain; an agent looks for a day and a week by itself"
     )
     return Suggestion(
-        window_rows=window, commissioning_rows=commissioning, period_rows=period, why=tuple(why)
+        is_vibration=is_vibration,
+        window_rows=step,
+        commissioning_windows=fewest,
+        longest_commissioning=max(fewest, longest),
+        period_rows=period,
+        why=tuple(why),
     )
 
 

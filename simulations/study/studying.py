@@ -23,6 +23,7 @@ from typing import Any, Final
 import numpy as np
 
 from aggregator.errors import AggregatorError
+from aggregator.machine_checks import moving_sensors
 from edge_agent.settings import DetectionSettings
 from models.architecture import Architecture
 from models.bundles import ModelBundle
@@ -30,7 +31,7 @@ from models.detection.promise import AlarmBudget
 from models.errors import ModelError
 from models.export.isolated import export_training_model
 from models.recordings.machines import Reading
-from models.recordings.suggestion import FEWEST_LEARNING, Suggestion, suggest
+from models.recordings.suggestions import FEWEST_LEARNING, Suggestion, suggested
 from protocol.manifest import FeatureSpec
 from runtime.errors import SettingsError
 from simulations.errors import ScenarioError
@@ -106,7 +107,6 @@ def agent_settings(suggestion: Suggestion, alarms_per_1000: float) -> DetectionS
         commissioning_windows=suggestion.commissioning_windows,
         commissioning_longest_windows=suggestion.longest_commissioning,
         reference_windows=suggestion.commissioning_windows,
-        period_s=suggestion.period_s,
         budget=AlarmBudget(alarms_per_1000_windows=alarms_per_1000),
     )
 
@@ -117,7 +117,8 @@ def prepare(reading: Reading, *, alarms_per_1000: float) -> Prepared:
     Raises:
         ScenarioError: no machine is long enough, or its sensors cannot be watched; the message says what would be.
     """
-    suggestion = suggest(tuple(len(machine.rows) for machine in reading.machines), reading.sample_rate_hz)
+    reading = _moving(reading)
+    suggestion = suggested(reading)
     try:
         spec = suggestion.features(reading.sensors, reading.sample_rate_hz)
     except (ModelError, ValueError) as error:
@@ -146,6 +147,23 @@ def prepare(reading: Reading, *, alarms_per_1000: float) -> Prepared:
         subjects=subjects,
         too_short=too_short,
         settings=agent_settings(suggestion, alarms_per_1000),
+    )
+
+
+def _moving(reading: Reading) -> Reading:
+    """Without sensors that never move on any machine, which a family leaves out."""
+    names = moving_sensors(reading)
+    if names == reading.sensors:
+        return reading
+    if not names:
+        raise ScenarioError("no column moves on any machine: record machines at work")
+    places = [place for place, name in enumerate(reading.sensors) if name in names]
+    still = [name for name in reading.sensors if name not in names]
+    return replace(
+        reading,
+        sensors=names,
+        machines=tuple(replace(machine, rows=machine.rows[:, places]) for machine in reading.machines),
+        notes=(*reading.notes, *(f"{name!r} never moves on any machine: it is left out" for name in still)),
     )
 
 

@@ -18,15 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.features import make_extractor
-from models.recordings.suggestion import Suggestion
+from models.recordings.suggestions import Suggestion
 from protocol.manifest import FeatureSpec
 
-__all__ = ["FEWEST_HELD_BACK", "Subject", "TooShort", "cut_windows", "learning_features", "most_missing"]
+__all__ = ["Subject", "TooShort", "cut_windows", "learning_features", "most_missing"]
 
 Rows = NDArray[np.float32]
-
-FEWEST_HELD_BACK = 20
-"""Windows after learning: of fewer nothing can be said, not even roughly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +101,7 @@ def cut_windows(
         pieces: stretches without a gap; empty: there is none.
         sample_rate_hz: rows in a second, where there are no times.
     """
-    step = suggestion.rows_per_window
+    step = suggestion.window_rows
     firsts = np.concatenate(
         [
             np.arange(piece.start or 0, (len(rows) if piece.stop is None else piece.stop) - step + 1, step)
@@ -112,9 +109,7 @@ def cut_windows(
         ]
         or [np.zeros(0, np.int64)]
     ).astype(np.int64)
-    if len(firsts) - suggestion.learning_of(len(firsts)) < FEWEST_HELD_BACK or not suggestion.is_enough(
-        len(firsts)
-    ):
+    if len(firsts) < suggestion.fewest_windows:
         return TooShort(name=name, windows=len(firsts), needed=suggestion.fewest_windows)
     at = firsts[:, None] + np.arange(step)
     windows = rows[at] if step > 1 else rows if len(firsts) == len(rows) else rows[firsts]

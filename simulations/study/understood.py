@@ -53,14 +53,14 @@ def length_in_words(seconds: float) -> str:
     for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 1.5 * size or (size == 60 and seconds >= 60):
             return f"{seconds / size:.2g} {name}" if seconds < 100 * size else f"{seconds / size:,.0f} {name}"
-    return f"{seconds:.3g} seconds"
+    return f"{seconds:.3g} seconds" if seconds != 1 else "a second"
 
 
 def _rate(reading: Reading) -> str:
     rate, clocks = reading.sample_rate_hz, [m for m in reading.machines if m.times_s is not None]
     if rate is None:
         return "no clock: rows are counted, and figures are for 1,000 windows"
-    how_often = f"{rate:.6g} rows a second" if rate >= 1 else f"one row in {length_in_words(1 / rate)}"
+    how_often = f"{rate:.6g} rows a second" if rate > 1 else f"one row in {length_in_words(1 / rate)}"
     if not clocks:
         return f"{how_often}; no clock in the files"
     first, last = (

@@ -20,9 +20,10 @@ from edge_agent.settings import BufferSettings, StatePaths
 from edge_agent.sources.replay import ReplaySource
 from edge_agent.sources.settings import ReplaySettings
 from models.features import passthrough_spec
+from models.recordings.machines import Machine, Reading
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.reading import read_machines
-from models.recordings.suggestion import suggest
+from models.recordings.suggestions import Suggestion, suggested
 from models.thresholds import Opened
 from simulations.errors import ScenarioError
 from simulations.study import command
@@ -134,7 +135,7 @@ def test_a_machine_with_too_few_rows_is_named_and_the_others_are_studied(tmp_pat
     write_machine(folder / "pump-5.csv", rows_of_a_machine(5, 80))
     prepared = prepared_of(folder)
     assert [one.said for one in prepared.too_short] == [
-        "pump-5 has 80 windows, and 150 are needed: record for longer"
+        "pump-5 has 80 windows, and 125 are needed: record for longer"
     ]
     assert len(prepared.subjects) == 4
 
@@ -149,17 +150,44 @@ def test_one_machine_is_studied_alone_and_told_that_it_has_nobody_to_learn_with(
 
 def test_recordings_that_are_all_too_short_are_refused_with_what_would_be_enough(tmp_path: Path) -> None:
     write_machine(tmp_path / "pump.csv", rows_of_a_machine(1, 60))
-    with pytest.raises(ScenarioError, match=r"pump has 60 windows, and 150 are needed"):
+    with pytest.raises(ScenarioError, match=r"pump has 60 windows, and 125 are needed"):
         prepared_of(tmp_path)
 
 
 def test_a_waveform_is_cut_into_windows_and_slow_rows_are_taken_as_they_are() -> None:
-    fast, slow = suggest((100_000,), 12_800.0), suggest((100_000,), 1.0)
-    assert (fast.kind, fast.rows_per_window) == ("vibration", 2048)
+    fast, slow = suggestion_for(100_000, 12_800.0), suggestion_for(100_000, 1.0)
+    assert (fast.is_vibration, fast.window_rows) == (True, 2048)
     assert fast.features(("x", "y"), 12_800.0).feature_count == 48
-    assert (slow.kind, slow.rows_per_window) == ("passthrough", 1)
+    assert (slow.is_vibration, slow.window_rows) == (False, 1)
     assert slow.features(("x", "y"), 1.0) == passthrough_spec(("x", "y"))
-    assert suggest((200,), None).longest_commissioning == 80
+    assert suggestion_for(200, None).longest_commissioning == 80
+
+
+def test_a_course_that_repeats_is_a_suggested_period() -> None:
+    found = suggestion_for(4000, 1.0, period=100).period_rows
+    assert found is not None
+    assert abs(found - 100) <= 2
+    assert suggestion_for(4000, 1.0).period_rows is None
+
+
+def suggestion_for(count: int, rate: float | None, *, period: int | None = None) -> Suggestion:
+    rows = np.random.default_rng(3).normal(size=(count, 2)).astype(np.float32)
+    if period is not None:
+        rows += 3 * np.sin(2 * np.pi * np.arange(count) / period)[:, None].astype(np.float32)
+    machine = Machine(
+        name="m", rows=rows, times_s=None, labels=None, pieces=(slice(0, count),), path=Path("m.csv")
+    )
+    return suggested(
+        Reading(
+            sensors=("x", "y"),
+            columns=(),
+            sample_rate_hz=rate,
+            machines=(machine,),
+            notes=(),
+            refused=(),
+            answers={},
+        )
+    )
 
 
 def test_the_command_writes_a_report_and_with_json_nothing_but_figures_to_stdout(
