@@ -39,8 +39,6 @@ TokenFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table")]
 
-FINAL = frozenset({"COMPLETED", "REJECTED_BY_GATE", "FAILED", "CANCELED"})
-
 
 def main() -> None:
     """Entry point of the console script."""
@@ -158,13 +156,14 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Start a training run."""
+    from aggregator.run_tables import follow_run
     from service.client import connect, new_key
 
     asked = {"family": family, "reason": reason, "rounds": rounds}
     with connect(url, ca, token_file, service="aggregator") as client:
         run = client.post("/v1/training-runs", asked, key=idempotency_key or new_key())
         if wait:
-            run = _follow(client, run["id"], quiet=as_json)
+            run = follow_run(client, run["id"], quiet=as_json)
     print(json.dumps(run) if as_json else printable(f"{run['id']} {run['state']}: {run['detail']}"))
     if wait and run["state"] != "COMPLETED":
         raise typer.Exit(1)
@@ -179,6 +178,7 @@ def runs(
     run_id: Annotated[str | None, typer.Argument(help="one run in full")] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="ask for the end of RUN_ID")] = False,
     family: Annotated[str | None, typer.Option("--family")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="most runs; 0: all")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """List training runs, or show one with its rounds."""
@@ -187,7 +187,9 @@ def runs(
 
     with connect(url, ca, token_file, service="aggregator") as client:
         if run_id is None:
-            answer = {"items": list(client.pages("/v1/training-runs", {"family": family}, 100))}
+            answer = {"items": list(client.pages("/v1/training-runs", {"family": family}, limit))}
+            if limit and len(answer["items"]) == limit:
+                print(f"these are {limit}, and there may be more: --limit 0 gives all", file=sys.stderr)
         elif cancel:
             answer = client.post(f"/v1/training-runs/{run_id}:cancel")
         else:
@@ -393,16 +395,3 @@ def _sentence(figures: dict[str, Any]) -> str:
         f"{figures['detector']}; trust radius {figures['trust_radius']:.3g}; threshold {figures['threshold']:.4g}; sight {figures['sight']:.0%}; int8 error {figures['int8_error']:.2g};"
         f" {figures['bytes']} bytes in {figures['file']}"
     )
-
-
-def _follow(client: Any, run_id: str, *, quiet: bool) -> dict[str, Any]:
-    said = ""
-    while True:
-        run: dict[str, Any] = client.get(f"/v1/training-runs/{run_id}")
-        line = f"{run['state']}: {run['detail']}"
-        if not quiet and line != said:
-            print(printable(line), file=sys.stderr)
-            said = line
-        if run["state"] in FINAL:
-            return run
-        time.sleep(1.0)

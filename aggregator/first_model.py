@@ -33,6 +33,7 @@ from aggregator.reference_prior import mixture_sight, prior_of
 from aggregator.rounds.release_checks import LEAST_FIRST_SIGHT
 from models.bundles import read_bundle
 from models.recordings.machines import Reading
+from models.recordings.suggestions import COMMISSIONING, suggested
 from protocol.bundle import open_bundle
 from protocol.names import FamilyName, check_name
 from runtime.durable_files import private_directory, write_durably
@@ -44,7 +45,6 @@ __all__ = ["FirstModel", "hand_in", "make_first_model", "next_version", "pending
 Progress = Callable[[str, float], None]
 
 _SHORTEST_COMMISSIONING: Final = 20
-_COMMISSIONING: Final = 120
 
 _TO_ALL: Final[dict[str, Any]] = {
     "dynamic": True,
@@ -123,13 +123,13 @@ def make_first_model(
             names,
             machines=[machine.name for machine in reading.machines],
             sample_rate_hz=reading.sample_rate_hz,
-            commissioning_rows=_COMMISSIONING,
+            commissioning_rows=COMMISSIONING,
             now=now,
         )
     spec = _spec(spec_file, text, names)
     rows = training_rows(reading, names, spec.features.spec())
-    if text is not None and (shorter := _shorter_commissioning(rows)) is not None:
-        text = text.replace(f"commissioning_rows = {_COMMISSIONING} ", f"commissioning_rows = {shorter} ")
+    if text is not None and (shorter := _shorter_commissioning(reading, rows)) is not None:
+        text = text.replace(f"commissioning_rows = {COMMISSIONING} ", f"commissioning_rows = {shorter} ")
         spec = _spec(spec_file, text, names)
     notes += [f"{spec_file} is there and is used as it stands"] if text is None else []
     notes += rows.notes
@@ -187,11 +187,11 @@ def _spec(path: Path, text: str | None, names: Sequence[str]) -> FamilySpec:
     return spec
 
 
-def _shorter_commissioning(rows: TrainingRows) -> int | None:
-    """Windows to commission on where a recording is short: a third of the shortest; None: as many as usual."""
-    shortest = min(map(len, rows.normal.values()))
-    third = max(shortest // 3, _SHORTEST_COMMISSIONING)
-    return third if third < _COMMISSIONING else None
+def _shorter_commissioning(reading: Reading, rows: TrainingRows) -> int | None:
+    """Windows to commission on where recordings are short, at most a third of the shortest; None: as many as usual."""
+    third = max(min(map(len, rows.normal.values())) // 3, _SHORTEST_COMMISSIONING)
+    fewest = min(third, suggested(reading).commissioning_windows)
+    return fewest if fewest < COMMISSIONING else None
 
 
 def _blindness(spec: FamilySpec, rows: TrainingRows, *, accepts_blind: bool) -> tuple[bool, str]:

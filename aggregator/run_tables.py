@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,8 +15,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from runtime.printable import printable
+from service.client import ApiClient
 
-__all__ = ["print_run", "print_runs", "training_progress"]
+__all__ = ["follow_run", "print_run", "print_runs", "training_progress"]
+
+
+FINAL = frozenset({"COMPLETED", "REJECTED_BY_GATE", "FAILED", "CANCELED"})
 
 
 def print_runs(items: Sequence[dict[str, Any]]) -> None:
@@ -73,6 +79,20 @@ def _print_absent(console: Console, entry: dict[str, Any]) -> None:
                 printable(f"{title}: left out {', '.join(group['devices'])}: {group['left_out']}"),
                 markup=False,
             )
+
+
+def follow_run(client: ApiClient, run_id: str, *, quiet: bool) -> dict[str, Any]:
+    """Wait until a run is over, telling each change of its state on standard error; returns its last record."""
+    said = ""
+    while True:
+        run: dict[str, Any] = client.get(f"/v1/training-runs/{run_id}")
+        line = f"{run['state']}: {run['detail']}"
+        if not quiet and line != said:
+            sys.stderr.write(f"{printable(line)}\n")
+            said = line
+        if run["state"] in FINAL:
+            return run
+        time.sleep(1.0)
 
 
 def _verdict(check: dict[str, Any]) -> str:

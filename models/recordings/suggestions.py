@@ -16,7 +16,7 @@ from models.features import passthrough_spec, vibration_spec
 from models.recordings.machines import Reading
 from protocol.manifest import FeatureSpec
 
-__all__ = ["FEWEST_LEARNING", "VIBRATION_FROM_HZ", "Suggestion", "suggested", "window_for"]
+__all__ = ["COMMISSIONING", "FEWEST_LEARNING", "VIBRATION_FROM_HZ", "Suggestion", "suggested", "window_for"]
 
 VIBRATION_FROM_HZ: Final = 3200.0
 """From here on rows are raw acceleration, and windows of them become features (`models.features.vibration_spec`)."""
