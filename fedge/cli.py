@@ -54,6 +54,7 @@ COMMANDS: Final = {
     "train": Command("aggregator", ("train",), "start a training run"),
     "runs": Command("aggregator", ("runs",), "training runs and their rounds"),
     "privacy": Command("aggregator", ("privacy",), "what a family's training has cost in privacy"),
+    "join": Command("agent", ("join",), "let this device join its fleet, with the file made for it"),
     "agent": Command("agent", (), "everything of fedge-agent"),
     "fleet": Command("fleet", (), "everything of fedge-fleet"),
     "aggregator": Command("aggregator", (), "everything of fedge-aggregator"),

@@ -73,6 +73,60 @@ def enrol(
 
 
 @application.command()
+def join(
+    file: Annotated[Path, typer.Argument(help="what `fedge device add` made for this device")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="where windows come from: rec.csv, - or a serial port, opc.tcp://…, mqtts://…, module:function, plc.toml"
+        ),
+    ] = None,
+    *,
+    answer: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE: how the recording is read; may be given again")
+    ] = None,
+    machine: Annotated[
+        str | None, typer.Option(help="which machine of a recording that holds several")
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=1e-6, max=1e6, help="of a recording: 1 plays it as it was")
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="the device's folder  [default: ./NAME; with systemd /var/lib/fedge/NAME]"),
+    ] = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="what kind of device this is  [default: its board or processor]")
+    ] = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="of a sealed file; else it is asked for")
+    ] = None,
+    background: Annotated[bool, typer.Option("--background", help="leave once it watches")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="no systemd unit, even as root; until Ctrl-C")
+    ] = False,
+) -> int:
+    """Join the fleet with one file: enrol, write agent.toml, start, and say when it watches. Again: it goes on.
+
+    Exit status 3: the recording can be read in several ways; answer, and join again.
+    """
+    from edge_agent.commands.joining import Wishes, join_device
+
+    wishes = Wishes(
+        source=source,
+        answers=answer or (),
+        machine=machine,
+        speed=speed,
+        state=state,
+        hardware=hardware,
+        passphrase_file=passphrase_file,
+        is_background=background,
+        is_foreground=foreground,
+    )
+    return join_device(file, wishes)
+
+
+@application.command()
 def status(
     config: Config, as_json: Annotated[bool, typer.Option("--json", help="the status file as it is")] = False
 ) -> int:

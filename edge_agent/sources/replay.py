@@ -132,6 +132,9 @@ class ReplaySource:
 
 def _read(settings: ReplaySettings, path: Path) -> Recording:
     try:
+        if settings.answers is not None:
+            found = _understood(settings, path, settings.answers)
+            return found.picked(settings.columns, str(path)) if settings.columns else found
         match path.suffix.lower():
             case ".npz":
                 return read_table(path, key=settings.key, columns=settings.columns)
@@ -143,3 +146,21 @@ def _read(settings: ReplaySettings, path: Path) -> Recording:
                 )
     except RecordingError as error:
         raise SourceError(str(error)) from None
+
+
+def _understood(settings: ReplaySettings, path: Path, answers: dict[str, str]) -> Recording:
+    """One machine of a file that is read as its family's were; raises RecordingError."""
+    # Half a second that a plain recording does not need.
+    from models.recordings.reading import read_machines
+
+    reading = read_machines([path], answers=answers)
+    names = [machine.name for machine in reading.machines]
+    if settings.machine is None and len(names) > 1:
+        raise RecordingError(
+            f"{path} holds {len(names)} machines: {listed(names)}; say which: machine = {names[0]!r}"
+        )
+    wanted = names[0] if settings.machine is None else settings.machine
+    for machine in reading.machines:
+        if machine.name == wanted:
+            return Recording(rows=machine.rows, names=reading.sensors, notes=reading.notes)
+    raise RecordingError(f"{path} holds no machine {wanted!r}; there is {listed(names)}")

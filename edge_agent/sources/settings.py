@@ -45,7 +45,8 @@ class ReplaySettings(
 ):
     """A recording, one window a row of ready features, or `window_rows` rows a raw window.
 
-    NPZ: `key` names the (rows, features) array. CSV: `delimiter` parts the cells. `columns` picks and orders columns by name (empty:
+    `answers` (``KEY = "VALUE"``, as a family keeps them) has the file read as the family's recordings were, whatever its form; `machine` is
+    whose rows, where it holds several. Without `answers`: a plain NPZ or CSV. NPZ: `key` names the (rows, features) array. CSV: `delimiter` parts the cells. `columns` picks and orders columns by name (empty:
     all but clocks). `rows` is [first, last + 1]; `row_every_s` is machine time between rows. `raw_bytes_per_row` is
     what the measurement behind a row of ready features weighed, so that bandwidth is counted against what was measured.
     With `window_rows` above 1 the columns are channels, sampled every `row_every_s`; the next window begins `step_rows`
@@ -53,6 +54,8 @@ class ReplaySettings(
     """
 
     path: Path
+    answers: dict[str, str] | None = None
+    machine: str | None = None
     key: str | None = None
     columns: tuple[str, ...] = ()
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","

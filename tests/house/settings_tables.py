@@ -132,6 +132,8 @@ SOURCES: dict[str, dict[str, tuple[Any, Any]]] = {
     },
     "replay": {
         "source.path": ("a.npz", "/b.csv"),
+        "source.answers": ({"a": "b"}, {"c": "d"}),
+        "source.machine": ("a", "b"),
         "source.key": ("a", "b"),
         "source.columns": (["a"], ["b", "c"]),
         "source.delimiter": (",", ";"),
