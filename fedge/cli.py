@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "doctor": Command("fleet", ("doctor",), "what is well with the plant, what is not, what to do"),
     "model": Command("aggregator", ("model",), "a first model out of recordings, for the plant's fleet"),
     "sign-in": Command("fleet", ("sign-in",), "a link that signs your browser in at the dashboard"),
+    "device": Command("fleet", ("devices",), "add a device: one file to join with"),
     "devices": Command("fleet", ("devices",), "list, show, revoke devices"),
     "releases": Command("fleet", ("releases",), "publish and list model versions"),
     "rollouts": Command("fleet", ("rollouts",), "preview, create, watch, stop rollouts"),

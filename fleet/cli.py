@@ -20,6 +20,7 @@ from fleet.commands import (
     broker_files,
     claims,
     dead_letters,
+    device_adding,
     device_ca,
     devices,
     export,
@@ -57,6 +58,9 @@ app.add_typer(access.tokens, name="tokens")
 app.add_typer(claims.claims, name="claims")
 app.add_typer(device_ca.device_ca, name="device-ca")
 app.add_typer(devices.devices, name="devices")
+devices.devices.command("add")(device_adding.add_devices)
+devices.devices.command("requirements")(device_adding.make_requirements)
+app.add_typer(devices.devices, name="device", hidden=True)  # one word for both numbers
 devices.devices.command("command")(orders.command_devices)
 devices.devices.command("commands")(orders.list_commands)
 devices.devices.command("cancel")(orders.cancel_command)

@@ -23,7 +23,7 @@ __all__ = ["devices"]
 _ABOUT_STATE: Final = re.compile(r"(?<![\w.])state\s*[=!]")
 
 devices = typer.Typer(
-    help="Devices: list, show, revoke; tell them what to do, and set them.", no_args_is_help=True
+    help="Devices: add, list, show, revoke; tell them what to do, and set them.", no_args_is_help=True
 )
 
 
