@@ -25,7 +25,7 @@ from typing import Any, Final
 from edge_agent.commands.columns_check import first_look
 from edge_agent.commands.enrolling import enrol_and_wait
 from edge_agent.enrolled import load_enrolled
-from edge_agent.errors import FleetDeniedError, NotEnrolledError, SourceError
+from edge_agent.errors import FleetConflictError, FleetDeniedError, NotEnrolledError, SourceError
 from edge_agent.joining.attendant import SAY_EVERY_S, look, take_lock
 from edge_agent.joining.first_calls import broker_trouble, call_fleet
 from edge_agent.joining.folder import JoinedFolder
@@ -220,6 +220,12 @@ def _enrol(settings: Settings, folder: JoinedFolder, join: JoinFile, file: Path)
         raise FleetDeniedError(
             f"the fleet lets {join.device} in no more with {file}: {error.args[0].partition(' The claim token in ')[0]}.{ended} On the fleet's"
             f" machine: fedge device add {join.device}, and join with the new file",
+            status=error.status,
+        ) from None
+    except FleetConflictError as error:
+        raise FleetConflictError(
+            f"{join.device} has joined already, with another key than the one in {folder.path}: go on in the folder that it joined in"
+            " (--state DIR); a device that lost its key needs another name: fedge device add NAME",
             status=error.status,
         ) from None
     if code == 0:

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import IO, Final
 
 from edge_agent.joining.folder import JoinedFolder
-from edge_agent.joining.progress import Progress, progress_of, window_every_s
+from edge_agent.joining.progress import LEARNING, Progress, progress_of, window_every_s
 from edge_agent.process_sight import ProcessState, sight_from_here
 from edge_agent.settings import Settings, load_agent_settings
 from edge_agent.status import read_status
@@ -103,7 +103,7 @@ class Attendant:
             return
         phase, said_s = self._said
         now_s = time.monotonic()
-        is_due = found.phase == "learning" and now_s - said_s >= SAY_EVERY_S
+        is_due = found.phase == LEARNING and now_s - said_s >= SAY_EVERY_S
         if found.phase != phase or is_due:
             self._said = (found.phase, now_s)
             self._print(found.words)

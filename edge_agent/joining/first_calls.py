@@ -34,7 +34,7 @@ def call_fleet(settings: Settings, clock: Callable[[], float] = time.time) -> li
         answer = endpoint.exchange("GET", "/healthz", headers={})
     except FleetUnreachableError as error:
         raise FleetUnreachableError(
-            f"{error}. Is the plant up (fedge up), and does this device reach {url}? If the plant's host has another name now, make the"
+            f"{error} Is the plant up (fedge up), and does this device reach {url}? If the plant's host has another name now, make the"
             " join file again"
         ) from None
     except FleetTlsError as error:

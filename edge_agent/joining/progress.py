@@ -10,8 +10,10 @@ from edge_agent.sources.settings import PluginSettings, ReplaySettings, Simulate
 from edge_agent.status import Status
 from protocol.messages.kinds import AgentState, InstallStep
 
-__all__ = ["Progress", "progress_of", "window_every_s"]
+__all__ = ["LEARNING", "Progress", "progress_of", "window_every_s"]
 
+LEARNING: Final = "learning"
+"""The phase whose words are worth saying again."""
 _SHARE_AT_FEWEST: Final = 0.9
 """How far commissioning says it is with the fewest windows; see `edge_agent.commissioning`."""
 
@@ -35,15 +37,24 @@ def progress_of(status: Status, detection: DetectionSettings, every_s: float | N
             words = f"watching: {status.device} with release {health.release}{score}{threshold}"
             return Progress(phase="watching", words=words, is_watching=True)
         case AgentState.COMMISSIONING:
-            words = f"watching, and learning what is normal for {status.device}: {_learning(health.commissioned_share, detection, every_s)}"
-            return Progress(phase="learning", words=words, is_watching=True)
+            share = health.commissioned_share
+            words = f"watching, and learning what is normal for {status.device}: {_learning(share, detection, every_s)}"
+            phase = "settling" if share >= _SHARE_AT_FEWEST else LEARNING
+            return Progress(phase=phase, words=words, is_watching=True)
         case AgentState.BLIND:
             why = status.problems[0] if status.problems else "no window can be judged"
             return Progress(phase=f"blind {why}", words=f"blind: {why}")
         case AgentState.WAITING_FOR_RELEASE:
             return _waiting(status)
         case _:
-            return Progress(phase="starting", words="the agent starts")
+            return _without_windows(status) or Progress(phase="starting", words="the agent starts")
+
+
+def _without_windows(status: Status) -> Progress | None:
+    """No window has come yet, and somebody knows why."""
+    if status.health.windows or not status.problems:
+        return None
+    return Progress(phase=f"no windows {status.problems[0]}", words=f"no window yet: {status.problems[0]}")
 
 
 def _waiting(status: Status) -> Progress:
@@ -54,6 +65,8 @@ def _waiting(status: Status) -> Progress:
         )
     if step not in {InstallStep.IDLE, InstallStep.COMMITTED}:
         return Progress(phase="installing", words=f"installs a release: {step.value.lower()}")
+    if silent := _without_windows(status):
+        return silent
     broker = "" if status.broker_connected else "; the broker is not connected yet"
     return Progress(
         phase=f"waiting{broker}",

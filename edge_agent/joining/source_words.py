@@ -35,7 +35,7 @@ from runtime.settings import read_settings
 
 __all__ = ["source_table"]
 
-LEARNT_WITHIN_S: Final = 40.0
+LEARNT_WITHIN_S: Final = 20.0
 """A recording is played so fast that commissioning takes no longer: nobody waits for the past."""
 _FORMS: Final = "give a recording (rec.csv), - or a serial port, opc.tcp://…, mqtts://…, module:function, or a file with a [source] table (plc.toml)"
 _DRIVER: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
