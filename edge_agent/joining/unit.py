@@ -91,9 +91,9 @@ WantedBy=multi-user.target
 """
 
 
-def hindrance(folder: JoinedFolder, python: Path = Path(sys.prefix)) -> str:
+def hindrance(folder: JoinedFolder, python: Path = Path(sys.executable)) -> str:
     """Why a unit would not work here, with the remedy; empty where it would."""
-    for what, path in (("Python", python), ("folder", folder.path)):
+    for what, path in (("Python", python.absolute()), ("Python", python.resolve()), ("folder", folder.path)):
         if closed := _closed_to_others(path):
             return (
                 f"this {what} lies below {closed}, where the unit's user {USER} may not look: install into /opt/fedge (python3 -m venv"

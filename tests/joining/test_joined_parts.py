@@ -202,10 +202,10 @@ def test_the_unit_is_that_of_deploy_with_the_devices_folder_in_it() -> None:
 
 def test_a_unit_that_could_not_see_its_files_is_not_made(tmp_path: Path) -> None:
     open_folder = JoinedFolder(path=Path("/var/lib/fedge/pump-1"))
-    assert hindrance(open_folder, Path("/usr")) == ""
-    assert "below /root" in hindrance(open_folder, Path("/root/venv"))
-    assert "below /home" in hindrance(JoinedFolder(path=Path("/home/me/pump-1")), Path("/usr"))
-    assert "holds a blank" in hindrance(JoinedFolder(path=Path("/var/lib/my pump")), Path("/usr"))
+    assert hindrance(open_folder, Path("/usr/bin/env")) == ""
+    assert "below /root" in hindrance(open_folder, Path("/root/venv/bin/python"))
+    assert "below /home" in hindrance(JoinedFolder(path=Path("/home/me/pump-1")), Path("/usr/bin/env"))
+    assert "holds a blank" in hindrance(JoinedFolder(path=Path("/var/lib/my pump")), Path("/usr/bin/env"))
 
 
 def test_a_unit_is_written_enabled_and_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
