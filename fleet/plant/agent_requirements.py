@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import fedge
+import fleet
 from runtime.durable_files import read_bytes, write_durably
 from runtime.errors import FedgeError, SettingsError
 
@@ -58,7 +58,7 @@ def write_agent_requirements(path: Path, extras: Sequence[str] = ()) -> bool:
     extras = sorted({*extras, *_extras_in(before)})
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(fedge.__file__).parents[1]
+        root = Path(fleet.__file__).parents[1]
         is_checkout = (root / "pyproject.toml").is_file() and (root / "constraints.txt").is_file()
         digest = _digest(root if is_checkout else None, extras)
         if f"{_HEAD}{digest}" in before and all(_is_there(path.parent, line) for line in before.splitlines()):
@@ -98,7 +98,7 @@ def _is_there(folder: Path, line: str) -> bool:
 
 def _digest(checkout: Path | None, extras: Sequence[str]) -> str:
     """Of all that the list depends on, so that it is made anew when that changes."""
-    total = hashlib.sha256(f"{fedge.__version__} {extras}".encode())
+    total = hashlib.sha256(f"{importlib.metadata.version('fedge')} {extras}".encode())
     if checkout is None:
         total.update(_installed().encode())
     else:
