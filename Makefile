@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export OMP_NUM_THREADS := 1
 PARALLEL := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast soak test-loaded check lint format figures bench bench-peers docs prove mutants prove-edge prove-fleet prove-arm64 prove-tflite-runtime clean
+.PHONY: help setup demo test test-fast soak test-loaded check lint format figures bench bench-peers docs prove mutants prove-edge prove-fleet prove-published prove-arm64 prove-tflite-runtime clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ prove-edge: $(READY) ## build an environment from the edge extra alone and run t
 
 prove-fleet: $(READY) ## build an environment from the fleet extra alone, see how big it is, and serve from it
 	@$(BIN)/python tests/edge_environment/prove_fleet.py
+
+prove-published: $(READY) ## install the wheel on Python 3.11, 3.12, 3.13 and in an empty Debian, and run it (ARGS="--python 3.13")
+	@$(BIN)/python tests/edge_environment/prove_published.py $(ARGS)
 
 prove-arm64: $(READY) ## compute and test the same on emulated arm64 (Raspberry Pi 4 and 5), as root; some minutes
 	@$(BIN)/python tests/edge_environment/prove_arm64.py $(ARGS)

@@ -95,6 +95,11 @@ STEPS: Final = (
         "the gates of a rollout stop few good releases and see bad ones, in three worlds and in what a fleet meets (simulated)",
         ("benchmarks/rollout_gates.py",),
     ),
+    Step(
+        "published",
+        "the wheel installs and runs on Python 3.11, 3.12 and 3.13, and in an empty Debian, where no checkout is",
+        ("tests/edge_environment/prove_published.py",),
+    ),
     Step("loaded", "the suite is green while both cores are busy", ("tests/under_load.py",)),
     *(
         Step(

@@ -61,6 +61,8 @@ def programs_of(build: Path, folder: Path) -> dict[str, str]:
     for name, package in _PROGRAMS.items():
         (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} -P -m {package} "$@"\n')
         (folder / name).chmod(0o755)
+    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / "python").chmod(0o755)
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return kept | {
         "PATH": f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin",
