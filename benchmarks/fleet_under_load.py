@@ -73,7 +73,7 @@ class Options:
     events_per_s: float
     seconds: float
     records: int
-    is_ingest_alone: bool
+    is_ingest_alone: bool = False
 
 
 class Report:
