@@ -14,7 +14,7 @@ has openssl || missing+=(openssl)
 # chips: a token, and a TPM behind the same port
 has softhsm2-util || missing+=(softhsm2)
 has swtpm || missing+=(swtpm)
-tpm2=(/usr/lib/*/libtpm2_pkcs11.so.1 /usr/lib64/libtpm2_pkcs11.so.1)
+tpm2=(/usr/lib/*/libtpm2_pkcs11.so.1 /usr/lib64/libtpm2_pkcs11.so.1*)
 [ ${#tpm2[@]} -gt 0 ] || missing+=(libtpm2-pkcs11-1)
 has cc || missing+=(gcc libc6-dev)
 has prometheus || missing+=(prometheus)
