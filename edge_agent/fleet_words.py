@@ -7,7 +7,7 @@
                                                  └─ no ─► counted, told, never obeyed ─► the fleet is asked, and the repository
 
 A seal by a key that is not known here may be the fleet's next key: such a word is kept, and looked at again once the repository
-(`edge_agent.update_trust`) names other keys. Whether a word is news is for those who obey to say: they know the counter.
+(`edge_agent.update_trust`) names other keys. Before it was ever read, all words wait so, and none is counted as refused. Whether a word is news is for those who obey to say: they know the counter.
 """
 
 from __future__ import annotations
@@ -87,12 +87,15 @@ class FleetWords:
     def is_fleets(self, event: Event) -> bool:
         """Whether the fleet said this to this device, and it still holds."""
         kind, keys = kind_of(event.data), self._keys()
+        if not keys:  # of a device that has just joined: no attack, and no complaint once the repository is here
+            self._keep(kind, event, keys)
+            self._ask()
+            return False
         try:
-            _check(event, keys, tenant=self._tenant, device=self._device, now_s=self._earliest_s())
+            check_seal(event, keys, tenant=self._tenant, device=self._device, now_s=self._earliest_s())
         except SealError as error:
             self._note(kind, str(error))
-            if event.seal is not None and kind is not Kind.ACK:
-                self._doubtful[kind], self._doubted_under = event, keys
+            self._keep(kind, event, keys)
             return False
         self._doubtful.pop(kind, None)
         return True
@@ -113,6 +116,8 @@ class FleetWords:
     @property
     def problem(self) -> str:
         """What a person should know, or empty."""
+        if not self._keys() and self._doubtful:
+            return "nobody's words are obeyed yet: the fleet's signed repository is not known here"
         if self._monotonic() - self._last_s > TOLD_FOR_S:
             return ""
         return (
@@ -126,13 +131,12 @@ class FleetWords:
         if said not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add(said)
             log.warning("fleet_word_refused kind=%s error=%s", kind.value, why)
+        self._ask()
+
+    def _keep(self, kind: Kind, event: Event, keys: tuple[EllipticCurvePublicKey, ...]) -> None:
+        if event.seal is not None and kind is not Kind.ACK:
+            self._doubtful[kind], self._doubted_under = event, keys
+
+    def _ask(self) -> None:
         if self._doubts.take():
             self._doubt()
-
-
-def _check(
-    event: Event, keys: tuple[EllipticCurvePublicKey, ...], *, tenant: str, device: str, now_s: float
-) -> None:
-    if not keys:
-        raise SealError("nobody's words are obeyed yet: the fleet's signed repository is not known here")
-    check_seal(event, keys, tenant=tenant, device=device, now_s=now_s)
