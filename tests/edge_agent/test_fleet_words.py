@@ -151,7 +151,7 @@ def test_nothing_is_obeyed_while_the_repository_is_not_known_and_an_event_is_kep
     keys.append(FLEET_KEY.public_key())
     assert ear.hear() == (DESIRED, COMMANDS), "they are looked at again once it is"
     assert len(ear.outbox) == 1, "an acknowledgement comes again with its event"
-    assert ear.telemetry.problems() == [], "of a device that has just joined nobody is told for a day"
+    assert not ear.telemetry.problems(), "of a device that has just joined nobody is told for a day"
 
 
 def test_a_key_that_was_changed_needs_nobody_to_touch_the_device(tmp_path: Path) -> None:
