@@ -16,11 +16,13 @@ from typing import Annotated, Any
 
 import typer
 
+from aggregator.commands.connection import Ca, TokenFile, Url, open_client
 from aggregator.commands.models import model_commands
 from runtime.errors import FedgeError
 from runtime.printable import printable
 from runtime.version import version_option
 from service.logs import log_of_a_command
+from service.plant import PlantOption
 from service.token_commands import ListedRows, token_commands
 
 __all__ = ["main"]
@@ -32,11 +34,6 @@ keys_cli = typer.Typer(no_args_is_help=True, help="Release signing keys.")
 cli.add_typer(keys_cli, name="keys")
 
 Config = Annotated[Path, typer.Option("--config", help="aggregator.toml")]
-Url = Annotated[str, typer.Option("--url", envvar="FEDGE_AGGREGATOR_URL", help="https://host:port")]
-Ca = Annotated[Path, typer.Option("--ca", envvar="FEDGE_AGGREGATOR_CA", help="CA certificate, PEM")]
-TokenFile = Annotated[
-    Path, typer.Option("--token-file", envvar="FEDGE_AGGREGATOR_TOKEN_FILE", help="file with an ao_… token")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table")]
 
 
@@ -142,9 +139,10 @@ def identity(
 @_one_line_errors()
 def train(
     family: Annotated[str, typer.Option("--family", help="a family that aggregator.toml configures")],
-    url: Url,
-    ca: Ca,
-    token_file: TokenFile,
+    url: Url = None,
+    ca: Ca = None,
+    token_file: TokenFile = None,
+    plant: PlantOption = None,
     reason: Annotated[str, typer.Option("--reason")] = "a person asked for it",
     rounds: Annotated[
         int | None, typer.Option("--rounds", min=0, help="0: make the fleet's prior anew, train nothing")
@@ -157,10 +155,10 @@ def train(
 ) -> None:
     """Start a training run."""
     from aggregator.run_tables import follow_run
-    from service.client import connect, new_key
+    from service.client import new_key
 
     asked = {"family": family, "reason": reason, "rounds": rounds}
-    with connect(url, ca, token_file, service="aggregator") as client:
+    with open_client(url, ca, token_file, plant) as client:
         run = client.post("/v1/training-runs", asked, key=idempotency_key or new_key())
         if wait:
             run = follow_run(client, run["id"], quiet=as_json)
@@ -172,9 +170,10 @@ def train(
 @cli.command()
 @_one_line_errors()
 def runs(
-    url: Url,
-    ca: Ca,
-    token_file: TokenFile,
+    url: Url = None,
+    ca: Ca = None,
+    token_file: TokenFile = None,
+    plant: PlantOption = None,
     run_id: Annotated[str | None, typer.Argument(help="one run in full")] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="ask for the end of RUN_ID")] = False,
     family: Annotated[str | None, typer.Option("--family")] = None,
@@ -183,9 +182,8 @@ def runs(
 ) -> None:
     """List training runs, or show one with its rounds."""
     from aggregator.run_tables import print_run, print_runs
-    from service.client import connect
 
-    with connect(url, ca, token_file, service="aggregator") as client:
+    with open_client(url, ca, token_file, plant) as client:
         if run_id is None:
             answer = {"items": list(client.pages("/v1/training-runs", {"family": family}, limit))}
             if limit and len(answer["items"]) == limit:

@@ -79,7 +79,7 @@ class Pages:
 
     def __init__(self, own: OwnFleet, browser: Browser, report: Report) -> None:
         self.own, self.browser, self.report = own, browser, report
-        token = own.site.token_file("admin").read_text("ascii").strip()
+        token = own.site.plant.admin_token.read_text("ascii").strip()
         self.cookies = [self._sign_in(token)]
         for number in range(1, PEOPLE):
             name = f"person-{number}"
@@ -87,7 +87,7 @@ class Pages:
             self.cookies.append(self._sign_in(made.strip()))
 
     def _sign_in(self, token: str) -> str:
-        with httpx.Client(base_url=self.own.url, verify=str(self.own.site.certificates.ca)) as client:
+        with httpx.Client(base_url=self.own.url, verify=str(self.own.site.plant.ca)) as client:
             answer = client.post("/sign-in", data={"token": token}, headers={"Origin": self.own.url})
             assert answer.status_code == 303, answer.text
             return f"{SECURE_COOKIE}={answer.cookies[SECURE_COOKIE]}"
@@ -96,7 +96,7 @@ class Pages:
     def helper(self, what: str, wanted: list[tuple[str, str]], *more: str) -> Iterator[subprocess.Popen[str]]:
         """`dashboard_pages.py` at work."""
         program = [sys.executable, str(Path(__file__).with_name("dashboard_pages.py")), what]
-        program += ["--url", self.own.url, "--ca", str(self.own.site.certificates.ca), *more]
+        program += ["--url", self.own.url, "--ca", str(self.own.site.plant.ca), *more]
         with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdin is not None
             child.stdin.write("".join(f"{cookie} {page}\n" for cookie, page in wanted) + "\n")
@@ -255,7 +255,7 @@ def main() -> None:
             own = OwnFleet(home, supervisor)
             own.start()
             stock(own.database_url, options.records, points)
-            with chromium(own.site.certificates.certificate("fleet")) as browser:
+            with chromium(own.site.plant.certificate("fleet")) as browser:
                 measure(own, home, options, browser, points)
 
 

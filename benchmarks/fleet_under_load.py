@@ -314,9 +314,9 @@ def measure_api(work: AtWork, own: OwnFleet, report: Report, rollout: str, optio
         "--url",
         own.url,
         "--ca",
-        str(site.certificates.ca),
+        str(site.plant.ca),
         "--token-file",
-        str(site.token_file("admin")),
+        str(site.plant.admin_token),
     ]
     asking += ["--rollout", rollout, "--seconds", str(options.seconds)]
     said = subprocess.run(asking, check=True, capture_output=True, text=True).stdout

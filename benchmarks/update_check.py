@@ -40,8 +40,8 @@ from edge_agent.identity_key import load_device_key
 from edge_agent.settings import load_agent_settings
 from edge_agent.update_trust import UpdateTrust
 from edge_agent.update_trust_files import TrustFiles
+from fleet.plant.certificates import ServicesCa, names_of
 from fleet.trust.creation import create_repository
-from simulations.certificates import create_certificates
 
 FAMILY, TENANT = "rotating-machine", "bench"
 TARGET_BYTES = 1000
@@ -121,7 +121,12 @@ def main() -> None:
 
 
 def measure(folder: Path, checks: int) -> None:
-    create_certificates(folder / "pki")
+    pki = folder / "pki"
+    pki.mkdir()
+    authority = ServicesCa(key_file=pki / "ca.key", file=pki / "ca.pem")
+    authority.ensure(time.time())
+    names = names_of("fleet", "localhost")
+    authority.issue("fleet", names, file=pki / "fleet.pem", key_file=pki / "fleet.key", now=time.time())
     release_key = Ed25519PrivateKey.generate()
     repository = create_repository(
         folder / "data" / "trust",

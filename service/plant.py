@@ -4,6 +4,7 @@
 
     plant/plant.toml                 tenant, host, addresses, broker, database; no secret
     plant/pki/                       CA, a certificate and key each for broker, fleet and aggregator, release key, root.json
+    plant/pki/clients/               what fleet and aggregator show the broker, once a certificate of theirs was stolen
     plant/pki/offline/               keys that sign certificates and the signed repository: to be taken off the machine
     plant/tokens/ROLE.token          what people and programs show the services
     plant/fleet/fleet.toml           and data/: database, bundles, the signed repository
@@ -190,6 +191,27 @@ class Plant:
     def key(self, service: str) -> Path:
         """The private key to it, mode 0600."""
         return self.pki / f"{service}.key"
+
+    @property
+    def clients(self) -> Path:
+        """What fleet and aggregator show the broker, where a stolen certificate had to lose its worth: a CA of its own, see `clients_ca`."""
+        return self.pki / "clients"
+
+    @property
+    def clients_ca(self) -> Path:
+        """Whose certificates let services in at the broker, PEM: the one CA of all services, until one was stolen."""
+        own = self.clients / "ca.pem"
+        return own if own.exists() else self.ca
+
+    @property
+    def clients_ca_key(self) -> Path:
+        """Signs them, where they are of a CA of their own."""
+        return self.offline / "clients-ca.key"
+
+    def client_files(self, service: str) -> tuple[Path, Path]:
+        """Certificate and key that fleet or aggregator shows the broker."""
+        own = self.clients / f"{service}.pem", self.clients / f"{service}.key"
+        return own if own[0].exists() else (self.certificate(service), self.key(service))
 
     @property
     def release_key(self) -> Path:

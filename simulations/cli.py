@@ -81,7 +81,7 @@ def run(
 ) -> None:
     """Play a story from enrolment to recovery, live."""
     # Seen at once, not when a broker fails to start or, after the whole story, its report cannot be drawn.
-    if missing := [name for name in ("amqtt", "matplotlib", "trustme") if find_spec(name) is None]:
+    if missing := [name for name in ("amqtt", "matplotlib") if find_spec(name) is None]:
         _fail(f"{' and '.join(missing)} not installed: a simulation needs `pip install '.[sim]'`", 2)
     from simulations.playing import (
         open_world_and_play,  # after --help and usage errors: it imports the services
@@ -192,7 +192,7 @@ def hollow(
     ] = None,
 ) -> None:
     """Connect thousands of devices that have keys, sessions and manners, and nothing inside: for tests of load."""
-    if missing := [name for name in ("trustme", "tomli_w") if find_spec(name) is None]:
+    if missing := [name for name in ("tomli_w",) if find_spec(name) is None]:
         _fail(f"{' and '.join(missing)} not installed: hollow devices need `pip install '.[sim]'`", 2)
     # after --help and usage errors: they import the services
     from simulations.hollow.assembly import make_plan

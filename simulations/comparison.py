@@ -46,7 +46,7 @@ ShareOver = Callable[[Rows], float]
 
 def compare_on_recordings(world: World, bearings: RecordedBearings, observer: Observer) -> dict[str, float]:
     """Percentages, averaged over the devices; keys say what they are."""
-    trusted = TrustedKeys([read_private_key(world.release_key, "signing_key").public_key()])
+    trusted = TrustedKeys([read_private_key(world.plant.release_key, "signing_key").public_key()])
     first, second = (
         read_bundle(
             open_bundle(

@@ -11,38 +11,26 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from fleet.plant.tables import Table, aggregator_table
 from service.addresses import split_endpoint
+from service.plant import Plant
 from simulations.addresses import Addresses
-from simulations.fleet_site import Table, broker_account, shown
 from simulations.orders import rollout_body, rollout_groups
 from simulations.scenario import Scenario
 
-__all__ = ["agent_table", "aggregator_table"]
+__all__ = ["agent_table", "aggregator_settings"]
 
 TENANT: Final = "demo"
 
 
-def aggregator_table(scenario: Scenario, addresses: Addresses) -> Table:
-    """aggregator.toml with the scenario's one family, which trains as soon as enough of the fleet has drifted."""
+def aggregator_settings(scenario: Scenario, plant: Plant) -> Table:
+    """aggregator.toml of a plant with the scenario's one family, which trains as soon as enough of the fleet has drifted."""
     family = msgspec.structs.replace(
         scenario.family, rollout=rollout_body(scenario, rollout_groups(scenario))
     )
-    return {
-        "listen": addresses.aggregator,
-        "flower_listen": addresses.flower,
-        **shown("aggregator"),
-        "data_dir": "data",
-        "tenant": TENANT,
-        "signing_key": "../pki/release.key",
-        "watch_every_s": 1.0,
-        "fleet": {
-            "url": f"https://{addresses.fleet}",
-            "ca_file": "../pki/ca.pem",
-            "token_file": "../fleet/publisher.token",
-        },
-        "mqtt": broker_account(addresses, "aggregator"),
-        "family": [_as_toml(family)],
-    }
+    table = aggregator_table(plant)
+    del table["families_dir"]
+    return {**table, "watch_every_s": 1.0, "family": [_as_toml(family)]}
 
 
 def agent_table(

@@ -117,12 +117,10 @@ class Observer:
     """Fills the record. `clock` gives wall seconds since the story began; `epoch` is that moment in Unix seconds."""
 
     def __init__(self, world: World, record: Record, *, clock: Callable[[], float], epoch: float) -> None:
-        self.fleet = ServiceClient(world.addresses.fleet, world.certificates.ca, world.token_file("admin"))
-        self.publisher = ServiceClient(
-            world.addresses.fleet, world.certificates.ca, world.token_file("publisher")
-        )
+        self.fleet = ServiceClient(world.addresses.fleet, world.plant.ca, world.plant.admin_token)
+        self.publisher = ServiceClient(world.addresses.fleet, world.plant.ca, world.plant.publisher_token)
         self.aggregator = ServiceClient(
-            world.addresses.aggregator, world.certificates.ca, world.aggregator_token_file
+            world.addresses.aggregator, world.plant.ca, world.plant.operator_token
         )
         self._world = world
         self._record = record
@@ -197,7 +195,7 @@ class Observer:
             self._record.drift_share.append((self._record.now_s, share))
 
     def _see_trainings(self) -> None:
-        if not self._world.aggregator_token_file.exists():
+        if not self._world.plant.operator_token.exists():
             return
         answer = self.aggregator.get("/v1/training-runs")
         for item in reversed((answer or {}).get("items", [])):

@@ -74,7 +74,7 @@ def open_world_and_play(
         scenario = _as_long_as_recorded(scenario)
     if directory.exists() and any(directory.iterdir()):
         raise ScenarioError(f"{directory} is not empty; a world needs a folder of its own")
-    mosquitto = choose_broker(broker)
+    chosen = choose_broker(broker)
     title = scenario.title if data is None else f"{scenario.title} · real bearings"
     record = Record(title=title, chapters=new_chapters(), pace=pace)
     report = report_path or Path.cwd() / f"fedge-{scenario.name}-report.html"
@@ -87,7 +87,7 @@ def open_world_and_play(
         on_tick(seen, supervisor)
 
     with terminate_as_interrupt(), Supervisor(directory / "logs") as supervisor:
-        world = World(directory, scenario, machines, supervisor, mosquitto=mosquitto)
+        world = World(directory, scenario, machines, supervisor, broker=chosen)
         console.print(
             f"dashboard: {world.dashboard}   (a link that signs you in follows; its certificate is of this world alone,"
             " and your browser will say so)",

@@ -260,7 +260,7 @@ class Story:
         """
         family = self.world.scenario.family.name
         good = self.observer.publisher.download(f"/v1/releases/{family}/2/bundle")
-        bad = harmful_release(good, version=3, signing_key=self.world.release_key, now=time.time())
+        bad = harmful_release(good, version=3, signing_key=self.world.plant.release_key, now=time.time())
         self.world.publish_release(bad)
         self._say(chapter, "version 3 has a valid signature and a harmful threshold")
         self._start_rollout(3, rollout_groups(self.world.scenario))
@@ -285,7 +285,7 @@ class Story:
         world.supervisor.run(
             "initial-release", "aggregator", "initial-release",
             "--features", str(recordings), "--spec", str(spec),
-            "--signing-key", str(world.release_key), "--out", str(bundle),
+            "--signing-key", str(world.plant.release_key), "--out", str(bundle),
         )  # fmt: skip
         return bundle
 

@@ -3,10 +3,7 @@
 ::
 
     <directory>/
-      pki/            throwaway CA, a certificate for each service, release key, root.json of the signed repository
-      broker/         what the fleet writes for its broker
-      fleet/          fleet.toml, database, bundles
-      aggregator/     aggregator.toml, database
+      pki/ tokens/ broker/ fleet/ aggregator/     a plant (`service.plant`), of keys that are made for this run
       devices/d01/    agent.toml, state/, machine.json (the world's hand on that machine)
       logs/           one file per process
 
@@ -26,16 +23,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregator.identity import open_identity
 from aggregator.publishing import open_fleet
-from aggregator.release_keys import create_key_files, read_private_key
+from aggregator.release_keys import read_private_key
 from aggregator.settings import load_aggregator_settings
+from fleet.plant.plant_tokens import make_aggregator_parts
+from fleet.plant.written import WrittenFiles
 from protocol.identity import public_key_pem
-from runtime.durable_files import write_quickly
+from runtime.durable_files import private_directory, write_quickly
+from service.plant import BrokerKind
 from simulations.addresses import pick_addresses
-from simulations.certificates import Certificates, create_certificates
-from simulations.configurations import TENANT, agent_table, aggregator_table
+from simulations.configurations import TENANT, agent_table, aggregator_settings
 from simulations.fleet_site import FleetSite, write_secret, write_toml
 from simulations.machines import Machines
-from simulations.mosquitto import Mosquitto
 from simulations.processes import Supervisor
 from simulations.scenario import Scenario
 
@@ -61,7 +59,7 @@ class World:
         scenario: what it shall be, already at this machine's pace.
         machines: behind the devices.
         supervisor: starts and stops every process.
-        mosquitto: the broker; None embeds one.
+        broker: which one it has.
     """
 
     def __init__(
@@ -71,7 +69,7 @@ class World:
         machines: Machines,
         supervisor: Supervisor,
         *,
-        mosquitto: Mosquitto | None = None,
+        broker: BrokerKind = BrokerKind.EMBEDDED,
     ) -> None:
         self.directory = directory
         self.scenario = scenario
@@ -79,35 +77,20 @@ class World:
         self.supervisor = supervisor
         self.addresses = pick_addresses()
         self.devices = [f"d{number:02d}" for number in range(1, scenario.devices + 1)]
-        self.certificates = Certificates(directory / "pki")
-        self._mosquitto = mosquitto
-        self._site = FleetSite(
-            directory, self.addresses, tenant=TENANT, supervisor=supervisor, mosquitto=mosquitto
-        )
+        self._site = FleetSite(directory, self.addresses, tenant=TENANT, supervisor=supervisor, broker=broker)
+        self.plant = self._site.plant
 
     @property
     def broker_name(self) -> str:
         """Which broker its messages go through."""
-        return "embedded" if self._mosquitto is None else "Mosquitto"
-
-    @property
-    def release_key(self) -> Path:
-        """The private key that signs this world's releases."""
-        return self.certificates.directory / "release.key"
-
-    def token_file(self, role: str) -> Path:
-        """Where the fleet token of a role is."""
-        return self._site.token_file(role)
+        return {BrokerKind.EMBEDDED: "embedded", BrokerKind.MOSQUITTO: "Mosquitto"}[
+            self.plant.description.broker
+        ]
 
     @property
     def dashboard(self) -> str:
         """Where people look at the fleet."""
         return f"https://{self.addresses.fleet}"
-
-    @property
-    def aggregator_token_file(self) -> Path:
-        """Where the aggregator's operator token is."""
-        return self.directory / "aggregator" / "operator.token"
 
     def device_directory(self, device: str) -> Path:
         """Where a device's configuration and state are."""
@@ -119,29 +102,15 @@ class World:
 
     def prepare(self, release_key: Ed25519PrivateKey | None = None, family: str | None = None) -> None:
         """Write certificates, keys and every configuration; start nothing. A key and a family of a test may take the world's place."""
-        create_certificates(self.certificates.directory)
-        create_key_files(self.release_key, release_key or Ed25519PrivateKey.generate())
-        (self.directory / "aggregator").mkdir(parents=True, exist_ok=True)
-        identity = open_identity(self.directory / "aggregator" / "data")
-        write_quickly(
-            self.certificates.directory / "aggregator.pub.pem", public_key_pem(identity.public_key())
-        )
         self._site.prepare(
             family or self.scenario.family.name,
-            read_private_key(self.release_key, "signing_key").public_key(),
-            self._site.settings(offline_after_s=self.scenario.offline_after_s)
-            | {
-                "aggregator": {
-                    "url": f"https://{self.addresses.aggregator}",
-                    "ca_file": "../pki/ca.pem",
-                    "token_file": "../aggregator/viewer.token",
-                }
-            },
+            release_key or Ed25519PrivateKey.generate(),
+            self._site.settings(offline_after_s=self.scenario.offline_after_s),
         )
-        write_toml(
-            self.directory / "aggregator" / "aggregator.toml",
-            aggregator_table(self.scenario, self.addresses),
-        )
+        private_directory(self.plant.aggregator_data)
+        identity = open_identity(self.plant.aggregator_data)
+        write_quickly(self.plant.aggregator_key, public_key_pem(identity.public_key()))
+        write_toml(self.plant.aggregator_config, aggregator_settings(self.scenario, self.plant))
         for index, device in enumerate(self.devices):
             (self.device_directory(device) / "state").mkdir(parents=True, exist_ok=True)
             self.machines.start(self.control_file(device), index)
@@ -155,31 +124,21 @@ class World:
             )
             write_toml(self.device_directory(device) / "agent.toml", table)
 
-    @property
-    def root_file(self) -> Path:
-        """The root of the signed repository, for devices to pin."""
-        return self._site.root_file
-
     def publish_release(self, bundle: bytes) -> None:
         """Hand a bundle in and list it, as the aggregator does; raises AggregatorError."""
         settings = load_aggregator_settings(Path(self._config("aggregator")))
-        with closing(open_fleet(settings, read_private_key(self.release_key, "signing_key"), ())) as fleet:
+        with closing(
+            open_fleet(settings, read_private_key(self.plant.release_key, "signing_key"), ())
+        ) as fleet:
             fleet.publish(bundle)
 
     def issue_tokens(self) -> None:
-        """Make operator, publisher and claim tokens with the services' own commands."""
-        family, somebody = self.scenario.family.name, ("--person", "sim")
-        self._site.issue_token("admin", *somebody)
-        self._site.issue_token("publisher", "--family", family)
-        claims = self._site.claims(family, "simulated", len(self.devices))
+        """Make the plant's tokens, and a claim for each device."""
+        self._site.issue_tokens()
+        make_aggregator_parts(self.plant, WrittenFiles(self.plant.folder))
+        claims = self._site.claims(self.scenario.family.name, "simulated", len(self.devices))
         for device, claim in zip(self.devices, claims, strict=True):
             write_secret(self.device_directory(device) / "claim.token", claim.encode())
-        for role, whose in (("operator", somebody), ("viewer", ("--program",))):
-            token = self.supervisor.run(
-                "tokens", "aggregator", "tokens", "create", "--role", role, "--name", f"sim-{role}", *whose,
-                "--config", self._config("aggregator"),
-            )  # fmt: skip
-            write_secret(self.directory / "aggregator" / f"{role}.token", token.strip().encode())
 
     def write_reference_recordings(self) -> tuple[Path, int]:
         """Record the reference machines of version 1; returns the NPZ and the rows of the shortest recording."""

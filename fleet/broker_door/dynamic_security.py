@@ -171,7 +171,7 @@ class DynamicSecurity:
                     "broker_door_not_confirmed",
                     waited_s=ANSWER_TIMEOUT_S,
                     hint="no revoked device can be shut out: does mosquitto.conf load the dynamic-security plugin, with the "
-                    "state that `fedge-fleet broker-files` writes? See deploy/README.md, or set [mqtt] shut_out otherwise",
+                    "state that `fedge-fleet broker-files` writes? See docs/broker.md, or set [mqtt] shut_out otherwise",
                 )
             except BrokerError as error:
                 _log.error("broker_door_not_compared", error=str(error), again_in_s=ANSWER_TIMEOUT_S)

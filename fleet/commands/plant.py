@@ -68,25 +68,20 @@ def init_plant(
         _show(made, files)
 
 
-@init.command("family")
-def init_family(
-    family: Annotated[str, typer.Option(help="A model family")],
-    plant: PlantOption = None,
-) -> None:
-    """Let this plant's release key speak for a family in the signed repository; needs pki/offline/targets.key."""
-    from fleet.commands.on_server import changing, note
-    from fleet.plant.keys import admit_family
+@init.command("clients")
+def init_clients(plant: PlantOption = None) -> None:
+    """A certificate of fleet or aggregator was stolen: new ones, of a CA that the broker alone believes; no device notices."""
+    from fleet.plant.making import make_clients, make_plant
+    from fleet.plant.written import Outcome
 
     found = find_plant(plant)
-
-    def noted(names: str) -> None:
-        with changing(found.fleet_config) as session:
-            note(session, "trust_published", names, family=family)
-
-    if admit_family(found, family, noted):
-        say(f"devices take releases of {family} that this plant signs")
-    else:
-        say(f"{family} was admitted before; nothing was changed")
+    make_clients(found)
+    made, files = make_plant(found.folder, found.description)
+    _show(made, files)
+    for service, config in (("fleet", found.fleet_config), ("aggregator", found.aggregator_config)):
+        if files.outcomes[config] is Outcome.THEIRS:
+            say(f'in {config}: [mqtt] tls_cert = "../pki/clients/{service}.pem", and tls_key beside it')
+    say("now:          fedge down, fedge up: from then on the stolen certificate opens nothing at the broker")
 
 
 @init.command("broker")

@@ -54,7 +54,7 @@ def write_plant_broker(plant: Plant, settings: Settings, database: Database) -> 
         settings,
         database,
         folder,
-        services_ca=plant.ca.read_bytes(),
+        services_ca=plant.clients_ca.read_bytes(),
         device_ca=authority.trusted().encode(),
         places=places,
         keeps_state=True,

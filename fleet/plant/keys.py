@@ -8,7 +8,6 @@ into other hands. Each is made once and never overwritten.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -66,13 +65,8 @@ def make_repository(plant: Plant, files: WrittenFiles) -> None:
     files.note(plant.root_file, Outcome.MADE)
 
 
-def admit_family(plant: Plant, family: str, noted: Callable[[str], None] = lambda _names: None) -> bool:
-    """Let the plant's release key speak for a family in the signed repository; returns whether it was not so before.
-
-    Args:
-        plant: whose.
-        family: its name.
-        noted: told what is published, before it is.
+def admit_family(plant: Plant, family: str) -> None:
+    """Let the plant's release key speak for a family in the signed repository; again: nothing changes.
 
     Raises:
         SettingsError: the targets key is not here, or a key cannot be read.
@@ -84,7 +78,7 @@ def admit_family(plant: Plant, family: str, noted: Callable[[str], None] = lambd
     before = repository.published()
     public = load_public_key(public_path(plant.release_key))
     if is_admitted(plant, family):
-        return False
+        return
     if before.role_keys(role):
         raise SettingsError(
             f"family {family!r} is released under another key than {plant.release_key}; change that with:"
@@ -100,9 +94,7 @@ def admit_family(plant: Plant, family: str, noted: Callable[[str], None] = lambd
         name: encode(sign(read_metadata(content, Targets, name), load_private_key(plant.targets_key, None)))
         for name, content in changed.items()
     }
-    noted(", ".join(signed))
     repository.publish(signed, time.time())
-    return True
 
 
 def is_admitted(plant: Plant, family: str) -> bool:

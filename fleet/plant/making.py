@@ -34,7 +34,7 @@ from runtime.errors import SettingsError
 from service.errors import StartError
 from service.plant import BrokerKind, Description, Plant
 
-__all__ = ["make_plant", "without_password"]
+__all__ = ["make_certificates", "make_clients", "make_plant", "without_password"]
 
 
 def without_password(url: str) -> tuple[str, str]:
@@ -73,7 +73,7 @@ def make_plant(
         plant.file,
         _toml(_described(description), "What this plant is; `fedge init plant` reads and writes it."),
     )
-    _make_certificates(plant, files, renew=renew)
+    make_certificates(plant, files, renew=renew)
     make_release_key(plant, files)
     for directory in (plant.families, plant.devices, plant.log, plant.run, plant.aggregator_data):
         private_directory(directory)
@@ -99,6 +99,26 @@ def make_plant(
     return plant, files
 
 
+def make_clients(plant: Plant) -> None:
+    """New certificates of fleet and aggregator for the broker, of a new CA that the broker alone will believe.
+
+    For a certificate of one of them that was stolen: what it opens ends when the broker starts anew, and no device notices, as
+    devices go on trusting the servers that the first CA signed. `make_plant` then brings the settings about.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    authority = ServicesCa(key_file=plant.clients_ca_key, file=plant.clients / "ca.pem")
+    private_directory(plant.clients)
+    for path in (authority.file, authority.key_file):
+        path.unlink(missing_ok=True)
+    authority.ensure(time.time())
+    for service in ("fleet", "aggregator"):
+        file, key_file = plant.clients / f"{service}.pem", plant.clients / f"{service}.key"
+        names = names_of(service, plant.description.host)
+        authority.issue(service, names, file=file, key_file=key_file, now=time.time())
+
+
 def _check_place(plant: Plant) -> None:
     folder = plant.folder
     if folder.exists() and not folder.is_dir():
@@ -108,7 +128,13 @@ def _check_place(plant: Plant) -> None:
     private_directory(folder)
 
 
-def _make_certificates(plant: Plant, files: WrittenFiles, *, renew: bool) -> None:
+def make_certificates(plant: Plant, files: WrittenFiles, *, renew: bool) -> None:
+    """The CA and the three services' certificates; those that are there are kept, unless they are to be renewed.
+
+    Raises:
+        SettingsError: the CA's key is not here, and is needed.
+        StorageError: a file can be neither read nor written.
+    """
     authority = ServicesCa(key_file=plant.ca_key, file=plant.ca)
     private_directory(plant.pki)
     private_directory(plant.offline)

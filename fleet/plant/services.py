@@ -66,7 +66,7 @@ def tls_context(plant: Plant, service: str | None = None) -> ssl.SSLContext:
     """What a client on this machine uses; it shows a service's certificate where one is named."""
     context = ssl.create_default_context(cafile=str(plant.ca))
     if service is not None:
-        context.load_cert_chain(plant.certificate(service), plant.key(service))
+        context.load_cert_chain(*plant.client_files(service))
     return context
 
 

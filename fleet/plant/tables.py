@@ -11,7 +11,7 @@ from pathlib import Path
 
 from service.plant import BrokerKind, Plant
 
-__all__ = ["SHUT_OUT", "Table", "aggregator_table", "fleet_table", "shown_files"]
+__all__ = ["SHUT_OUT", "Table", "aggregator_table", "fleet_table"]
 
 Table = dict[str, object]
 
@@ -25,7 +25,7 @@ def fleet_table(plant: Plant, *, database_url: str | None = None) -> Table:
     embedded: Table = {"shut_out": "file", "shut_out_file": _from(here, plant.broker / SHUT_OUT)}
     return {
         "listen": plant.description.listen.fleet,
-        **shown_files(plant, "fleet", here),
+        **_shown(plant, "fleet", here),
         "data_dir": _from(here, plant.fleet_data),
         "tenant": plant.tenant,
         **({"database_url": database_url} if database_url else {}),
@@ -49,7 +49,7 @@ def aggregator_table(plant: Plant) -> Table:
         "listen": plant.description.listen.aggregator,
         "flower_listen": plant.description.listen.flower,
         "flower_public_address": plant.flower_address,
-        **shown_files(plant, "aggregator", here),
+        **_shown(plant, "aggregator", here),
         "data_dir": _from(here, plant.aggregator_data),
         "tenant": plant.tenant,
         "signing_key": _from(here, plant.release_key),
@@ -63,7 +63,7 @@ def aggregator_table(plant: Plant) -> Table:
     }
 
 
-def shown_files(plant: Plant, service: str, here: Path) -> Table:
+def _shown(plant: Plant, service: str, here: Path) -> Table:
     """What a service shows whom it meets."""
     return {
         "tls_cert": _from(here, plant.certificate(service)),
@@ -75,7 +75,8 @@ def _broker_account(plant: Plant, service: str, here: Path) -> Table:
     return {
         "url": plant.local_broker_url,
         "ca_file": _from(here, plant.ca),
-        **shown_files(plant, service, here),
+        "tls_cert": _from(here, plant.client_files(service)[0]),
+        "tls_key": _from(here, plant.client_files(service)[1]),
     }
 
 

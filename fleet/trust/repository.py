@@ -95,7 +95,7 @@ class TrustRepository:
         found = self._load()
         if found is None:
             raise NotFoundError(
-                "this fleet has no signed repository yet; make one with: fedge-fleet trust init (see deploy/README.md)"
+                "this fleet has no signed repository yet; make one with: fedge-fleet trust init (docs/releases.md)"
             )
         return found
 

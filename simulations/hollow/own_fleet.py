@@ -26,7 +26,6 @@ from protocol.manifest import FeatureSpec, Manifest, ThresholdSpec
 from service.addresses import split_endpoint
 from service.client import open_connection
 from simulations.addresses import pick_addresses
-from simulations.certificates import create_certificates
 from simulations.fleet_site import FleetSite, Table
 from simulations.hollow.place import Place
 from simulations.mosquitto import BrokerChoice, choose_broker
@@ -59,22 +58,19 @@ class OwnFleet:
         database_url: str | None = None,
         more: Mapping[str, Table] | None = None,
     ) -> None:
-        mosquitto = choose_broker(BrokerChoice.MOSQUITTO)
+        broker = choose_broker(BrokerChoice.MOSQUITTO)
         self.addresses = pick_addresses()
-        self.site = FleetSite(
-            directory, self.addresses, tenant=TENANT, supervisor=supervisor, mosquitto=mosquitto
-        )
+        self.site = FleetSite(directory, self.addresses, tenant=TENANT, supervisor=supervisor, broker=broker)
         self.supervisor = supervisor
         self.database_url = database_url or f"sqlite:///{directory}/fleet/data/fleet.sqlite"
-        create_certificates(self.site.certificates.directory)
         self._release_key = Ed25519PrivateKey.generate()
-        settings = self.site.settings(offline_after_s=120.0) | {"database_url": self.database_url}
+        settings = self.site.settings(offline_after_s=120.0, database_url=self.database_url)
+        del settings["aggregator"]  # there is none
         for name, table in (more or {}).items():
             known = settings.get(name, {})
             settings[name] = {**(known if isinstance(known, dict) else {}), **table}
-        self.site.prepare(FAMILY, self._release_key.public_key(), settings)
-        self.site.issue_token("admin", "--person", "sim")
-        self.site.issue_token("publisher", "--family", FAMILY)
+        self.site.prepare(FAMILY, self._release_key, settings)
+        self.site.issue_tokens()
 
     @property
     def url(self) -> str:
@@ -85,14 +81,14 @@ class OwnFleet:
     def place(self) -> Place:
         """As its devices know it."""
         broker = split_endpoint(self.addresses.broker)
-        ca = self.site.certificates.ca
+        ca = self.site.plant.ca
         return Place(
             fleet_url=self.url,
             fleet_ca=ca,
             broker_host=broker.host,
             broker_port=broker.port,
             broker_ca=ca,
-            root=self.site.root_file,
+            root=self.site.plant.root_file,
             tenant=TENANT,
             family=FAMILY,
         )
@@ -100,7 +96,7 @@ class OwnFleet:
     def client(self) -> httpx.Client:
         """A client of the API in the name of an administrator."""
         site = self.site
-        client = open_connection(self.url, site.certificates.ca, site.token_file("admin"), service="fleet")
+        client = open_connection(self.url, site.plant.ca, site.plant.admin_token, service="fleet")
         client.timeout = httpx.Timeout(60.0)  # ten thousand devices are at work beside it
         return client
 
@@ -117,10 +113,10 @@ class OwnFleet:
             self.site.start(fleet_is_up=answers, environment=BATCH)
         publisher = PublishingFleet(
             FleetSettings(
-                url=self.url, ca_file=self.site.certificates.ca, token_file=self.site.token_file("publisher")
+                url=self.url, ca_file=self.site.plant.ca, token_file=self.site.plant.publisher_token
             ),
             self._release_key,
-            directory=self.site.directory / "lists",
+            directory=self.site.plant.folder / "lists",
             now=time.time,
         )
         with closing(publisher):

@@ -77,7 +77,7 @@ def play(
             own = OwnFleet(home, supervisor, database_url=database_url)
             tell(f"starting broker and fleet in {home}")
             own.start()
-            tell(f"fleet: {own.url}   CA: {own.site.certificates.ca}   token: {own.site.token_file('admin')}")
+            tell(f"fleet: {own.url}   CA: {own.site.plant.ca}   token: {own.site.plant.admin_token}")
             join = Join(place=own.place, claims=[], database_url=own.database_url)
             make_claims = lambda count: own.site.claims(FAMILY, "hollow", count)  # noqa: E731 - one line of two roads
         else:

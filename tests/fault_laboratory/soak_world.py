@@ -131,12 +131,12 @@ class SoakWorld:
             Supervisor(directory / "logs", maximum_restarts=1_000_000)
         )
         self.world = World(
-            directory, scenario, machines, self.supervisor, mosquitto=choose_broker(BrokerChoice.MOSQUITTO)
+            directory, scenario, machines, self.supervisor, broker=choose_broker(BrokerChoice.MOSQUITTO)
         )
         self.devices: list[SoakDevice] = []
         self.rollout = ""
         self.fleet = ServiceClient(
-            self.world.addresses.fleet, self.world.certificates.ca, self.world.token_file("admin")
+            self.world.addresses.fleet, self.world.plant.ca, self.world.plant.admin_token
         )
 
     def __enter__(self) -> Self:
@@ -214,7 +214,7 @@ class SoakWorld:
 
     def _prepare(self, name: str) -> SoakDevice:
         world, directory = self.world, self.world.device_directory(name)
-        files = world.certificates
+        files = world.plant
         served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         served.load_cert_chain(files.certificate("broker"), files.key("broker"))
 

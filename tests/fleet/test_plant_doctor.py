@@ -83,7 +83,7 @@ def unnamed_family(plant: Plant) -> None:
         (no_certificate, "certificate of the aggregator", "no certificate in PEM", "--renew"),
         (no_repository, "signed repository", "", "restore fleet/data/trust"),
         (broken_family, "family valve", "Invalid value", "mend it"),
-        (unnamed_family, "family valve", "devices take no release", "fedge init family --family valve"),
+        (unnamed_family, "family valve", "devices take no release", "fedge fleet trust admit valve"),
     ],
 )
 def test_what_is_broken_is_found_with_its_remedy_and_nothing_else_is_blamed(

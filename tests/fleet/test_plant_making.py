@@ -6,6 +6,7 @@ import json
 import shutil
 import ssl
 import stat
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -107,14 +108,34 @@ def test_without_the_cas_key_nothing_is_renewed_and_the_line_says_what_to_bring(
     assert read_certificate(plant.certificate("fleet")) == read_certificate(made_plant.certificate("fleet"))
 
 
+def test_a_stolen_certificate_loses_its_worth_at_the_broker_alone(made_plant: Plant, tmp_path: Path) -> None:
+    plant = copy_of(made_plant, tmp_path / "plant")
+    done = ask(plant, "init", "clients")
+    assert done.returncode == 0, done.stderr
+    trusted = (plant.broker / "clients.pem").read_text()
+    assert plant.clients_ca.read_text() in trusted
+    assert plant.ca.read_text() not in trusted
+    for service, config in (("fleet", plant.fleet_config), ("aggregator", plant.aggregator_config)):
+        settings = tomllib.loads(config.read_text())
+        assert settings["mqtt"]["tls_cert"] == f"../pki/clients/{service}.pem"
+        assert settings["tls_cert"] == f"../pki/{service}.pem"
+    for path in (plant.ca, plant.certificate("fleet"), plant.key("broker")):
+        assert path.read_bytes() == (made_plant.folder / path.relative_to(plant.folder)).read_bytes()
+    checked = run_command("fleet", "check-config", "--config", str(plant.fleet_config))
+    assert checked.returncode == 0, checked.stderr
+    again = plant.clients_ca.read_text()
+    assert ask(plant, "init", "clients").returncode == 0
+    assert plant.clients_ca.read_text() != again
+
+
 def test_a_family_is_admitted_once_and_only_with_the_key_that_may(made_plant: Plant, tmp_path: Path) -> None:
     plant = copy_of(made_plant, tmp_path / "plant")
-    admitted = ask(plant, "init", "family", "--family", "valve")
+    admitted = ask(plant, "trust", "admit", "valve")
     assert admitted.returncode == 0, admitted.stderr
     repository = TrustRepository(plant.fleet_data / "trust")
     assert repository.published().family_keys("valve")
     assert not repository.published().family_keys("motor")
-    assert "was admitted before" in ask(plant, "init", "family", "--family", "valve").stdout
+    assert "is admitted already" in ask(plant, "trust", "admit", "valve").stdout
     shutil.move(plant.offline, tmp_path / "safe")
     with pytest.raises(SettingsError, match=r"targets\.key is not here"):
         admit_family(plant, "motor")

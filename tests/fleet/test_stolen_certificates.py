@@ -1,9 +1,10 @@
-"""Certificates that are stolen: what docs/broker.md says to do, played with the real script, a real Mosquitto and its files."""
+"""Certificates that are stolen: what docs/broker.md says to do, played with a real Mosquitto and its files."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mosquitto_site import MosquittoSite
 from typer.testing import CliRunner
 
 from fleet.cli import app
+from fleet.plant.certificates import ServicesCa
 from protocol.messages.kinds import Kind
 from protocol.topics import device_topic
 
@@ -19,7 +21,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed"),
 ]
-SCRIPT = Path(__file__).parents[2] / "deploy" / "certificates.sh"
 HEALTH = device_topic("demo", "d-1", Kind.HEALTH)
 
 
@@ -30,9 +31,14 @@ def site(tmp_path: Path) -> Iterator[MosquittoSite]:
     made.close()
 
 
-def make(pki: Path, *services: str) -> None:
+def make(pki: Path, *services: str, host: str = "127.0.0.1") -> None:
+    """A CA of its own, and of it a certificate for each service, as `fedge init` makes them."""
+    pki.mkdir()
+    authority = ServicesCa(key_file=pki / "ca.key", file=pki / "ca.pem")
+    authority.ensure(time.time())
     for service in services:
-        subprocess.run([SCRIPT, pki, "make", service, "127.0.0.1"], check=True, capture_output=True)
+        certificate, key = own(pki, service)
+        authority.issue(service, [host], file=certificate, key_file=key, now=time.time())
 
 
 def own(pki: Path, service: str) -> tuple[Path, Path]:
@@ -71,7 +77,7 @@ def test_a_stolen_key_of_the_broker_opens_no_broker_and_plays_no_other_service(
     site: MosquittoSite, tmp_path: Path
 ) -> None:
     pki = tmp_path / "pki"
-    subprocess.run([SCRIPT, pki, "make", "broker", "broker.example.com"], check=True, capture_output=True)
+    make(pki, "broker", host="broker.example.com")
     site.write_files()
     believe(site, pki / "ca.pem")
     assert site.dial(own(pki, "broker")).greetings == [], "it is no client's"

@@ -31,9 +31,19 @@ PRIVATE: Final = {
     "opt": "/opt",
     "srv": "/srv",
 }
-PROGRAMS: Final = {"fedge-agent": "edge_agent", "fedge-aggregator": "aggregator", "fedge-fleet": "fleet"}
-NAMES: Final = "127.0.0.1 localhost fleet.example.com broker.example.com aggregator.example.com\n"
-ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
+PROGRAMS: Final = {
+    "fedge": "fedge",
+    "fedge-agent": "edge_agent",
+    "fedge-aggregator": "aggregator",
+    "fedge-fleet": "fleet",
+}
+NAMES: Final = "127.0.0.1 localhost plant.example.com\n"
+ENVIRONMENT: Final = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/nonexistent",
+    "PYTHONPATH": str(ROOT),  # what a plant's units start is the interpreter, and the code that is under test
+}
 
 Unit = dict[str, list[str]]
 """What a unit file says: key → its values, in order."""
@@ -153,15 +163,25 @@ class DebianMachine:
         commands = [
             f"install -d -o {user} -g {user} -m 755 /var/lib/{d}" for d in unit.get("StateDirectory", [])
         ]
-        for command in [*commands, *unit.get("ExecStartPre", [])]:
+        before = [
+            f"setpriv --reuid={user} --regid={user} --init-groups -- {c}"
+            for c in unit.get("ExecStartPre", [])
+        ]
+        for command in [*commands, *before]:
             self.run(command)
         given = dict(pair.split("=", 1) for line in unit.get("Environment", []) for pair in shlex.split(line))
         as_user = (
             [] if user == "root" else ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
         )
         if unit.get("ProtectSystem") == ["strict"]:
+            writable = [p for line in unit.get("ReadWritePaths", []) for p in line.split()]
             sealed = "; ".join(
-                f"mount --bind {p} {p}; mount -o remount,bind,ro {p}" for p in ("/etc", "/opt", "/srv")
+                [f"mount --bind {p} {p}; mount -o remount,bind,ro {p}" for p in ("/etc", "/opt", "/srv")]
+                + [
+                    f"mount --bind {p} {p}; mount -o remount,bind,rw {p}"
+                    for p in writable
+                    if p.startswith("/srv")
+                ]
             )
             as_user = [
                 "unshare",

@@ -21,11 +21,12 @@ pytestmark = pytest.mark.slow
 README = (ROOT / "deploy/README.md").read_text()
 UNITS = sorted((ROOT / "deploy/systemd").glob("*"))
 BROKER_LOG = "/var/log/mosquitto/mosquitto.log"
+PLANT = "/srv/fedge/plant"
 BROUGHT = {
-    "ca.pem": "/srv/checkout/pki/ca.pem",
-    "root.json": "/etc/fedge/root.json",
-    "aggregator.pub.pem": "/srv/checkout/aggregator.pub.pem",
-    "claim.token": "/srv/checkout/claim.token",
+    "ca.pem": f"{PLANT}/pki/ca.pem",
+    "root.json": f"{PLANT}/pki/root.json",
+    "aggregator.pub.pem": f"{PLANT}/pki/aggregator.pub.pem",
+    "claim.token": "/srv/fedge/claim.token",
 }
 
 
@@ -47,11 +48,11 @@ def blocks(heading: str) -> list[list[str]]:
     return found
 
 
-SERVER, TOKENS = blocks("A server")
-CEREMONY = [step for block in blocks("The signed repository") for step in block]
+SERVER, FAMILY = blocks("A server")
+MADE_KEYS, HANDED_OVER = blocks("Several people")
 TYPED = "export FEDGE_TRUST_PASSPHRASE_FILE=/srv/checkout/passphrase"
 DEVICE, (SHOWN,) = blocks("A device")
-RESTART = SERVER.index("systemctl restart mosquitto.service")
+SERVICES = ("fedge-fleet.service", "fedge-aggregator.service")
 
 
 def start_mosquitto(machine: DebianMachine) -> None:
@@ -64,12 +65,10 @@ def start_mosquitto(machine: DebianMachine) -> None:
 
 def do_step(machine: DebianMachine, step: str) -> None:
     """One step, and what whoever types it waits for; raises StepFailed."""
-    if step == SERVER[RESTART]:
-        start_mosquitto(machine)
-        return
     machine.run(step)
     if step.startswith("systemctl"):
-        see_it_work(machine, step.rsplit(maxsplit=1)[-1])
+        for unit in SERVICES if "fedge-fleet" in step else step.split()[-1:]:
+            see_it_work(machine, unit)
 
 
 def come_up(machine: DebianMachine, steps: list[str], *units: str) -> None:
@@ -110,8 +109,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
         passphrase = machine.path("/srv/checkout/passphrase")
         passphrase.write_text("what everybody here types\n")
         passphrase.chmod(0o600)
-        for step in [*TOKENS, *CEREMONY]:
-            machine.run(f"{TYPED}\n{step}")
+        for step in FAMILY:
+            machine.run(step)
+        for steps in (MADE_KEYS, HANDED_OVER):
+            machine.run("\n".join([TYPED, *steps]))
         yield server
 
 
@@ -136,16 +137,19 @@ def test_whoever_follows_the_steps_has_a_fleet_with_a_device_over_tls(
 
     wait_until(online, "the fleet to see press-7")
     said = device.machine.journal("fedge-agent.service").read_text()
-    assert "broker_connected url=mqtts://broker.example.com:8883" in said
-    state = server.machine.path("/var/lib/mosquitto/dynamic-security.json")
+    assert "broker_connected url=mqtts://plant.example.com:8883" in said
+    state = server.machine.path(f"{PLANT}/broker/dynamic-security.json")
     assert state.stat().st_mode & 0o077 == 0
     complaints = [
         line
-        for line in server.machine.path(BROKER_LOG).read_text().splitlines()
+        for line in server.machine.journal("fedge-broker.service").read_text().splitlines()
         if re.search(r"error|warning|denied", line, re.IGNORECASE)
         and "does not contain '%c' or '%u'" not in line
     ]
     assert complaints == []
+    assert list(server.machine.path(f"{PLANT}/pki/offline").glob("*.key")) == [
+        server.machine.path(f"{PLANT}/pki/offline/ca.key")
+    ]
 
 
 @pytest.mark.parametrize("left_out", range(len(SERVER)), ids=lambda n: f"{n} {SERVER[n][:40]}")
@@ -153,25 +157,10 @@ def test_without_any_one_step_the_server_does_not_come_up(
     server: Installed, left_out: int, tmp_path: Path
 ) -> None:
     with DebianMachine(tmp_path / "machine", snapshot=server.before[left_out]) as machine:
-        start_as_it_was(machine, left_out)
+        start_mosquitto(machine)
         with pytest.raises(StepFailed) as failed:
-            come_up(machine, SERVER[left_out + 1 :], "fedge-fleet.service", "fedge-aggregator.service")
+            come_up(machine, SERVER[left_out + 1 :], *SERVICES)
         print(failed.value)
-
-
-def start_as_it_was(machine: DebianMachine, number: int) -> None:
-    """Start what ran before this step: Mosquitto with the configuration that it read then, later also the fleet."""
-    not_read_yet = machine.path("/etc/mosquitto/conf.d/fedge.conf")
-    if number <= RESTART and not_read_yet.exists():
-        content = not_read_yet.read_bytes()
-        not_read_yet.unlink()
-        start_mosquitto(machine)
-        not_read_yet.write_bytes(content)
-    else:
-        start_mosquitto(machine)
-    if "systemctl enable --now fedge-fleet.service" in SERVER[:number]:
-        machine.start_service("fedge-fleet.service")
-        see_it_work(machine, "fedge-fleet.service")
 
 
 @pytest.mark.parametrize("left_out", range(len(DEVICE)), ids=lambda n: f"{n} {DEVICE[n][:40]}")
@@ -191,19 +180,20 @@ def test_a_unit_starts_a_program_that_exists_as_the_user_and_on_the_files_of_the
     program, command, option, config = unit["ExecStart"][0].split()
     assert program in {f"/opt/fedge/bin/{name}" for name in PROGRAMS}
     assert program.rpartition("/")[2] == path.stem
-    assert (command, option) == ("run" if path.stem == "fedge-agent" else "serve", "--config")
+    assert (command, option) == ("run", "--config")
     assert (ROOT / "deploy/examples" / Path(config).name).exists()
     assert unit["User"] == ["fedge"]
     folders = {f"/var/lib/{name}" for name in unit["StateDirectory"]}
     settings = tomllib.loads((ROOT / "deploy/examples" / Path(config).name).read_text())
-    assert {settings.get("data_dir") or settings["state_dir"]} == folders
-    assert all(any(folder in step for step in SERVER + DEVICE) for folder in folders)
+    assert {settings["state_dir"]} == folders
+    assert all(any(folder in step for step in DEVICE) for folder in folders)
 
 
 def test_systemd_finds_nothing_wrong_with_the_units(server: Installed) -> None:
     if shutil.which("systemd-analyze") is None:
         return  # a machine without systemd; what we rely on is tested above
     complaints = server.machine.run(
-        "for unit in /srv/checkout/deploy/systemd/*.service; do systemd-analyze verify $unit 2>&1; done"
+        "for unit in /srv/checkout/deploy/systemd/*.service /srv/fedge/plant/systemd/*.service;"
+        " do systemd-analyze verify $unit 2>&1; done"
     )
     assert complaints == ""

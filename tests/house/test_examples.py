@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import msgspec
-from cryptography import x509
 
 from aggregator.family_file import load_spec
 from aggregator.settings import load_aggregator_settings
@@ -56,59 +54,3 @@ def test_family_toml_describes_what_the_agents_source_delivers() -> None:
     spec = load_spec(EXAMPLES / "family.toml")
     assert spec.features.spec() == vibration_spec(12_800.0, 2048)
     assert spec.family == load_agent(EXAMPLES / "agent.toml").family
-
-
-def certificates(pki: Path, *command: str, refused: str = "") -> None:
-    script = str(DEPLOY / "certificates.sh")
-    done = subprocess.run([script, str(pki), *command], check=False, capture_output=True, text=True)
-    assert done.returncode == (2 if refused else 0), done.stderr
-    assert refused in done.stderr
-
-
-def is_good(pki: Path, service: str, purpose: str, *name: str) -> bool:
-    check = ["openssl", "verify", "-x509_strict", "-CAfile", str(pki / "ca.pem"), "-purpose", purpose, *name]
-    done = subprocess.run([*check, str(pki / f"{service}.pem")], check=False, capture_output=True)
-    return done.returncode == 0
-
-
-def test_each_service_gets_a_certificate_for_its_own_names_and_the_brokers_opens_no_broker(
-    tmp_path: Path,
-) -> None:
-    pki = tmp_path / "pki"
-    certificates(pki, "make", "fleet", "127.0.0.1", "fleet.example.com")
-    certificates(pki, "make", "broker", "broker.example.com")
-    assert is_good(pki, "fleet", "sslserver", "-verify_ip", "127.0.0.1")
-    assert is_good(pki, "fleet", "sslclient", "-verify_hostname", "fleet.example.com")
-    assert is_good(pki, "broker", "sslserver", "-verify_hostname", "broker.example.com")
-    assert not is_good(pki, "broker", "sslserver", "-verify_hostname", "fleet.example.com")
-    assert not is_good(pki, "broker", "sslclient")
-    names = {
-        service: x509.load_pem_x509_certificate((pki / f"{service}.pem").read_bytes()).subject
-        for service in ("fleet", "broker")
-    }
-    assert [name.rfc4514_string() for name in names.values()] == ["CN=fleet", "CN=broker"]
-    for secret in ("ca.key", "fleet.key", "broker.key"):
-        assert (pki / secret).stat().st_mode & 0o077 == 0
-
-
-def test_a_certificate_is_renewed_with_a_new_key_for_the_same_names_and_never_overwritten_unasked(
-    tmp_path: Path,
-) -> None:
-    pki = tmp_path / "pki"
-    certificates(pki, "make", "fleet", "127.0.0.1", "fleet.example.com", "::1")
-    former = (pki / "fleet.key").read_bytes()
-    certificates(pki, "make", "fleet", "127.0.0.1", refused="exists and is not overwritten")
-    assert (pki / "fleet.key").read_bytes() == former
-    certificates(pki, "renew", "fleet")
-    assert (pki / "fleet.key").read_bytes() != former
-    for name in (
-        ("-verify_ip", "127.0.0.1"),
-        ("-verify_hostname", "fleet.example.com"),
-        ("-verify_ip", "::1"),
-    ):
-        assert is_good(pki, "fleet", "sslserver", *name)
-    (pki / "ca.key").rename(tmp_path / "offline")
-    certificates(pki, "renew", "fleet", refused="ca.key are needed to renew")
-    certificates(pki, "make", "broker", "b.example", refused="bring the key back")
-    certificates(pki, "make", "press-7", "b.example", refused="press-7 is none of fleet, broker, aggregator")
-    assert is_good(pki, "fleet", "sslserver")

@@ -45,7 +45,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnFleet]:
 def crowd_of(fleet: OwnFleet, **how: float) -> Crowd:
     pace = Pace(health_s=1.0, install_s=0.2, resend_s=1.0)
     plan = Plan(devices=DEVICES, pace=pace, **how)  # type: ignore[arg-type]
-    folder = fleet.site.directory
+    folder = fleet.site.plant.folder
     return make_crowd(
         plan, fleet.place, folder, lambda count: fleet.site.claims(FAMILY, "hollow", count), lambda *_: None
     )
@@ -86,7 +86,7 @@ def test_hollow_devices_obey_a_rollout_and_lose_nothing_while_fleet_and_broker_a
         wait_until(lambda: crowd.connected == DEVICES, "all devices to be back")
         assert ledger.losses >= DEVICES
         assert work.settle(lambda: False)
-        save_crowd(fleet.site.directory, crowd)
+        save_crowd(fleet.site.plant.folder, crowd)
     assert (ledger.forged, ledger.unknown_acks, ledger.late) == (0, 0, 0)
     assert {notice.device for notice in ledger.notices} == {device.name for device in crowd.devices}
     with closing(open_database(fleet.database_url)) as database:
@@ -120,16 +120,16 @@ def test_a_crowd_that_comes_again_is_the_same_devices_in_their_next_start(fleet:
 def test_a_crowd_joins_where_an_agent_would_and_ends_in_order_by_sigint(
     fleet: OwnFleet, tmp_path: Path
 ) -> None:
-    pki, claims = fleet.site.certificates, tmp_path / "claims"
+    pki, claims = fleet.site.plant, tmp_path / "claims"
     claims.write_text("\n".join(fleet.site.claims(FAMILY, "hollow", 2)))
     (tmp_path / "agent.toml").write_text(
         f"""
         state_dir = "state"
-        tenant = "{fleet.site.tenant}"
+        tenant = "{fleet.site.plant.tenant}"
         family = "{FAMILY}"
         hardware = "x86"
         [trust]
-        root = "{fleet.site.root_file}"
+        root = "{fleet.site.plant.root_file}"
         [fleet]
         url = "{fleet.url}"
         ca_file = "{pki.ca}"

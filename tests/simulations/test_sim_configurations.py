@@ -11,19 +11,18 @@ from aggregator.settings import load_aggregator_settings
 from edge_agent.aggregator_trust import AggregatorTrust
 from edge_agent.settings import load_agent_settings
 from fleet.settings import load_fleet_settings
+from service.plant import BrokerKind
 from simulations.machines import SimulatedMachines
-from simulations.mosquitto import Mosquitto
 from simulations.processes import Supervisor
 from simulations.scenario import BUILT_IN, Scenario, load_scenario
 from simulations.world import World
 
-MOSQUITTO = Mosquitto(program="mosquitto", plugin=Path("/usr/lib/plugin.so"))
 SCENARIOS = sorted(path.stem for path in BUILT_IN.glob("*.toml"))
 
 
-def prepared(directory: Path, scenario: Scenario, mosquitto: Mosquitto | None = None) -> World:
+def prepared(directory: Path, scenario: Scenario, broker: BrokerKind = BrokerKind.EMBEDDED) -> World:
     machines = SimulatedMachines(scenario.machines, scenario.devices, 1, scenario.seed)
-    world = World(directory, scenario, machines, Supervisor(directory / "logs"), mosquitto=mosquitto)
+    world = World(directory, scenario, machines, Supervisor(directory / "logs"), broker=broker)
     world.prepare()
     return world
 
@@ -62,14 +61,16 @@ def test_the_dashboard_shows_the_training_runs_of_the_worlds_aggregator(tmp_path
     settings = load_fleet_settings(tmp_path / "fleet" / "fleet.toml", {}).aggregator
     assert settings is not None
     assert settings.url == f"https://{world.addresses.aggregator}"
-    assert settings.token_file.resolve() == tmp_path / "aggregator" / "viewer.token"
+    assert settings.token_file.resolve() == tmp_path / "tokens" / "viewer.token"
 
 
-@pytest.mark.parametrize(("mosquitto", "kept"), [(MOSQUITTO, "dynamic-security"), (None, "file")])
+@pytest.mark.parametrize(
+    ("broker", "kept"), [(BrokerKind.MOSQUITTO, "dynamic-security"), (BrokerKind.EMBEDDED, "file")]
+)
 def test_the_fleet_tells_the_broker_that_the_world_has_who_is_shut_out(
-    tmp_path: Path, mosquitto: Mosquitto | None, kept: str
+    tmp_path: Path, broker: BrokerKind, kept: str
 ) -> None:
-    prepared(tmp_path, Scenario(), mosquitto)
+    prepared(tmp_path, Scenario(), broker)
     mqtt = load_fleet_settings(tmp_path / "fleet" / "fleet.toml", {}).mqtt
     assert mqtt is not None
     assert mqtt.shut_out == kept

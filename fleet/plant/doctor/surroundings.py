@@ -125,7 +125,7 @@ def examine_families(plant: Plant) -> Iterator[Finding]:
             yield bad(
                 matter,
                 "devices take no release of it: the signed repository does not name it",
-                f"fedge init family --family {file.stem}",
+                f"fedge fleet trust admit {file.stem}",
             )
         else:
             listed = published.roles.get(f"family-{file.stem}")
