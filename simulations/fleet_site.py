@@ -23,7 +23,8 @@ from fleet.plant.tables import Table, fleet_table
 from fleet.plant.written import WrittenFiles
 from fleet.settings import load_fleet_settings
 from runtime.durable_files import private_directory, write_quickly
-from service.plant import BrokerKind, Description, Listen, Plant
+from service.plant import Plant
+from service.plant_description import BrokerKind, Description, Listen
 from simulations.addresses import Addresses
 from simulations.processes import Supervisor
 

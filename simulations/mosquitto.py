@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from fleet.plant.mosquitto import INSTALL, find_mosquitto
-from service.plant import BrokerKind
+from service.plant_description import BrokerKind
 from simulations.errors import ScenarioError
 
 __all__ = ["BrokerChoice", "choose_broker"]

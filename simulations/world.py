@@ -29,7 +29,7 @@ from fleet.plant.plant_tokens import make_aggregator_parts
 from fleet.plant.written import WrittenFiles
 from protocol.identity import public_key_pem
 from runtime.durable_files import private_directory, write_quickly
-from service.plant import BrokerKind
+from service.plant_description import BrokerKind
 from simulations.addresses import pick_addresses
 from simulations.configurations import TENANT, agent_table, aggregator_settings
 from simulations.fleet_site import FleetSite, write_secret, write_toml

@@ -9,10 +9,10 @@ SERVICES = ("fleet", "aggregator", "flower", "broker")
 
 
 def port_options() -> list[str]:
-    """``--fleet-port N`` and so on; all were free a moment ago, and differ."""
+    """``--port fleet=N`` and so on; all were free a moment ago, and differ."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in SERVICES]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         pairs = zip(SERVICES, sockets, strict=True)
-        return [word for name, one in pairs for word in (f"--{name}-port", str(one.getsockname()[1]))]
+        return [word for name, one in pairs for word in ("--port", f"{name}={one.getsockname()[1]}")]

@@ -10,7 +10,8 @@ import typer
 from fleet.commands.connection import JsonOption
 from fleet.commands.printing import print_json, say
 from runtime.errors import SettingsError
-from service.plant import FILE, BrokerKind, Description, Plant, PlantOption, find_plant, load_plant
+from service.plant import FILE, Plant, PlantOption, find_plant, load_plant
+from service.plant_description import BrokerKind, Description
 
 # the database layer takes a second to import, which a client command of the same program need not wait for
 if TYPE_CHECKING:
@@ -37,10 +38,12 @@ def init_plant(
     broker: Annotated[
         BrokerKind | None, typer.Option(help="[default: mosquitto where it is installed]")
     ] = None,
-    fleet_port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: 8443]")] = None,
-    aggregator_port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: 8444]")] = None,
-    flower_port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: 9092]")] = None,
-    broker_port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: 8883]")] = None,
+    port: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SERVICE=NUMBER, may be given again  [default: fleet=8443 aggregator=8444 flower=9092 broker=8883]"
+        ),
+    ] = None,
     plant: PlantOption = None,
     renew: Annotated[
         bool, typer.Option("--renew", help="Certificates anew; and take over another host, port or database")
@@ -49,14 +52,13 @@ def init_plant(
 ) -> None:
     """Make certificates, keys, tokens, settings, broker and units. Again: makes what is missing and loses nothing."""
     from fleet.plant.broker import choose_broker
-    from fleet.plant.describing import Wanted, describe
+    from fleet.plant.describing import Wanted, describe, read_ports
     from fleet.plant.making import make_plant, without_password
 
     folder = (plant or (Path() if Path(FILE).is_file() else Path("plant"))).absolute()
     before = load_plant(folder).description if (folder / FILE).is_file() else None
     shown, whole = (None, None) if database is None else without_password(database)
-    ports = {"fleet": fleet_port, "aggregator": aggregator_port, "flower": flower_port, "broker": broker_port}
-    wanted = Wanted(host=host, tenant=tenant, database=shown, broker=broker, ports=ports)
+    wanted = Wanted(host=host, tenant=tenant, database=shown, broker=broker, ports=read_ports(port or []))
     description = describe(before, wanted, usual_broker=choose_broker)
     if before is not None and not renew:
         _refuse_changes(folder, before, description)

@@ -21,7 +21,8 @@ from fleet.settings import Settings
 from fleet.storage.base import Database
 from runtime.durable_files import private_directory
 from service.errors import StartError
-from service.plant import BrokerKind, Plant
+from service.plant import Plant
+from service.plant_description import BrokerKind
 
 __all__ = ["broker_command", "choose_broker", "write_plant_broker"]
 

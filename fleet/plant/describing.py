@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,9 +10,9 @@ import msgspec
 
 from runtime.errors import SettingsError
 from service.addresses import is_loopback, split_endpoint
-from service.plant import BrokerKind, Description, Listen, is_host
+from service.plant_description import BrokerKind, Description, Listen, is_host
 
-__all__ = ["PORTS", "Difference", "Wanted", "describe", "differences"]
+__all__ = ["PORTS", "Difference", "Wanted", "describe", "differences", "read_ports"]
 
 PORTS: Final = {"fleet": 8443, "aggregator": 8444, "flower": 9092, "broker": 8883}
 
@@ -28,7 +28,7 @@ class Wanted:
     tenant: str | None = None
     database: str | None = None
     broker: BrokerKind | None = None
-    ports: Mapping[str, int | None]
+    ports: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,19 @@ def differences(before: Description, after: Description) -> list[Difference]:
     return [
         Difference(key=key, has=has[key], asked=value) for key, value in asked.items() if has[key] != value
     ]
+
+
+def read_ports(given: Sequence[str]) -> dict[str, int]:
+    """``fleet=9443`` and so on; raises SettingsError for what is no port of a service."""
+    ports = {}
+    for text in given:
+        service, _, number = text.partition("=")
+        if service not in PORTS or not number.isdecimal() or not 0 < int(number[:6]) <= 65_535:
+            raise SettingsError(
+                f"--port {text!r} is no port of a service; valid: NAME=1 to 65535, where NAME is {', '.join(PORTS)}"
+            )
+        ports[service] = int(number)
+    return ports
 
 
 def _listened_to(service: str, host: str) -> str:

@@ -32,7 +32,8 @@ from fleet.storage.connecting import check_connection
 from runtime.durable_files import private_directory, read_bytes
 from runtime.errors import SettingsError
 from service.errors import StartError
-from service.plant import BrokerKind, Description, Plant
+from service.plant import Plant
+from service.plant_description import BrokerKind, Description
 
 __all__ = ["make_certificates", "make_clients", "make_plant", "without_password"]
 

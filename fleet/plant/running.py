@@ -153,7 +153,7 @@ def _check_free(service: str, listen: str, plant: Plant) -> None:
                 raise StartError(f"the {service} cannot listen on {listen}: {error.strerror}") from None
             raise StartError(
                 f"port {port} is taken, and the {service} of {plant.folder} needs it: `ss -ltnp 'sport = :{port}'` tells by whom;"
-                f" end that, or give this plant another: fedge init plant --{service}-port PORT --renew"
+                f" end that, or give this plant another: fedge init plant --port {service}=NUMBER --renew"
             ) from None
 
 

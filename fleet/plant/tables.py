@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from service.plant import BrokerKind, Plant
+from service.plant import Plant
+from service.plant_description import BrokerKind
 
 __all__ = ["SHUT_OUT", "Table", "aggregator_table", "fleet_table"]
 

@@ -27,7 +27,8 @@ from models.features import passthrough_spec
 from models.recordings.machines import Machine, Reading
 from protocol.bundle import peek_manifest
 from runtime.errors import SettingsError
-from service.plant import Description, Listen, Plant
+from service.plant import Plant
+from service.plant_description import Description, Listen
 
 pytestmark = pytest.mark.slow
 

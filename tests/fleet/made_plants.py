@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fleet.plant.making import make_plant, without_password
-from service.plant import BrokerKind, Description, Listen, Plant
+from service.plant import Plant
+from service.plant_description import BrokerKind, Description, Listen
 
 LISTEN = Listen(
     fleet="127.0.0.1:8443", aggregator="127.0.0.1:8444", flower="127.0.0.1:9092", broker="127.0.0.1:8883"

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import run_command
 from plant_world import ask, copy_of, findings, init_plant
 from plant_world import port_options as ports
@@ -22,6 +23,16 @@ from runtime.errors import SettingsError
 from service.plant import Plant, load_plant
 
 pytestmark = pytest.mark.slow
+
+
+def read_unit(path: Path) -> dict[str, list[str]]:
+    """What a unit file says: key → its values, in order."""
+    unit: dict[str, list[str]] = {}
+    for line in path.read_text().splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            unit.setdefault(key, []).append(value)
+    return unit
 
 
 def contents(plant: Plant) -> dict[Path, bytes]:
@@ -42,6 +53,24 @@ def test_a_secret_is_its_owners_alone(made_plant: Plant) -> None:
     assert len(named) > 15
     assert {stat.S_IMODE(path.stat().st_mode) for path in named} == {0o600}
     assert stat.S_IMODE(made_plant.folder.stat().st_mode) == 0o700
+
+
+def test_units_and_containers_start_this_plants_own_files_and_nothing_that_is_not_there(
+    made_plant: Plant,
+) -> None:
+    services = yaml.safe_load(made_plant.compose.read_text())["services"]
+    assert set(services) == {"prepare", "broker", "fleet", "aggregator"}
+    units = {path.name: read_unit(path) for path in made_plant.systemd.iterdir()}
+    assert set(units) == {"fedge-broker.service", "fedge-fleet.service", "fedge-aggregator.service"}
+    commands = [words for one in services.values() for words in [one["command"]]]
+    commands += [unit["ExecStart"][0].split() for unit in units.values()]
+    for command in commands:
+        named = [Path(word) for word in command if word.startswith("/")]
+        assert all(path.exists() for path in named), command
+        assert any(path.is_relative_to(made_plant.folder) for path in named), command
+    for unit in units.values():
+        assert all(Path(path).is_relative_to(made_plant.folder) for path in unit["ReadWritePaths"][0].split())
+        assert unit["Restart"] == ["always"]
 
 
 def test_made_again_nothing_changes_and_all_is_kept(made_plant: Plant, tmp_path: Path) -> None:
@@ -149,6 +178,8 @@ def test_a_family_is_admitted_once_and_only_with_the_key_that_may(made_plant: Pl
         (["--host", "localhost", "--database", "mysql://db/x"], 2, "valid: postgresql://user@host/name"),
         (["--host", "localhost", "--database", "postgresql://u:hunter2@127.0.0.1:1/x"], 1, "nothing listens at 127.0.0.1:1"),
         (["--host", "localhost", "--tenant", "a/b"], 2, "tenant"),
+        (["--host", "localhost", "--port", "web=80"], 2, "where NAME is fleet, aggregator, flower, broker"),
+        (["--host", "localhost", "--port", "fleet=70000"], 2, "1 to 65535"),
         (["--host", "plant.example.com", "--broker", "embedded"], 2, "serves this machine alone"),
     ],
 )  # fmt: skip

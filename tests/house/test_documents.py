@@ -32,6 +32,7 @@ from edge_agent.sources.live_settings import (
     TopicSettings,
 )
 from edge_agent.sources.settings import PluginSettings, ReplaySettings, SimulatedSettings
+from fedge.cli import COMMANDS
 from fleet.alert_settings import (
     AlertSettings,
     EmailReceiver,
@@ -74,13 +75,24 @@ def shown_commands() -> list[tuple[str, str]]:
         for part in re.split(
             r";|&&|\s&(?:\s|$)", re.split(r"\s+#|\s{2,}(?=[a-z])|\s>\s|\s\|\s|\s\\$", line)[0]
         )
-        if (match := re.search(r"(?<!lib/)\bfedge-(agent|aggregator|fleet|sim) .*", part))
+        if (
+            match := re.search(
+                r"(?<!lib/)\bfedge-(?:agent|aggregator|fleet|sim) .*|(?<![\w.-])fedge (?:[a-z]|--[a-z]).*",
+                part,
+            )
+        )
     ]
 
 
 @pytest.mark.parametrize(("page", "line"), shown_commands())
 def test_every_command_that_a_document_shows_exists_with_its_options(page: str, line: str) -> None:
     program, *words = shlex.split(line.replace("…", "").replace("[", " ").replace("]", " "))
+    if program == "fedge":
+        if words[0] in {"--help", "--version"}:
+            return
+        assert words[0] in COMMANDS, f"{page}: {line!r}: fedge has no command {words[0]!r}"
+        owner = COMMANDS[words[0]]
+        program, words = f"fedge-{owner.program}", [*owner.words, *words[1:]]
     command, context = PROGRAMS[program], Context(PROGRAMS[program])
     for alternatives in words:
         if not isinstance(command, Group):
@@ -97,7 +109,8 @@ def test_every_command_that_a_document_shows_exists_with_its_options(page: str, 
 
 def test_the_commands_are_found_at_all() -> None:
     assert len(shown_commands()) > 40
-    assert ("README.md", "fedge-agent enrol --config agent.toml") in shown_commands()
+    assert ("README.md", "fedge init plant --host plant.example.com") in shown_commands()
+    assert ("docs/agent.md", "fedge-agent enrol --config agent.toml") in shown_commands()
 
 
 @pytest.mark.parametrize(

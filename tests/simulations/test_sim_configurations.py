@@ -11,7 +11,7 @@ from aggregator.settings import load_aggregator_settings
 from edge_agent.aggregator_trust import AggregatorTrust
 from edge_agent.settings import load_agent_settings
 from fleet.settings import load_fleet_settings
-from service.plant import BrokerKind
+from service.plant_description import BrokerKind
 from simulations.machines import SimulatedMachines
 from simulations.processes import Supervisor
 from simulations.scenario import BUILT_IN, Scenario, load_scenario

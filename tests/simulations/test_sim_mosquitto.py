@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleet.plant.mosquitto import Mosquitto, write_start_file
-from service.plant import BrokerKind
+from service.plant_description import BrokerKind
 from simulations.errors import ScenarioError
 from simulations.mosquitto import BrokerChoice, choose_broker
 

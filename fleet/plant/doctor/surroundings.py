@@ -28,7 +28,8 @@ from fleet.storage.base import connection_options
 from fleet.storage.connecting import check_connection
 from fleet.trust.repository import TrustRepository
 from runtime.errors import FedgeError
-from service.plant import BrokerKind, Plant
+from service.plant import Plant
+from service.plant_description import BrokerKind
 
 __all__ = ["examine_database", "examine_disk", "examine_families", "examine_programs"]
 
