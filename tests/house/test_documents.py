@@ -109,7 +109,7 @@ def test_every_command_that_a_document_shows_exists_with_its_options(page: str, 
 
 def test_the_commands_are_found_at_all() -> None:
     assert len(shown_commands()) > 40
-    assert ("README.md", "fedge init plant --host plant.example.com") in shown_commands()
+    assert ("README.md", "fedge init plant --host localhost") in shown_commands()
     assert ("docs/agent.md", "fedge-agent enrol --config agent.toml") in shown_commands()
 
 
