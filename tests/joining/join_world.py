@@ -36,6 +36,7 @@ class JoinSite:
         made = init_plant(folder, "--host", "localhost", "--tenant", "acme", *port_options())
         assert made.returncode == 0, made.stderr
         self.plant: Plant = load_plant(folder)
+        self._is_rolled_out = False
         self._endpoint = FleetEndpoint(url=self.plant.local_fleet_url, ca_file=self.plant.ca)
 
     def call(self, token: Path, method: str, path: str, body: bytes = b"") -> Any:
@@ -56,8 +57,11 @@ class JoinSite:
         self.call(publisher, "POST", f"/v1/trust/roles/{role}", listed)
 
     def roll_out(self) -> None:
-        """Give the release to every device of the family that is there."""
-        plan = {"name": "first", "release": f"{FAMILY}/1", "groups": [{"percentage": 100}]}
+        """Give the release to every device of the family that is there, and to those that come; once is enough."""
+        if self._is_rolled_out:
+            return
+        self._is_rolled_out = True
+        plan = {"name": "first", "release": f"{FAMILY}/1", "groups": [{"percentage": 100}], "dynamic": True}
         rollout = self.call(self.plant.admin_token, "POST", "/v1/rollouts", msgspec.json.encode(plan))["id"]
         self.call(self.plant.admin_token, "POST", f"/v1/rollouts/{rollout}:start")
 
