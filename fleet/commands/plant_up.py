@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Final, TextIO
 
 import typer
 
@@ -18,6 +19,8 @@ from service.logs import configure_logging
 from service.plant import Plant, PlantOption, find_plant
 
 __all__ = ["down", "up"]
+
+KILLED_PAUSE_S: Final = 0.5
 
 _UP = "up"
 """The last line that a supervisor of its own tells whoever started it; anything else that ends its words is why it is not."""
@@ -37,8 +40,7 @@ def up(
         _greet(found)
         say("it goes on in the background; end it with: fedge down")
     elif report_to is not None:
-        with os.fdopen(report_to, "w") as report:
-            _hold_up(found, to=report, terminal=None)
+        _keep_supervised(found, report_to)
     else:
         # what we and the services say goes into the log; the terminal shows the log, and what is said for people
         terminal = os.fdopen(os.dup(sys.stdout.fileno()), "w")
@@ -51,6 +53,25 @@ def down(plant: PlantOption = None) -> None:
 
     found = find_plant(plant)
     say(f"{found.folder} is down" if take_down(found) else f"{found.folder} was not up")
+
+
+def _keep_supervised(plant: Plant, report_to: int) -> None:
+    """Have a supervisor in a process of its own, and another one where it was killed, which takes over what runs."""
+    report: int | None = report_to
+    while True:
+        # nothing has been started here that a fork would lose: no thread, no connection
+        pid = os.fork()
+        if pid == 0:
+            with Path(os.devnull).open("w") if report is None else os.fdopen(report, "w") as heard:
+                _hold_up(plant, to=heard, terminal=None)
+            return
+        if report is not None:
+            os.close(report)
+            report = None
+        _, status = os.waitpid(pid, 0)
+        if os.WIFEXITED(status):
+            raise typer.Exit(os.WEXITSTATUS(status))
+        time.sleep(KILLED_PAUSE_S)
 
 
 def _hold_up(plant: Plant, *, to: TextIO, terminal: TextIO | None) -> None:

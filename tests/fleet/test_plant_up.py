@@ -31,6 +31,10 @@ def is_well(plant: Plant) -> bool:
     } == {"ok"}
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def kill(plant: Plant, *services: str) -> None:
     """As the kernel does where memory runs out; returns once each is there anew, and all is well."""
     before = find_lives(plant.folder)
@@ -75,6 +79,14 @@ def test_a_plant_comes_up_and_stays_up_whatever_is_killed_until_it_is_taken_down
         supervisor, before = running_supervisor(plant), find_lives(plant.folder)
         assert supervisor
         os.kill(supervisor, signal.SIGKILL)
+        wait_until(lambda: running_supervisor(plant) not in {None, supervisor}, "another supervisor")
+        wait_until(lambda: is_well(plant), "all to be well under another supervisor")
+        assert find_lives(plant.folder) == before
+
+        # whoever looks after the supervisor, and then the supervisor: the services go on, and the next `up` takes them over
+        supervisor = running_supervisor(plant) or 0
+        for pid in (parent_of(supervisor), supervisor):
+            os.kill(pid, signal.SIGKILL)
         wait_until(lambda: running_supervisor(plant) is None, "the supervisor to be gone")
         assert findings(plant)["supervisor"]["remedy"].startswith("fedge up")
         assert start(plant).stdout.count("taken over") == 3
