@@ -48,6 +48,8 @@ _NICE_STEPS_S: Final = (
     43_200,
     DAY_S,
 )
+_LATE: Final = 100.0
+_UNITS: Final = ("ns", "us", "ms", "s", "min", "h", "d")
 _SPOKEN: Final = {
     "s": "s",
     "sec": "s",
@@ -181,13 +183,15 @@ def _relative(column: RawColumn, table: Table, answers: Mapping[str, str]) -> Cl
     if unit not in TIME_UNITS and unit != "rows":
         is_whole = bool((told % 1 == 0).all())
         large = float(told.max(initial=0.0))
-        if is_whole or large > 1e8:
+        # A time since the start begins near 0; days since the year 0, or seconds since 1904, do not.
+        begins_late = abs(float(told[0])) > _LATE * float(np.ptp(told))
+        if is_whole or begins_late or large > 1e8:
             raise QuestionsOpen(
                 [
                     Question(
                         key="time_unit",
                         text=f"column {name} goes from {told[0]:.10g} to {told[-1]:.10g} and names no unit",
-                        allowed=(*TIME_UNITS, "rows") if large <= 1e8 else (*TIME_UNITS,),
+                        allowed=(*_UNITS, "rows") if large <= 1e8 else _UNITS,
                         path=table.path,
                         line=table.line_of(0),
                     )

@@ -18,9 +18,9 @@ __all__ = ["Devices", "found_devices"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Devices:
-    """`codes` (n,) are places in `names`, -1 where a row names no machine."""
+    """`codes` (n,) are places in `names`, -1 where a row names no machine; `columns` are those that tell, a site and a pump perhaps."""
 
-    column: RawColumn
+    columns: tuple[RawColumn, ...]
     codes: NDArray[np.int64]
     names: tuple[str, ...]
 
@@ -32,15 +32,33 @@ def found_devices(table: Table, clock: Clock | None, answers: Mapping[str, str])
     unsaid = [c for c in free if f"column:{c.name}" not in answers and not _holds_units(c)]
     forced = [c for c in free if answers.get(f"column:{c.name}") == "device"]
     named = [c for c in unsaid if is_device_name(c.name) and _repeats(c, table.count)]
-    candidates = forced or named or [c for c in unsaid if _is_numbered_run(c, free, table.count)]
+    candidates = forced or named or [c for c in unsaid if _is_numbered_run(c, free, table.count)][:1]
     if not candidates:
         return None
-    column = candidates[0]
+    keys = [_coded(column) for column in candidates]
+    # One machine's number says nothing on its own where another column counts within sites.
+    several = [key for key in keys if len(key[1]) > 1] or keys[:1]
+    codes, names = several[0]
+    for other, of_other in several[1:]:
+        pairs, joint = np.unique(np.stack([codes, other]), axis=1, return_inverse=True)
+        joint = np.where((codes < 0) | (other < 0), -1, joint.reshape(-1))
+        if len(pairs[0]) == len(of_other):
+            codes, names = other, of_other
+        elif len(pairs[0]) > len(names):
+            names = tuple(
+                "-".join((names[one], of_other[two])) if min(one, two) >= 0 else ""
+                for one, two in pairs.T.tolist()
+            )
+            codes = joint
+    return Devices(columns=tuple(candidates), codes=codes, names=names)
+
+
+def _coded(column: RawColumn) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     if column.sort == "word":
-        return Devices(column=column, codes=column.codes.astype(np.int64), names=tuple(column.vocabulary))
+        return column.codes.astype(np.int64), tuple(column.vocabulary)
     found, codes = np.unique(column.values, return_inverse=True)
     codes = np.where(np.isnan(column.values), -1, codes)
-    return Devices(column=column, codes=codes, names=tuple(f"{value:.15g}" for value in found.tolist()))
+    return codes.astype(np.int64), tuple(f"{value:.15g}" for value in found[~np.isnan(found)].tolist())
 
 
 def _holds_units(column: RawColumn) -> bool:

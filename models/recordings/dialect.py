@@ -16,7 +16,7 @@ from typing import Final
 from models.errors import RecordingError
 from models.recordings.grid import split
 from models.recordings.headers import Header
-from models.recordings.numerals import FLAG_WORDS, MISSING_WORDS, is_value
+from models.recordings.numerals import FLAG_WORDS, LONGEST_NUMBER, MISSING_WORDS, is_value
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.recording import shown
 from models.recordings.stamps import is_stamp
@@ -31,6 +31,7 @@ _RULE: Final = re.compile(r"[-+=|:_ \t]{3,}")
 _LEAST_REGULAR: Final = 0.6
 _LEAST_WORTH: Final = 0.7
 _TIE: Final = 0.02
+_POINTED: Final = re.compile(r"[+-]?\d*\.\d*(?:[eE][+-]?\d+)?")
 _DECIMAL_PAIR: Final = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 
 
@@ -107,6 +108,8 @@ def _logical(lines: Sequence[str]) -> list[tuple[int, str]]:
 @lru_cache(maxsize=65_536)
 def worth(cell: str) -> float:
     """How much `cell` looks like one of a recording: 1 for a value, less for a word, least for a sentence."""
+    if len(cell) > LONGEST_NUMBER:
+        return 0.0
     if cell.casefold() in MISSING_WORDS or cell.casefold() in FLAG_WORDS or is_value(cell) or is_stamp(cell):
         return 1.0
     if is_value(re.sub(r"^'| ?[^\d\s,;.:+-]{1,6}$", "", cell)):
@@ -214,6 +217,13 @@ def _laid_out(
             head.names, head.line = list(first[1][:width]), first[0]
             head.rows.append(tuple(head.names))
             first = split_lines[start + 1]
+    if head.names and delimiter == "," and not _has_points(table):
+        for c in range(1, width):
+            if not head.names[c] and any(row[c] for row in table):
+                raise RecordingError(
+                    f"{text.path}:{head.line}: the header has no name for column {c + 1}, which holds {shown(next(row[c] for row in table if row[c]))}: are there "
+                    f"commas in the numbers? write decimal points, or part the cells by semicolons"
+                )
     if not head.names and delimiter == ",":
         _check_commas(table, text, first[0], answers)
     if not head.names and width > 10 and len(table) * 3 < width and not is_valued[0]:
@@ -290,11 +300,16 @@ def _first_row(
     return None
 
 
+def _has_points(table: Sequence[Sequence[str]]) -> bool:
+    """Is there a number with a decimal point?"""
+    return any(len(cell) <= LONGEST_NUMBER and _POINTED.fullmatch(cell) for row in table for cell in row)
+
+
 def _check_commas(
     table: Sequence[Sequence[str]], text: TextFile, line: int, answers: Mapping[str, str]
 ) -> None:
     """Without names, and without one decimal point, 60,2 may be two integers or one number with a decimal comma."""
-    if any(re.fullmatch(r"[+-]?\d*\.\d*(?:[eE][+-]?\d+)?", cell) for row in table for cell in row):
+    if _has_points(table):
         return
     is_fraction = [all(cell.isdigit() for row in table if (cell := row[c])) for c in range(len(table[0]))]
     is_whole = [

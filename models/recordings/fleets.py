@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.errors import RecordingError
 from models.recordings.events import labels_of
 from models.recordings.folders import FoundFile
 from models.recordings.machines import Column, ColumnKind, Machine, Reading
+from models.recordings.neighbours import parts_of_one, scales
 from models.recordings.parts import FileContent, Part, pieces_of
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.recording import listed, shown
@@ -27,7 +27,6 @@ __all__ = ["joined"]
 
 _SENSORS: Final = frozenset({ColumnKind.SENSOR, ColumnKind.FLAG, ColumnKind.CONSTANT})
 _SAME_RATE: Final = 0.05
-_OTHER_SCALE: Final = 100.0
 _MOST_NOTES: Final = 200
 
 
@@ -71,11 +70,13 @@ def joined(
                 name = f"{file.machine}-{part.machine}"
             machines.setdefault(name, []).append(fitted)
     _label_by_neighbours(contents, machines, notes, refused)
+    questions += parts_of_one(machines, answers, notes)
+    settled_files = {"files": answers["files"]} if "files" in answers else {}
     rate, settled, more = _rate([content for _, content in measured], machines, answers)
     questions += more
     found = [_machine(name, parts, notes) for name, parts in machines.items()]
     written = {file.path for file, _ in measured if file.way == "text"}
-    questions += _scales([machine for machine in found if machine.path in written], sensors, answers)
+    questions += scales([machine for machine in found if machine.path in written], sensors, answers)
     if questions:
         raise QuestionsOpen(list({question.key: question for question in questions}.values()))
     notes += _told_once(contents)
@@ -88,7 +89,7 @@ def joined(
         machines=tuple(found),
         notes=tuple(notes),
         refused=tuple(refused),
-        answers=answers | _settled([content for _, content in measured]) | settled,
+        answers=answers | _settled([content for _, content in measured]) | settled | settled_files,
     )
 
 
@@ -126,6 +127,8 @@ def _fitted(part: Part, content: FileContent, sensors: tuple[str, ...]) -> Part 
     dead = {column.name for column in content.columns if column.kind is ColumnKind.DEAD}
     if not set(sensors) <= set(part.names) | dead:
         return None
+    if more := [name for name in part.names if name not in sensors]:
+        content.notes.append(f"columns that the other files do not have were left out: {listed(more)}")
     rows = np.full((len(part.rows), len(sensors)), np.nan, np.float32)
     for place, name in enumerate(sensors):
         if name in part.names:
@@ -230,7 +233,7 @@ def _rate(
             path=first.path,
         )
         return None, {}, [question]
-    usual = float(np.median(list(rates.values())))
+    usual = sorted(rates.values())[len(rates) // 2]
     others = [name for name, rate in rates.items() if abs(rate / usual - 1) > _SAME_RATE]
     if others:
         question = Question(
@@ -256,51 +259,6 @@ def _hertz(answer: str) -> float:
 def _rounded(rate: float) -> float:
     """Times have steps of a microsecond at best, so 0.99999997 is 1."""
     return float(f"{rate:.6g}")
-
-
-def _scales(
-    machines: Sequence[Machine], sensors: Sequence[str], answers: Mapping[str, str]
-) -> list[Question]:
-    """A machine whose sensor is a hundred times another's has perhaps lost decimal marks in its text."""
-    if len(machines) < 2:
-        return []
-    questions = []
-    middles = np.array([_quantiles(machine) for machine in machines])
-    for place, name in enumerate(sensors):
-        column = middles[:, 1, place]
-        told = np.flatnonzero(column > 0)
-        if len(told) < 2 or f"scale:{name}" in answers:
-            continue
-        usual = float(np.median(column[told]))
-        far = [k for k in told if _is_other_scale(middles[int(k), :, place], middles[told, :, place])]
-        if far:
-            machine = machines[int(far[0])]
-            questions.append(
-                Question(
-                    key=f"scale:{name}",
-                    text=f"sensor {shown(name)} is about {column[far[0]]:.6g} on {shown(machine.name)} and {usual:.6g} on most: "
-                    f"is a decimal mark lost, or a unit another",
-                    allowed=("as written",),
-                    path=machine.path,
-                )
-            )
-    return questions
-
-
-def _quantiles(machine: Machine) -> NDArray[np.float64]:
-    """(3, sensors): the small, middle and large magnitudes of each."""
-    some = np.abs(machine.rows[:: max(1, len(machine.rows) // 2000)].astype(np.float64))
-    some[:, np.isnan(some).all(axis=0)] = 0.0
-    return np.asarray(np.nanquantile(some, (0.05, 0.5, 0.95), axis=0))
-
-
-def _is_other_scale(own: NDArray[np.float64], all_of: NDArray[np.float64]) -> bool:
-    """Small, middle and large magnitudes (3,) are all a hundred times those of most machines (n, 3), or a hundredth."""
-    usual = np.median(all_of, axis=0)
-    if not (own > 0).all() or not (usual > 0).all():
-        return False
-    ratios = own / usual
-    return bool((ratios > _OTHER_SCALE).all() or (ratios * _OTHER_SCALE < 1).all())
 
 
 def _columns(contents: Sequence[FileContent]) -> tuple[Column, ...]:

@@ -15,6 +15,7 @@ from models.recordings.words import is_time_name
 
 __all__ = ["Header"]
 
+_LONGEST_NAME: Final = 200
 _DELIMITERS: Final = (",", ";", "\t", "|", " ")
 _TYPE_WORDS: Final = frozenset(
     [
@@ -92,6 +93,11 @@ class Header:
                 self.names, self.line = list(cells), line
                 self.notes.append(f"the comment in line {line} names the columns")
                 left.pop()
+        for place, name in enumerate(self.names, 1):
+            if len(name) > _LONGEST_NAME:
+                raise RecordingError(
+                    f"{text.path}:{self.line}: the name of column {place} has {len(name)} characters; is it a header?"
+                )
         self.preamble = [raw for _, _, raw in left]
 
     def _is_candidate(self, line: tuple[int, tuple[str, ...], str], comment: str) -> bool:

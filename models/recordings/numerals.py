@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLAG_WORDS", "MISSING_WORDS", "Style", "is_value", "parsed", "said"]
+__all__ = ["FLAG_WORDS", "LONGEST_NUMBER", "MISSING_WORDS", "Style", "is_value", "parsed", "said"]
 
 MISSING_WORDS: Final = frozenset(
     [
@@ -120,6 +120,8 @@ FLAG_WORDS: Final = {
     "running": 1.0,
     "stopped": 0.0,
 }
+LONGEST_NUMBER: Final = 64
+"""Characters; patterns are not tried on longer cells, for which they would take the square of the time."""
 _MOST_DIGITS: Final = 15
 """So many are exact in float64, and one division rounds them right."""
 _EXPONENT: Final = re.compile(rb"(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d{1,3})?\n)*")
@@ -143,6 +145,8 @@ def said(cell: str, style: Style) -> tuple[float | None, str]:
     >>> said("1.234,5 kPa", Style(",", ".")), said("n/a", Style()), said("1_000", Style())
     ((1234.5, 'kPa'), (nan, ''), (None, ''))
     """
+    if len(cell) > LONGEST_NUMBER:
+        return None, ""
     word = cell.strip().casefold()
     if word in MISSING_WORDS:
         return float("nan"), ""
@@ -181,7 +185,7 @@ _ANY_VALUE: Final = re.compile(
 
 def is_value(cell: str) -> bool:
     """Is `cell` a number in one style or another?"""
-    return _ANY_VALUE.fullmatch(cell) is not None
+    return len(cell) <= LONGEST_NUMBER and _ANY_VALUE.fullmatch(cell) is not None
 
 
 def parsed(chars: NDArray[np.uint8], style: Style) -> tuple[NDArray[np.float64], NDArray[np.intp]]:

@@ -132,7 +132,7 @@ _INTERVAL: Final = re.compile(
 
 def _rate_of_preamble(preamble: tuple[str, ...]) -> float | None:
     """The sample rate that a file's first lines tell."""
-    for line in preamble:
+    for line in (line[:300] for line in preamble):
         if found := _RATE.search(line):
             return float(found[2].replace(",", ".")) * (1000.0 if found[1] or found[3] else 1.0) or None
         if found := _INTERVAL.search(line):
@@ -291,6 +291,10 @@ def _measure_steps(
             )
         else:
             found.settled["steps"] = answers["steps"]
+    near = forward[np.abs(forward - usual) <= usual / 2]
+    if repeated <= _MOST_REPEATED * len(steps) and len(near):
+        # Stamps may be rounded: the mean of the usual steps is nearer to the clock than any of them.
+        usual = float(near.mean())
     part.rate_hz = 1.0 / usual if usual else None
     part.pieces = pieces_of(part.times_s)
     if len(part.pieces) > 1:
@@ -302,7 +306,23 @@ def _measure_steps(
 def _spread(part: Part, of: str, notes: list[str], found: FileContent, answers: Mapping[str, str]) -> float:
     """Stamps that are coarser than the rows: as many rows to each are spread over it."""
     assert part.times_s is not None  # noqa: S101 - the caller looked
-    starts = np.flatnonzero(np.diff(part.times_s, prepend=-np.inf) != 0)
+    is_repeated = np.diff(part.times_s, prepend=-np.inf) == 0
+    if _are_copies(part.rows, is_repeated) and "repeats" not in answers:
+        found.questions.append(
+            Question(
+                key="repeats",
+                text=f"{int(is_repeated.sum())} of {len(part.times_s)} rows{of} repeat the row before, its time and its values: was each written twice",
+                allowed=("drop", "coarse clock"),
+                path=part.path,
+            )
+        )
+    if answers.get("repeats") == "drop":
+        found.settled["repeats"] = "drop"
+        _reorder(part, np.flatnonzero(~is_repeated))
+        notes.append(f"{int(is_repeated.sum())} rows{of} that repeat a time were dropped")
+        forward = np.diff(part.times_s)
+        return float(np.median(forward[forward > 0]))
+    starts = np.flatnonzero(~is_repeated)
     lengths = np.diff(np.append(starts, len(part.times_s)))
     length = float(np.median(lengths[1:-1])) if len(lengths) > 2 else float(lengths.max())
     step = float(np.median(np.diff(part.times_s[starts])))
@@ -327,6 +347,15 @@ def _spread(part: Part, of: str, notes: list[str], found: FileContent, answers: 
         f"the time{of} is written only every {step:g} s, for {length:g} rows each; they were spread over it"
     )
     return step / length
+
+
+def _are_copies(rows: NDArray[np.float32], is_repeated: NDArray[np.bool_]) -> bool:
+    """Do most of these rows say what the row before says?"""
+    at = np.flatnonzero(is_repeated)[:10_000]
+    if not len(at) or not rows.shape[1]:
+        return False
+    same = (rows[at] == rows[at - 1]) | (np.isnan(rows[at]) & np.isnan(rows[at - 1]))
+    return float(same.all(axis=1).mean()) > 0.9
 
 
 def pieces_of(times_s: NDArray[np.float64]) -> tuple[slice, ...]:

@@ -36,11 +36,13 @@ from models.recordings.words import (
 
 __all__ = ["Roles", "found_roles"]
 
+_LOOKED_AT: Final = 20_000
 _FEW: Final = 20
 _MOST_CATEGORIES: Final = 200
 _FEWEST_ROWS: Final = 30
 """Rows from which on a column that always grows is worth a question."""
 _BEGINS_NUMBERS: Final = frozenset("0123456789+-(<>'~=.")
+_IDENTITY: Final = frozenset(["id", "uuid", "guid", "serial", "key", "hash", "sn", "tag"])
 _SENSORS: Final = frozenset({ColumnKind.SENSOR, ColumnKind.FLAG, ColumnKind.CONSTANT})
 _ANSWERS: Final = ("sensor", "label", "device", "leave out")
 
@@ -80,7 +82,7 @@ class _Decision:
         self._clock = clock
         devices = found_devices(table, clock, answers)
         self.roles.questions += table.questions
-        self._device = devices.column if devices else None
+        self._devices = devices.columns if devices else ()
         if devices is not None:
             self.roles.devices, self.roles.device_names = devices.codes, devices.names
         for column in table.columns:
@@ -101,7 +103,7 @@ class _Decision:
             return ColumnKind.TIME, ""
         if self._clock and column.place in self._clock.others and answer != "sensor":
             return ColumnKind.TIME, "tells the time, too, and was left out"
-        if column is self._device:
+        if any(column is device for device in self._devices):
             return ColumnKind.DEVICE, f"tells {len(self.roles.device_names)} machines apart"
         if answer == "leave out":
             return ColumnKind.LEFT_OUT, "was left out as you said"
@@ -136,7 +138,7 @@ class _Decision:
                 f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])}: is it a label of faults",
                 ("label", "leave out"),
             )
-        elif looks_odd:
+        elif looks_odd and not _IDENTITY & set(words_of(column.name)):
             self._ask_about_odd(column, next(iter(column.vocabulary)))
         if not is_few:
             return (
@@ -200,11 +202,6 @@ class _Decision:
             return ColumnKind.LABEL, ""
         if self._mixes_units(column):
             return ColumnKind.SENSOR, ""
-        if self._counts(column):
-            return (
-                ColumnKind.COUNTER,
-                f"counts rows or time ({_first(values):.9g} to {_last(values):.9g}) and was left out",
-            )
         if (
             is_small
             and distinct is not None
@@ -216,6 +213,11 @@ class _Decision:
                 f"column:{column.name}",
                 f"column {name} holds {', '.join(f'{v:.9g}' for v in distinct[:5])}, and each time comes once with each: does it tell machines apart",
                 ("device", "variable", "sensor", "leave out"),
+            )
+        if self._counts(column):
+            return (
+                ColumnKind.COUNTER,
+                f"counts rows or time ({_first(values):.9g} to {_last(values):.9g}) and was left out",
             )
         lowest, highest = float(np.nanmin(values)), float(np.nanmax(values))
         if lowest == highest and is_state_name(column.name) and not answer:
@@ -299,11 +301,22 @@ class _Decision:
             steps = np.diff(values[order])[inner]
             if not len(steps):
                 return False
-        if not (steps > 0).all():
-            return False
         words = words_of(column.name)
         is_named = bool(words) and (words[0] in COUNTER_NAMES or words[-1] in COUNTER_NAMES)
+        if is_named and (steps != 0).any() and self._starts_again(values):
+            return True
+        if not (steps > 0).all():
+            return False
         return is_named or (is_whole(values) and bool((steps == 1).all()))
+
+    def _starts_again(self, values: NDArray[np.floating]) -> bool:
+        """1, 2, 3, 1, 2, 3: by ones, and back to the first."""
+        steps = np.diff(values)
+        return bool(
+            (steps[steps > 0] == 1).all()
+            and (steps != 0).all()
+            and (values[1:][steps < 0] == values.min()).all()
+        )
 
     def _only_grows(self, values: NDArray[np.floating]) -> bool:
         if len(values) < _FEWEST_ROWS or self.roles.devices is not None:
@@ -339,21 +352,22 @@ class _Decision:
             for c in self._table.columns
             if c.sort == "number"
             and c.place not in used
-            and c is not self._device
+            and all(c is not device for device in self._devices)
             and not is_state_name(c.name)
         ]
         return sum(not self._counts(c) for c in numbers) == 1
 
     def _may_be_key(self, column: RawColumn) -> bool:
         """Do times repeat, but no time together with a value of this column?"""
-        if self._clock is None or self._device is not None or self.roles.variable not in {None, column}:
+        if self._clock is None or self.roles.variable not in {None, column}:
             return False
-        some = self._clock.seconds[:20_000]
+        count = min(self._table.count, _LOOKED_AT)
+        some = self._clock.seconds[:count]
+        if self.roles.devices is not None:
+            some = np.column_stack([some, self.roles.devices[:count]])
         keys = column.codes if column.sort == "word" else column.values
-        is_repeating = len(np.unique(some)) < 0.7 * len(some)
-        return is_repeating and len(np.unique(np.column_stack([some, keys[:20_000]]), axis=0)) > 0.99 * len(
-            some
-        )
+        is_repeating = len(np.unique(some, axis=0)) < 0.7 * count
+        return is_repeating and len(np.unique(np.column_stack([some, keys[:count]]), axis=0)) > 0.99 * count
 
     def _ask(self, key: str, text: str, allowed: tuple[str, ...], line: int | None = None) -> None:
         if key in self._answers:

@@ -43,7 +43,8 @@ def check_others(full: list[RawColumn], column: RawColumn, table: Table, answers
         if column.sort == "stamp"
         else np.asarray(column.values, np.float64)
     )
-    step = float(np.nanmedian(np.abs(np.diff(own)))) if len(own) > 1 else 0.0
+    steps = np.abs(np.diff(own[~np.isnan(own)]))
+    step = float(np.median(steps)) if len(steps) else 0.0
     for other in full:
         if other is column or f"column:{other.name}" in answers or len(own) < 2:
             continue

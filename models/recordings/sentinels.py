@@ -81,7 +81,11 @@ def found_sentinels(column: RawColumn, answers: Mapping[str, str], table: Table)
             values[is_it] = np.nan
             notes.append(f"{says} for a missing value")
         elif not answer and (
-            (is_far and (count > 1 or listed in _NINES) and abs(listed) > 1)
+            (
+                is_far
+                and (count > 1 or listed in _NINES)
+                and (abs(listed) > 1 or (listed < 0 < rest.min() and count >= _OFTEN))
+            )
             or (listed in _NINES and rest.min() >= 0)
         ):
             result.questions.append(

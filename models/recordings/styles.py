@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from models.recordings.dialect import Dialect
-from models.recordings.numerals import Style
+from models.recordings.numerals import LONGEST_NUMBER, Style
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.recording import shown
 
@@ -51,6 +51,8 @@ class StyleEvidence:
     def add(self, place: int, cell: str, line: int) -> None:
         """One more cell."""
         forms = self.columns[place]
+        if len(cell) > LONGEST_NUMBER:
+            return
         text = re.sub(r" ?[^\d\s,;.:+-]{1,6}$", "", cell) if cell and not cell[-1].isdigit() else cell
         if text.isdigit() or (text[:1] in "+-" and text[1:].isdigit()):
             value = abs(float(text))

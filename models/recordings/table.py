@@ -35,9 +35,10 @@ from models.recordings.words import is_time_name
 __all__ = ["read_table"]
 
 _MOST_WORDS: Final = 100_000
+_MOST_PASSES: Final = 4
 _WEIGHED_ROWS: Final = 12
 _LARGEST: Final = 3.4028e38
-_LARGE: Final = 1e7
+_LARGE: Final = 1e6
 """Beyond, float32 tells neighbours apart no more; epochs and counters are kept in float64."""
 _SUMMARY: Final = frozenset(
     [
@@ -85,7 +86,7 @@ def read_table(
             if sorts[c] == "number":
                 evidence.add(c, content, dialect.first_line)
     styles = chosen_styles(evidence, dialect, sorts, path, answers, is_final=False)
-    while True:
+    for _ in range(_MOST_PASSES):
         reader = _Reader(text, dialect, sorts, styles, evidence)
         table = reader.read(progress)
         again = chosen_styles(evidence, dialect, sorts, path, answers, is_final=True)
@@ -99,6 +100,10 @@ def read_table(
         if again == styles and not words:
             break
         styles = again
+    else:
+        raise RecordingError(
+            f"{path}: its numbers are written in more than one way; write all with decimal points"
+        )
     table.questions += lost_marks(evidence, styles, dialect, path, answers)
     table.notes = [*text.notes, *dialect.notes, *table.notes]
     table.settled = dict(dialect.settled) | table.settled

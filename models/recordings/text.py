@@ -40,6 +40,7 @@ _SIGNS: Final = (
     (b"\xe2\x80\xaf", b" "),
     (b"\xe2\x80\x89", b" "),
     (b"\xe2\x88\x92", b"-"),
+    (b"\xe2\x80\x99", b"'"),
     (b"\xef\xbb\xbf", b""),
     (b"\x0c", b""),
 )
@@ -49,6 +50,7 @@ _CONTROLS: Final = re.compile(rb"[\x01-\x08\x0b\x0e-\x19\x1b-\x1e\x7f]")
 _MARKUP: Final = {
     "{": "JSON",
     "[{": "JSON",
+    "[[": "JSON",
     "<": "markup (HTML or XML)",
     "@relation": "an ARFF file",
     "%pdf": "a PDF",

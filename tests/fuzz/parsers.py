@@ -19,6 +19,7 @@ from samples import (
     FILES,
     FLEET_TOML,
     GOLDEN,
+    LONG,
     NAMES,
     NPZ,
     RELEASE,
@@ -26,6 +27,7 @@ from samples import (
     ROOT,
     TRUSTED,
     TUF,
+    WAV,
     csr,
     signed_anew,
 )
@@ -51,6 +53,7 @@ from models.detection.prior import decode_prior
 from models.errors import ModelError
 from models.recordings.csv import read_csv
 from models.recordings.npz import read_table, read_tables
+from models.recordings.reading import read_machines
 from protocol.enrolment import CertificateQuestion, EnrolmentQuestion
 from protocol.messages.commands import CommandResult
 from runtime.errors import FedgeError, SettingsError
@@ -197,6 +200,15 @@ PARSERS: Final[tuple[Parser, ...]] = (
     fed("NPZ", in_file(".npz", lambda p: read_table(p, key="rows")), [NPZ], (ModelError,)),
     fed("NPZ, all", in_file(".npz", read_tables), [NPZ], (ModelError,)),
     fed("CSV", in_file(".csv", read_csv), [CSV, CSV.replace(b",", b";")], (ModelError,)),
+    fed(
+        "what people have",
+        in_file(".csv", lambda p: read_machines([p])),
+        [CSV, CSV.replace(b",", b";").replace(b".", b","), LONG, CSV.decode().encode("utf-16")],
+        (ModelError,),
+        "models.recordings.grid.split",
+    ),
+    fed("what people have, NPZ", in_file(".npz", lambda p: read_machines([p])), [NPZ], (ModelError,)),
+    fed("what people have, WAV", in_file(".wav", lambda p: read_machines([p])), [WAV], (ModelError,)),
     fed(
         "agent.toml",
         in_file(".toml", lambda p: load_settings(p, AgentSettings, prefix="X_", environment={})),

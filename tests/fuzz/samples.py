@@ -202,6 +202,13 @@ url = "mqtts://broker.example:8883"
 """
 NPZ: Final = npz(rows=np.ones((5, 3), np.float32), feature_names=np.array(["a", "b", "c"]))
 CSV: Final = b"time,a,b\n2026-01-01 00:00:00,1.5,2\n2026-01-01 00:00:01,-1e3,nan\n"
+LONG: Final = b"id;tag;when;value\n" + b"".join(
+    b"p%d;%s;0%d.02.2026 10:00;%d,5\n" % (k % 2, tag, k, k) for k in range(1, 9) for tag in (b"temp", b"flow")
+)
+WAV: Final = (
+    b"RIFF\x34\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data\x10\0\0\0"
+    + bytes(range(16))
+)
 TERMS: Final = SumTerms(
     run_id="run-1",
     question="train.fit",

@@ -177,3 +177,67 @@ def engines_and_cycles_without_names(folder, rng):
         answers={"sample_rate": "none"},
         says="sample_rate",
     )
+
+
+@kind
+def halves_of_a_benchmark_in_folders(folder, rng):
+    a, b = World(rng, 80), World(rng, 90)
+    y = (np.arange(90) > 60).astype(int)
+    for half, w in (("train", a), ("test", b)):
+        text(folder, [",".join(c) for c in w.cells()], name=f"d/{half}/machine-1-1.txt")
+    text(folder, [str(k) for k in y], name="d/test_label/machine-1-1.txt")
+    truth = Truth(
+        sensors=["f0", "f1", "f2"],
+        machines={"machine-1-1": np.concatenate([a.rows, b.rows])},
+        labels={"machine-1-1": np.append(np.full(80, -1), y)},
+        rate=1 / 60,
+    )
+    return Case(path=folder / "d", must="understood", truth=truth, given={"sample_rate": "0.0166667"})
+
+
+@kind
+def a_file_for_each_day(folder, rng):
+    w = World(rng, 120)
+    lines = table(w)
+    text(folder, lines[:61], name="d/pump_2026-02-10.csv")
+    text(folder, [lines[0], *lines[61:]], name="d/pump_2026-02-11.csv")
+    return Case(
+        path=folder / "d",
+        must="asked",
+        truth=w.truth("pump"),
+        answers={"files": "parts"},
+        says="differ by a date alone",
+    )
+
+
+@kind
+def a_machine_whose_decimal_marks_are_lost(folder, rng):
+    for k in range(4):
+        w = World(rng, 100)
+        lines = table(w, ";", ",")
+        text(folder, [line.replace(",", "") for line in lines] if k == 3 else lines, name=f"d/pump-{k}.csv")
+    return Case(path=folder / "d", must="asked", says="decimal mark lost")
+
+
+@kind
+def sites_and_pumps(folder, rng):
+    ws = {(s, p): World(rng, 60) for s in ("north", "south") for p in ("p1", "p2")}
+    lines = ["time,site,pump,temp,pressure,vibration"]
+    for k in range(60):
+        lines += [f"{w.stamps()[k]},{s},{p},{','.join(w.cells()[k])}" for (s, p), w in ws.items()]
+    first = ws["north", "p1"]
+    truth = Truth(sensors=first.names, machines={f"{s}-{p}": w.rows for (s, p), w in ws.items()}, rate=1.0)
+    return Case(path=text(folder, lines), must="understood", truth=truth)
+
+
+@kind
+def every_row_twice(folder, rng):
+    w = World(rng, 60)
+    lines = table(w)
+    return Case(
+        path=text(folder, [lines[0], *(line for line in lines[1:] for _ in range(2))]),
+        must="asked",
+        truth=w.truth(),
+        answers={"repeats": "drop"},
+        says="repeats",
+    )

@@ -285,3 +285,27 @@ def a_number_for_nothing_that_is_in_no_list(folder, rng):
         answers={"missing:-200": "yes"},
         says="-200",
     )
+
+
+@kind
+def minus_one_for_nothing(folder, rng):
+    w = World(rng)
+    at = rng.choice(w.n, 8, replace=False)
+    c = np.array(w.cells(), dtype=object)
+    c[at, 0] = "-1"
+    w.rows[at, 0] = np.nan
+    return Case(
+        path=text(folder, rows_of(["time", *w.names], w.stamps(), *c.T)),
+        must="asked",
+        truth=w.truth(),
+        answers={"missing:-1": "yes"},
+        says="-1",
+    )
+
+
+@kind
+def endless_digits(folder, rng):
+    w = World(rng)
+    lines = table(w)
+    lines[7] = lines[7] + "7" * 100_000
+    return Case(path=text(folder, lines), must="asked", says="words:vibration")

@@ -327,3 +327,22 @@ def hours_or_minutes(folder, rng):
     w = World(rng, 100, step_s=60)
     w.times = w.times - datetime(2026, 2, 10, tzinfo=UTC).timestamp()
     return _timed(folder, w, w.stamps("%H:%M"), "asked", answers={"time_unit": "min"}, says="time_unit")
+
+
+@kind
+def days_since_the_year_0(folder, rng):
+    w = World(rng)
+    return _timed(folder, w, [f"{t / 86_400 + 719_529:.9f}" for t in w.times], "asked", says="time_unit")
+
+
+@kind
+def seconds_since_1904(folder, rng):
+    w = World(rng)
+    return _timed(folder, w, [int(t) + 2_082_844_800 for t in w.times], "asked", says="time_unit")
+
+
+@kind
+def hours_with_fractions(folder, rng):
+    w = World(rng, step_s=36)
+    w.times = np.arange(w.n) * 36.0
+    return _timed(folder, w, [f"{k / 100:.2f}" for k in range(w.n)], head="run time [h]")
