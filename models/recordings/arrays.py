@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import RecordingError
+from models.recordings.contents import FileContent, Part
 from models.recordings.files import open_recording
 from models.recordings.machines import Column, ColumnKind
 from models.recordings.npz import read_tables
-from models.recordings.parts import FileContent, Part, content_of
+from models.recordings.parts import content_of
 from models.recordings.raw_columns import RawColumn, Table
 from models.recordings.recording import check_size
 from models.recordings.units import unit_of_name

@@ -15,17 +15,17 @@ from typing import Final
 import numpy as np
 
 from models.errors import RecordingError
+from models.recordings.contents import FileContent, Part
 from models.recordings.events import labels_of
 from models.recordings.folders import FoundFile
 from models.recordings.machines import Column, ColumnKind, Machine, Reading
 from models.recordings.neighbours import parts_of_one, scales
-from models.recordings.parts import FileContent, Part, pieces_of
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.recording import listed, shown
+from models.recordings.row_order import pieces_of
 
 __all__ = ["joined"]
 
-_SENSORS: Final = frozenset({ColumnKind.SENSOR, ColumnKind.FLAG, ColumnKind.CONSTANT})
 _SAME_RATE: Final = 0.05
 _MOST_NOTES: Final = 200
 

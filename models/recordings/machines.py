@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Column", "ColumnKind", "Machine", "Reading"]
+__all__ = ["SENSOR_KINDS", "Column", "ColumnKind", "Machine", "Reading"]
 
 
 class ColumnKind(StrEnum):
@@ -29,6 +30,10 @@ class ColumnKind(StrEnum):
     DEAD = "dead"
     TEXT = "text"
     LEFT_OUT = "leave out"
+
+
+SENSOR_KINDS: Final = frozenset({ColumnKind.SENSOR, ColumnKind.FLAG, ColumnKind.CONSTANT})
+"""What becomes a column of `Machine.rows`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

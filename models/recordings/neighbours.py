@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from models.recordings.contents import Part
 from models.recordings.machines import Machine
-from models.recordings.parts import Part
 from models.recordings.questions import Question
 from models.recordings.recording import listed, shown
 

@@ -21,10 +21,11 @@ from typing import Final
 
 from models.errors import RecordingError
 from models.recordings.arrays import read_npz, read_parquet, read_wav
+from models.recordings.contents import FileContent
 from models.recordings.fleets import joined
 from models.recordings.folders import FoundFile, found_files
 from models.recordings.machines import Column, ColumnKind, Machine, Reading
-from models.recordings.parts import FileContent, content_of
+from models.recordings.parts import content_of
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.suggestions import Suggestion, suggested
 from models.recordings.table import read_table
@@ -54,7 +55,7 @@ _KEYS: Final = (
     "steps",
     "time_unit",
 )
-_KEYS_OF_NAMES: Final = ("column", "missing", "normal", "scale", "words")
+_KEYS_OF_NAMES: Final = ("column", "missing", "normal", "scale", "units", "words")
 _SHARED: Final = ("date_order", "decimal", "encoding")
 """What one file of a kind proves for the others."""
 _CHOICES: Final = {
@@ -71,6 +72,7 @@ _CHOICES: Final = {
     "missing": ("yes", "no"),
     "words": ("missing", "leave out"),
     "scale": ("as written",),
+    "units": ("as written",),
 }
 
 
@@ -138,7 +140,11 @@ def _read(
         case ".parquet" | ".pq":
             return read_parquet(file.path, answers)
         case _:
-            return content_of(read_table(file.path, answers, progress), answers)
+            table = read_table(file.path, answers, progress)
+            if len(table.columns) == 1 and "label" in file.machine.lower():
+                # A column without a name, in a file or folder that is called after what it holds.
+                answers = {f"column:{table.columns[0].name}": "label"} | dict(answers)
+            return content_of(table, answers)
 
 
 def _share(progress: Callable[[float], None] | None, done: int, count: int) -> Callable[[float], None] | None:

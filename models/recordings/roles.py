@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.recordings.devices import found_devices
 from models.recordings.labels import labels_of_column
-from models.recordings.machines import Column, ColumnKind
+from models.recordings.machines import SENSOR_KINDS, Column, ColumnKind
 from models.recordings.questions import Question
 from models.recordings.raw_columns import RawColumn, Table, as_words, few_values, is_whole
 from models.recordings.recording import listed, shown
@@ -43,7 +43,6 @@ _FEWEST_ROWS: Final = 30
 """Rows from which on a column that always grows is worth a question."""
 _BEGINS_NUMBERS: Final = frozenset("0123456789+-(<>'~=.")
 _IDENTITY: Final = frozenset(["id", "uuid", "guid", "serial", "key", "hash", "sn", "tag"])
-_SENSORS: Final = frozenset({ColumnKind.SENSOR, ColumnKind.FLAG, ColumnKind.CONSTANT})
 _ANSWERS: Final = ("sensor", "label", "device", "leave out")
 
 
@@ -67,7 +66,7 @@ class Roles:
     @property
     def sensors(self) -> list[int]:
         """Places of what was measured."""
-        return [place for place, column in enumerate(self.columns) if column.kind in _SENSORS]
+        return [place for place, column in enumerate(self.columns) if column.kind in SENSOR_KINDS]
 
 
 def found_roles(table: Table, clock: Clock | None, answers: Mapping[str, str]) -> Roles:
@@ -92,7 +91,7 @@ class _Decision:
             self.roles.columns.append(
                 Column(name=column.name, kind=kind, unit=column.unit or None, note=note)
             )
-            if kind not in _SENSORS and f"column:{column.name}" in answers:
+            if kind not in SENSOR_KINDS and f"column:{column.name}" in answers:
                 self.roles.settled[f"column:{column.name}"] = answers[f"column:{column.name}"]
 
     # --- one column ---------------------------------------------------------------------------------------------------------------
@@ -156,108 +155,90 @@ class _Decision:
             f"holds {len(words)} words ({listed(list(column.vocabulary)[:5])}) and was left out",
         )
 
-    def _kind_of_numbers(self, column: RawColumn, answer: str) -> tuple[ColumnKind, str]:  # noqa: PLR0911, PLR0912 - a question each
+    def _kind_of_numbers(self, column: RawColumn, answer: str) -> tuple[ColumnKind, str]:
         values, name = column.values, shown(column.name)
-        told = ~np.isnan(values)
         unknown = sum(number for number, _ in column.words.values())
+        if unknown > len(values) / 2:
+            self._ask_about_odd(column, next(iter(column.words)))
+            return ColumnKind.TEXT, f"holds text, such as {shown(next(iter(column.words)))}, and was left out"
         if unknown:
-            if unknown > len(values) / 2 and not answer:
-                self._ask(
-                    f"column:{column.name}",
-                    f"column {name} holds {shown(next(iter(column.words)))} and the like, which is no number in a form that is read",
-                    ("leave out",),
-                )
-            if unknown > len(values) / 2:
-                self._ask_about_odd(column, next(iter(column.words)))
-                return (
-                    ColumnKind.TEXT,
-                    f"holds text, such as {shown(next(iter(column.words)))}, and was left out",
-                )
             word, (_, line) = next(iter(column.words.items()))
-            if self._answers.get(f"words:{column.name}") != "missing" and answer != "sensor":
-                self._ask(
-                    f"words:{column.name}",
-                    f"column {name} holds {shown(word)} among numbers ({unknown} of {len(values)} cells are none): are these missing values",
-                    ("missing", "leave out"),
-                    line,
-                )
-                if self._answers.get(f"words:{column.name}") == "leave out":
-                    return ColumnKind.LEFT_OUT, "was left out as you said"
+            self._ask(
+                f"words:{column.name}",
+                f"column {name} holds {shown(word)} among numbers ({unknown} of {len(values)} cells are none): are these missing values",
+                ("missing", "leave out"),
+                line,
+            )
+            if self._answers.get(f"words:{column.name}") == "leave out":
+                return ColumnKind.LEFT_OUT, "was left out as you said"
         if column.infinite:
             self.roles.notes.append(
                 f"column {name} holds {column.infinite} infinite numbers, which were taken as missing"
             )
-        if not told.any():
+        if np.isnan(values).all():
             return ColumnKind.DEAD, "has no value in any row"
         if answer == "sensor":
-            return ColumnKind.SENSOR, self._missing_note(values)
+            return self._measured(column)
         if answer == "variable":
             self.roles.variable = as_words(column)
             return ColumnKind.CATEGORY, "names what each row measures"
-        if is_target_name(column.name):
-            return ColumnKind.LABEL, _TARGET
+        return self._kind_in_doubt(column) or self._measured(column)
+
+    def _kind_in_doubt(self, column: RawColumn) -> tuple[ColumnKind, str] | None:
+        """What a column of numbers may be other than a sensor; None, perhaps with a question, where it is one."""
+        values, name, key = column.values, shown(column.name), f"column:{column.name}"
         distinct = few_values(values)
-        is_small = distinct is not None
-        if is_label_name(column.name) and is_small:
-            return ColumnKind.LABEL, ""
-        if self._mixes_units(column):
-            return ColumnKind.SENSOR, ""
-        if (
-            is_small
-            and distinct is not None
-            and len(distinct) > 1
-            and is_whole(distinct)
-            and self._may_be_key(column)
-        ):
-            self._ask(
-                f"column:{column.name}",
-                f"column {name} holds {', '.join(f'{v:.9g}' for v in distinct[:5])}, and each time comes once with each: does it tell machines apart",
-                ("device", "variable", "sensor", "leave out"),
+        if is_target_name(column.name) or (is_label_name(column.name) and distinct is not None):
+            return ColumnKind.LABEL, _TARGET if is_target_name(column.name) else ""
+        codes = distinct if distinct is not None and not column.flags and is_whole(distinct) else None
+        some = ", ".join(f"{value:.9g}" for value in codes[:5]) if codes is not None else ""
+        if codes is not None and len(codes) > 1 and self._may_be_key(column):
+            text = (
+                f"column {name} holds {some}, and each time comes once with each: does it tell machines apart"
             )
+            self._ask(key, text, ("device", "variable", "sensor", "leave out"))
         if self._counts(column):
             return (
                 ColumnKind.COUNTER,
                 f"counts rows or time ({_first(values):.9g} to {_last(values):.9g}) and was left out",
             )
-        lowest, highest = float(np.nanmin(values)), float(np.nanmax(values))
-        if lowest == highest and is_state_name(column.name) and not answer:
-            return ColumnKind.CATEGORY, f"is always {lowest:.9g}, a code by its name, and was left out"
-        if lowest == highest:
-            return ColumnKind.CONSTANT, f"is always {lowest:.9g}"
-        if is_small and distinct is not None and not column.flags and is_whole(distinct):
-            if is_flagged_name(column.name) and len(distinct) <= 3 and not is_state_name(column.name):
-                self._ask(
-                    f"column:{column.name}",
-                    f"column {name} holds {', '.join(f'{v:.9g}' for v in distinct)}: is it a label of faults, or something the machine gives",
-                    ("label", "sensor", "leave out"),
-                )
-            elif is_state_name(column.name):
-                if len(distinct) > 2 and not answer:
-                    return (
-                        ColumnKind.CATEGORY,
-                        f"holds {len(distinct)} codes by its name and was left out; column:{column.name}=sensor keeps it",
-                    )
-                if not answer:
-                    self._ask(
-                        f"column:{column.name}",
-                        f"column {name} holds {', '.join(f'{v:.9g}' for v in distinct)}: is it a label of faults, or something the machine gives",
-                        ("label", "sensor", "leave out"),
-                    )
-        if column.flags:
-            return ColumnKind.FLAG, f"holds the flags {listed(sorted(column.flags))} as 1 and 0"
-        found = found_sentinels(column, self._answers, self._table)
-        self.roles.questions += found.questions
-        self.roles.settled |= found.settled
-        if self._only_grows(values):
+        if codes is not None and is_state_name(column.name) and len(codes) != 2:
+            return (
+                ColumnKind.CATEGORY,
+                f"holds codes by its name ({some}) and was left out; {key}=sensor keeps it",
+            )
+        if (
+            codes is not None
+            and 1 < len(codes) <= 3
+            and (is_flagged_name(column.name) or is_state_name(column.name))
+        ):
+            text = f"column {name} holds {some}: is it a label of faults, or something the machine gives"
+            self._ask(key, text, ("label", "sensor", "leave out"))
+        elif self._only_grows(values):
             self.roles.growing[column.name] = Question(
-                key=f"column:{column.name}",
+                key=key,
                 text=f"column {name} never falls ({_first(values):.9g} to {_last(values):.9g}), as a meter or a counter does; to a detector every later "
                 f"day would be an anomaly",
                 allowed=("leave out", "sensor"),
                 path=self._path,
                 line=self._table.line_of(0),
             )
-        if is_small and distinct is not None and set(distinct.tolist()) == {0.0, 1.0}:
+        return None
+
+    def _measured(self, column: RawColumn) -> tuple[ColumnKind, str]:
+        """A sensor, a flag or a constant; its units and its numbers for nothing are looked at."""
+        values = column.values
+        self._check_units(column)
+        lowest, highest = float(np.nanmin(values)), float(np.nanmax(values))
+        if lowest == highest:
+            return ColumnKind.CONSTANT, f"is always {lowest:.9g}"
+        if column.flags:
+            return ColumnKind.FLAG, f"holds the flags {listed(sorted(column.flags))} as 1 and 0"
+        found = found_sentinels(column, self._answers, self._table)
+        self.roles.questions += found.questions
+        self.roles.settled |= found.settled
+        distinct = few_values(values)
+        if distinct is not None and set(distinct.tolist()) == {0.0, 1.0}:
             return ColumnKind.FLAG, ""
         return ColumnKind.SENSOR, "; ".join(filter(None, [found.note, self._missing_note(values)]))
 
@@ -272,22 +253,22 @@ class _Decision:
         missing = int(np.count_nonzero(np.isnan(values)))
         return f"misses {missing} of {len(values)} values" if missing else ""
 
-    def _mixes_units(self, column: RawColumn) -> bool:
-        units = set(column.units)
-        if not units:
-            return False
+    def _check_units(self, column: RawColumn) -> None:
         told = int(np.count_nonzero(~np.isnan(column.values)))
-        if len(units) == 1 and sum(column.units.values()) == told:
-            column.unit = next(iter(units))
-            return False
+        if not column.units:
+            return
+        if len(column.units) == 1 and sum(column.units.values()) == told:
+            column.unit = next(iter(column.units))
+            return
         without = told - sum(column.units.values())
         more = f" and {without} without a unit" if without else ""
+        counted = ", ".join(f"{number} in {unit}" for unit, number in sorted(column.units.items()))
         self._ask(
-            f"column:{column.name}",
-            f"column {shown(column.name)} mixes units: {', '.join(f'{n} in {u}' for u, n in sorted(column.units.items()))}{more}",
-            ("leave out", "sensor"),
+            f"units:{column.name}",
+            f"column {shown(column.name)} mixes units: {counted}{more}; leave it out (column:{column.name}=leave out), or are "
+            f"they all one",
+            ("as written",),
         )
-        return True
 
     def _counts(self, column: RawColumn) -> bool:
         """A row number: grows by one and the same step at every row, by its name or by ones."""

@@ -22,7 +22,7 @@ from models.recordings.questions import Question, QuestionsOpen
 
 __all__ = ["TextFile", "opened_text"]
 
-_BLOCK_BYTES: Final = 1 << 18
+_BLOCK_BYTES: Final = 1 << 17
 _LONGEST_LINE: Final = 1 << 20
 _LF: Final = b"\n"
 _HEAD_LINES: Final = 400

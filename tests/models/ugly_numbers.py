@@ -136,7 +136,7 @@ def two_units_in_one_column(folder, rng):
     w = World(rng)
     cells = [f"{v:.2f} °C" if k % 5 else f"{v * 1.8 + 32:.2f} °F" for k, v in enumerate(w.rows[:, 0])]
     lines = rows_of(["time", *w.names], w.stamps(), cells, *np.array(w.cells()).T[1:])
-    return Case(path=text(folder, lines), must="asked", says="mixes units")
+    return Case(path=text(folder, lines), must="asked", says="units:temp")
 
 
 @kind

@@ -1,0 +1,126 @@
+"""The reader as those who call it meet it: answers that last, questions of one line, folders of real recordings, little memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recordings import DATA, needs
+from ugly_world import START, World, table, text
+
+from models.errors import RecordingError
+from models.recordings.reading import ColumnKind, QuestionsOpen, read_machines, suggested
+
+pytestmark = pytest.mark.edge
+
+
+def test_a_shorter_file_of_the_same_logger_is_read_by_the_answers_of_the_longer_without_a_question(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(1)
+    w = World(rng, 400, step_s=3600.0)
+    lines = table(w, ";", ",", "%d/%m/%Y %H:%M:%S")
+    meter = [f"{line};{k // 3}" for k, line in enumerate(lines[1:])]
+    long = read_machines([text(tmp_path, [lines[0] + ";hours", *meter])], answers={"column:hours": "sensor"})
+    assert long.answers["date_order"] == "day-month-year"
+    short = read_machines(
+        [text(tmp_path, [lines[0] + ";hours", *meter[:11]], name="y.csv")], answers=long.answers
+    )
+    assert short.sensors == long.sensors
+    np.testing.assert_array_equal(short.machines[0].rows, long.machines[0].rows[:11])
+    np.testing.assert_array_equal(short.machines[0].times_s, long.machines[0].times_s[:11])
+    with pytest.raises(QuestionsOpen, match="date_order"):
+        read_machines([tmp_path / "y.csv"])
+
+
+def test_a_question_says_place_doubt_and_answers_in_one_line(tmp_path: Path) -> None:
+    w = World(np.random.default_rng(2), 60)
+    path = text(tmp_path, table(w, form="%d/%m/%Y %H:%M:%S"))
+    with pytest.raises(QuestionsOpen) as error:
+        read_machines([path])
+    (question,) = error.value.questions
+    assert (question.key, question.line) == ("date_order", 2)
+    assert str(question).startswith(f"{path}:2: no date in column 'time' tells")
+    assert str(question).endswith("answer date_order=day-month-year or date_order=month-day-year")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("dateorder", "x", "is date_order meant"),
+        ("date_order", "dmy", "must be one of day-month-year"),
+        ("column:temp", "sensr", "must be one of sensor"),
+        ("sample_rate", "fast", "must be a number of rows a second"),
+    ],
+)
+def test_an_answer_that_no_question_allows_is_refused_with_the_nearest(
+    tmp_path: Path, key: str, value: str, says: str
+) -> None:
+    path = text(tmp_path, table(World(np.random.default_rng(3), 60)))
+    with pytest.raises(RecordingError, match=says):
+        read_machines([path], answers={key: value})
+
+
+def test_progress_ends_at_one_and_never_falls(tmp_path: Path) -> None:
+    said: list[float] = []
+    for name in "ab":
+        text(tmp_path, table(World(np.random.default_rng(4), 4000)), name=f"{name}.csv")
+    read_machines([tmp_path], progress=said.append)
+    assert said == sorted(said)
+    assert said[-1] == pytest.approx(1.0)
+
+
+def test_long_files_take_less_than_three_times_their_data(tmp_path: Path) -> None:
+    # A part of it here; benchmarks/reading.py reads 5,000,000 rows, with the process's own memory.
+    count = 200_000
+    path = tmp_path / "x.csv"
+    stamps = np.datetime_as_string(np.datetime64(START.replace(tzinfo=None), "s") + np.arange(count))
+    with path.open("w") as file:
+        file.write("time,a,b,c,d,e,f\n")
+        file.writelines(
+            f"{s},20.125,{k % 977}.25,-0.5,{k % 13}.75,7.5,{k % 101}.1\n" for k, s in enumerate(stamps)
+        )
+    tracemalloc.start()
+    machine = read_machines([path]).machines[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert machine.times_s is not None
+    assert machine.rows.shape == (count, 6)
+    assert peak < 3 * (machine.rows.nbytes + machine.times_s.nbytes)
+
+
+def test_a_period_is_suggested_where_the_load_repeats(tmp_path: Path) -> None:
+    w = World(np.random.default_rng(5), 1500)
+    w.rows = np.round(50 + 10 * np.sin(2 * np.pi * np.arange(w.n)[:, None] / 60) + np.zeros(3), 4)
+    found = suggested(read_machines([text(tmp_path, table(w))]))
+    assert found.period_rows == 60
+    assert found.window_rows == 1
+    assert len(found.why) == 3
+
+
+@needs("skab")
+def test_skab_is_understood_without_a_question() -> None:
+    reading = read_machines([DATA / "skab"])
+    assert (len(reading.machines), len(reading.sensors), reading.sample_rate_hz) == (35, 8, 1.0)
+    assert sum(int((m.labels == 1).sum()) for m in reading.machines if m.labels is not None) == 13_067
+    assert {c.name: c.kind for c in reading.columns}["changepoint"] is ColumnKind.LABEL
+
+
+@pytest.mark.parametrize(
+    ("folder", "rate", "machines", "sensors"),
+    [
+        pytest.param("smd", "0.0166667", 8, 38, marks=needs("smd")),
+        pytest.param("pronostia", "0.1", 17, 46, marks=needs("pronostia")),
+        pytest.param("cmapss", "none", 100, 24, marks=needs("cmapss")),
+    ],
+)
+def test_arrays_without_a_time_need_no_more_than_their_rate(
+    folder: str, rate: str, machines: int, sensors: int
+) -> None:
+    with pytest.raises(QuestionsOpen) as error:
+        read_machines([DATA / folder])
+    assert [question.key for question in error.value.questions] == ["sample_rate"]
+    reading = read_machines([DATA / folder], answers={"sample_rate": rate})
+    assert (len(reading.machines), len(reading.sensors)) == (machines, sensors)
