@@ -87,7 +87,9 @@ class FleetWords:
     def is_fleets(self, event: Event) -> bool:
         """Whether the fleet said this to this device, and it still holds."""
         kind, keys = kind_of(event.data), self._keys()
-        if not keys:  # of a device that has just joined: no attack, and no complaint once the repository is here
+        if (
+            not keys
+        ):  # of a device that has just joined: no attack, and no complaint once the repository is here
             self._keep(kind, event, keys)
             self._ask()
             return False

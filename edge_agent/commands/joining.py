@@ -29,7 +29,7 @@ from edge_agent.errors import FleetConflictError, FleetDeniedError, NotEnrolledE
 from edge_agent.joining.attendant import SAY_EVERY_S, look, take_lock
 from edge_agent.joining.first_calls import broker_trouble, call_fleet
 from edge_agent.joining.folder import JoinedFolder
-from edge_agent.joining.source_words import source_table
+from edge_agent.joining.source_words import source_tables
 from edge_agent.joining.unit import STATE, Systemd, hindrance
 from edge_agent.settings import Settings, load_agent_settings
 from edge_agent.sources.factory import open_source
@@ -78,16 +78,16 @@ def join_device(file: Path, wishes: Wishes) -> int:
     if lock is not None:
         lock.close()  # whoever keeps the agent running takes it
     try:
-        table = _source(join, wishes, by_unit)
+        tables = _source(join, wishes, by_unit)
     except QuestionsOpen as asked:
         for question in asked.questions:
             print(printable(str(question)), file=sys.stderr)
         print("answer with --answer KEY=VALUE, once for each, and join again", file=sys.stderr)
         return QUESTIONS
     folder.pin(join)
-    if table is not None and by_unit:
-        _bring_recording(table, folder)
-    if folder.write_config(join, table, wishes.hardware):
+    if tables is not None and by_unit:
+        _bring_recording(tables["source"], folder)
+    if folder.write_config(join, tables, wishes.hardware):
         print(f"{folder.config} was changed by hand, and is kept as it is")
     settings = load_agent_settings(folder.config)
     _check_source(settings, join)
@@ -142,14 +142,14 @@ def _told_of_running(folder: JoinedFolder) -> int:
     return 0
 
 
-def _source(join: JoinFile, wishes: Wishes, by_unit: bool) -> dict[str, Any] | None:
+def _source(join: JoinFile, wishes: Wishes, by_unit: bool) -> dict[str, dict[str, Any]] | None:
     if wishes.source is None:
         return None
     if by_unit and wishes.source == "-":
         raise SettingsError(
             "--source -: a systemd unit has no standard input; give a pipe or a port, or --foreground"
         )
-    table = source_table(
+    tables = source_tables(
         wishes.source,
         join,
         answers=_answers(wishes.answers),
@@ -157,11 +157,12 @@ def _source(join: JoinFile, wishes: Wishes, by_unit: bool) -> dict[str, Any] | N
         speed=wishes.speed,
         ca_file="ca.pem",
     )
+    table = tables["source"]
     if table["kind"] == "replay" and wishes.speed is None and table.get("speed", 1.0) > 1:
         print(
             f"{table['path']} is played at {table['speed']:g} times its pace, so that its normal is learnt soon (--speed 1: as it was)"
         )
-    return table
+    return tables
 
 
 def _answers(texts: Sequence[str]) -> Mapping[str, str]:

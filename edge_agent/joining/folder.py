@@ -15,6 +15,7 @@ import hashlib
 import platform
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -78,23 +79,25 @@ class JoinedFolder:
         """Write the claim, for enrolling; raises StorageError."""
         write_durably(self.claim, f"{join.claim}\n".encode(), mode=0o600)
 
-    def write_config(self, join: JoinFile, source: dict[str, Any] | None, hardware: str | None) -> bool:
-        """Write agent.toml; `source` is its `[source]` table. Returns whether a person's own was kept instead.
+    def write_config(
+        self, join: JoinFile, tables: Mapping[str, dict[str, Any]] | None, hardware: str | None
+    ) -> bool:
+        """Write agent.toml; `tables` are its ``source`` and what belongs to that. Returns whether a person's own was kept instead.
 
         Raises:
             SettingsError: there is none yet and no source is given; or a person's own has another source than is given.
             StorageError: it cannot be written.
         """
         before = self._text()
-        if source is None:
+        if tables is None:
             if before is None:
                 raise SettingsError(
                     "say where this device's windows come from: --source rec.csv (or see --help)"
                 )
             return not _is_ours(before)
-        content = _config(join, source, hardware)
+        content = _config(join, tables, hardware)
         if before is not None and not _is_ours(before):
-            if tomllib.loads(before).get("source") != source:
+            if tomllib.loads(before).get("source") != tables["source"]:
                 raise SettingsError(
                     f"{self.config} was changed by hand, and has another [source] than --source says: change it there, or remove the file"
                 )
@@ -130,7 +133,7 @@ class JoinedFolder:
         return text
 
 
-def _config(join: JoinFile, source: dict[str, Any], hardware: str | None) -> str:
+def _config(join: JoinFile, tables: Mapping[str, dict[str, Any]], hardware: str | None) -> str:
     import tomli_w  # of the `edge` extra; the resident agent only reads TOML
 
     document: dict[str, Any] = {
@@ -142,7 +145,7 @@ def _config(join: JoinFile, source: dict[str, Any], hardware: str | None) -> str
         "trust": {"root": "root.json"},
         "fleet": {"url": join.fleet_url, "ca_file": "ca.pem", "claim_token_file": "claim.token"},
         "mqtt": {"url": join.broker_url, "ca_file": "ca.pem"},
-        "source": source,
+        **{name: table for name, table in tables.items() if table},
     }
     if join.aggregator_key is not None:
         host = {} if join.flower_host is None else {"host": join.flower_host}

@@ -1,4 +1,4 @@
-"""What ``--source`` says, as the `[source]` table of agent.toml, with the columns that the family's models expect.
+"""What ``--source`` says, as tables of agent.toml, with the columns that the family's models expect.
 
 ::
 
@@ -26,17 +26,22 @@ from msgspec import Struct
 from edge_agent.settings import DetectionSettings
 from edge_agent.sources.settings import SourceSettings
 from models.errors import RecordingError
+from models.features import passthrough_spec
+from models.recordings.machines import Reading
 from models.recordings.questions import QuestionsOpen
 from models.recordings.recording import listed
+from models.recordings.suggestions import suggested
 from protocol.join_file import JoinFile
 from protocol.manifest import FeatureSpec
 from runtime.errors import SettingsError
 from runtime.settings import read_settings
 
-__all__ = ["source_table"]
+__all__ = ["source_tables"]
 
 LEARNT_WITHIN_S: Final = 20.0
 """A recording is played so fast that commissioning takes no longer: nobody waits for the past."""
+FEWEST_COMMISSIONED: Final = 20
+"""A scale on fewer windows is none; see `edge_agent.settings.DetectionSettings`."""
 _FORMS: Final = "give a recording (rec.csv), - or a serial port, opc.tcp://…, mqtts://…, module:function, or a file with a [source] table (plc.toml)"
 _DRIVER: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -45,7 +50,10 @@ class _Holder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: SourceSettings
 
 
-def source_table(
+Tables = dict[str, dict[str, Any]]
+
+
+def source_tables(
     words: str,
     join: JoinFile,
     *,
@@ -53,8 +61,8 @@ def source_table(
     machine: str | None,
     speed: float | None,
     ca_file: str,
-) -> dict[str, Any]:
-    """The table, as TOML takes it; paths are absolute, but for `ca_file`, which stands as it is given.
+) -> Tables:
+    """``source``, and for a recording ``detection``, as TOML takes them; paths are absolute, but for `ca_file`, which stands as given.
 
     Raises:
         SettingsError: the words are none of the forms, or the source does not give what the family expects; says what would be valid.
@@ -62,15 +70,16 @@ def source_table(
     """
     path, parts = Path(words).expanduser(), urlsplit(words)
     if words == "-" or _is_line(path):
-        return {"kind": "lines", "input": words if words == "-" else str(path.absolute()), **_columns(join)}
+        where = words if words == "-" else str(path.absolute())
+        return {"source": {"kind": "lines", "input": where, **_columns(join)}}
     if parts.scheme in {"opc.tcp", "mqtt", "mqtts", "modbus"}:
-        return _on_a_wire(words, join, ca_file)
+        return {"source": _on_a_wire(words, join, ca_file)}
     if words == "simulated":
-        return {"kind": "simulated"}
+        return {"source": {"kind": "simulated"}}
     if path.suffix == ".toml":
-        return _written(path)
+        return {"source": _written(path)}
     if _DRIVER.fullmatch(words) and not path.exists():
-        return {"kind": "plugin", "factory": words}
+        return {"source": {"kind": "plugin", "factory": words}}
     if "://" in words or not path.exists():
         raise SettingsError(f"--source {words!r:.200}: there is no such file; {_FORMS}")
     return _recording(path.absolute(), join, answers, machine, speed)
@@ -105,11 +114,7 @@ def _columns(join: JoinFile) -> dict[str, Any]:
 
 def _pace(join: JoinFile, spec: FeatureSpec) -> dict[str, Any]:
     every_s = 1 / spec.sample_rate_hz if spec.sample_rate_hz else join.row_every_s or 1.0
-    return {"every_s": every_s, "window_rows": _window_rows(spec)}
-
-
-def _window_rows(spec: FeatureSpec) -> int:
-    return spec.window_samples if spec.kind == "raw" else 1
+    return {"every_s": every_s, "window_rows": spec.window_samples if spec.kind == "raw" else 1}
 
 
 def _on_a_wire(words: str, join: JoinFile, ca_file: str) -> dict[str, Any]:
@@ -160,10 +165,9 @@ def _without_none(value: Any) -> Any:
 
 def _recording(
     path: Path, join: JoinFile, answers: Mapping[str, str], machine: str | None, speed: float | None
-) -> dict[str, Any]:
+) -> Tables:
     from models.recordings.reading import read_machines  # half a second that another source does not need
 
-    spec = join.features and _expected(join)
     try:
         reading = read_machines([path], answers={**join.answers, **answers})
     except QuestionsOpen:
@@ -176,15 +180,11 @@ def _recording(
         raise SettingsError(
             f"{path} holds {len(names)} machines, and this device is one: give --machine, one of {listed(names)}"
         )
-    columns = list(spec.names if spec else reading.sensors)
-    if lacking := [name for name in columns if name not in reading.sensors]:
-        raise SettingsError(
-            f"{path} has no sensor {listed(lacking)}; family {join.family} is made of {listed(columns)}, and the file has"
-            f" {listed(reading.sensors)}: give the recording of such a machine, or rename its columns"
-        )
+    spec = join.features or passthrough_spec(reading.sensors)
+    columns = _columns_of(path, reading, join, spec)
     row_every_s = _row_every_s(path, reading.sample_rate_hz, join, spec)
-    window_rows = _window_rows(spec) if spec else 1
-    return {
+    window_rows = 1 if spec.kind == "passthrough" else spec.window_samples
+    source = {
         "kind": "replay",
         "path": str(path),
         "answers": dict(reading.answers),
@@ -192,20 +192,52 @@ def _recording(
         "columns": columns,
         "row_every_s": row_every_s,
         "window_rows": window_rows,
+        "is_vibration": spec.kind == "vibration",
         "speed": speed or _quick(row_every_s * window_rows),
     }
+    return {"source": source, "detection": _detection(reading)}
 
 
-def _row_every_s(path: Path, rate_hz: float | None, join: JoinFile, spec: FeatureSpec | None) -> float:
-    made_for_hz = spec.sample_rate_hz if spec else None
-    if made_for_hz is not None:
-        if rate_hz is not None and not math.isclose(rate_hz, made_for_hz, rel_tol=0.05):
+def _columns_of(path: Path, reading: Reading, join: JoinFile, spec: FeatureSpec) -> list[str]:
+    if spec.kind == "vibration":
+        if len(reading.sensors) != spec.channels:
             raise SettingsError(
-                f"{path} has {rate_hz:.4g} rows a second, and family {join.family} was made for {made_for_hz:.4g}: resample it, or make a"
-                " family of its own"
+                f"{path} has {len(reading.sensors)} sensors ({listed(reading.sensors)}), and family {join.family} takes {spec.channels} of"
+                " acceleration: give the recording of such a machine"
             )
-        return 1 / made_for_hz
+        return list(reading.sensors)
+    if lacking := [name for name in spec.names if name not in reading.sensors]:
+        raise SettingsError(
+            f"{path} has no sensor {listed(lacking)}; family {join.family} is made of {listed(spec.names)}, and the file has"
+            f" {listed(reading.sensors)}: give the recording of such a machine, or rename its columns"
+        )
+    return list(spec.names)
+
+
+def _row_every_s(path: Path, rate_hz: float | None, join: JoinFile, spec: FeatureSpec) -> float:
+    if spec.sample_rate_hz is not None:
+        if rate_hz is not None and not math.isclose(rate_hz, spec.sample_rate_hz, rel_tol=0.05):
+            raise SettingsError(
+                f"{path} has {rate_hz:.4g} rows a second, and family {join.family} was made for {spec.sample_rate_hz:.4g}: resample it, or"
+                " make a family of its own"
+            )
+        return 1 / spec.sample_rate_hz
     return 1 / rate_hz if rate_hz else join.row_every_s or 1.0
+
+
+def _detection(reading: Reading) -> dict[str, Any]:
+    """What `fedge study` and `model from-csv` commission recordings like this one on, where that is not the default."""
+    suggestion, usual = suggested(reading), DetectionSettings()
+    if suggestion.commissioning_windows < FEWEST_COMMISSIONED or (
+        suggestion.commissioning_windows == usual.commissioning_windows
+        and suggestion.longest_commissioning == usual.longest_commissioning
+    ):
+        return {}
+    return {
+        "commissioning_windows": suggestion.commissioning_windows,
+        "commissioning_longest_windows": suggestion.longest_commissioning,
+        "reference_windows": suggestion.commissioning_windows,
+    }
 
 
 def _quick(window_s: float) -> float:

@@ -8,10 +8,13 @@ NaN in the window.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
+import numpy as np
 from msgspec import Meta, Struct
+from numpy.typing import NDArray
 
 from edge_agent.errors import SourceError
 from edge_agent.sources.control_file import ControlFile
@@ -19,10 +22,11 @@ from edge_agent.sources.pacing import Pace
 from edge_agent.sources.port import SourceWindow
 from edge_agent.sources.settings import ReplaySettings
 from models.errors import RecordingError
-from models.features import passthrough_spec, raw_spec
+from models.features import passthrough_spec, raw_spec, vibration_spec
 from models.recordings.csv import read_csv
 from models.recordings.npz import read_table
 from models.recordings.recording import Recording, listed
+from protocol.manifest import FeatureSpec
 
 __all__ = ["ReplayControl", "ReplaySource"]
 
@@ -57,11 +61,7 @@ class ReplaySource:
         for line in self.summary:
             _logger.info("recording_read %s", line)
         self._window, self._step = settings.window_rows, settings.step_rows or settings.window_rows
-        self.spec: Final = (
-            passthrough_spec(recording.names)
-            if self._window == 1
-            else raw_spec(recording.names, self._window, sample_rate_hz=1.0 / settings.row_every_s)
-        )
+        self.spec: Final = _spec_of(settings, recording.names)
         self._period_s = self._step * settings.row_every_s
         self._pace = Pace(period_s=self._period_s, speed=settings.speed)
         self._raw_bytes = settings.raw_bytes_per_row
@@ -130,6 +130,16 @@ class ReplaySource:
             )
 
 
+def _spec_of(settings: ReplaySettings, names: Sequence[str]) -> FeatureSpec:
+    rate_hz, window = 1.0 / settings.row_every_s, settings.window_rows
+    try:
+        if settings.is_vibration:
+            return vibration_spec(rate_hz, window, len(names))
+        return passthrough_spec(names) if window == 1 else raw_spec(names, window, sample_rate_hz=rate_hz)
+    except ValueError as error:
+        raise SourceError(f"source: {error}") from None
+
+
 def _read(settings: ReplaySettings, path: Path) -> Recording:
     try:
         if settings.answers is not None:
@@ -162,5 +172,19 @@ def _understood(settings: ReplaySettings, path: Path, answers: dict[str, str]) -
     wanted = names[0] if settings.machine is None else settings.machine
     for machine in reading.machines:
         if machine.name == wanted:
-            return Recording(rows=machine.rows, names=reading.sensors, notes=reading.notes)
+            rows, cut = _whole_windows(machine.rows, machine.pieces, settings)
+            notes = [f"{cut} rows beside gaps make no whole window, and were left out"] if cut else []
+            return Recording(rows=rows, names=reading.sensors, notes=(*reading.notes, *notes))
     raise RecordingError(f"{path} holds no machine {wanted!r}; there is {listed(names)}")
+
+
+def _whole_windows(
+    rows: NDArray[np.float32], pieces: Sequence[slice], settings: ReplaySettings
+) -> tuple[NDArray[np.float32], int]:
+    """The rows of which no window holds samples from both sides of a gap, and how many that leaves out."""
+    window = settings.window_rows
+    if len(pieces) < 2 or window == 1 or settings.step_rows not in {None, window}:
+        return rows, 0
+    kept = [rows[piece][: len(rows[piece]) // window * window] for piece in pieces]
+    whole = np.concatenate(kept)
+    return (whole, len(rows) - len(whole)) if len(whole) else (rows, 0)

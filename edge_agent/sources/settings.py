@@ -50,7 +50,7 @@ class ReplaySettings(
     all but clocks). `rows` is [first, last + 1]; `row_every_s` is machine time between rows. `raw_bytes_per_row` is
     what the measurement behind a row of ready features weighed, so that bandwidth is counted against what was measured.
     With `window_rows` above 1 the columns are channels, sampled every `row_every_s`; the next window begins `step_rows`
-    later (default: behind the last one; fewer overlap).
+    later (default: behind the last one; fewer overlap). `is_vibration`: they are acceleration, of which features are computed.
     """
 
     path: Path
@@ -64,6 +64,7 @@ class ReplaySettings(
     raw_bytes_per_row: Annotated[int, Meta(ge=1)] | None = None
     window_rows: Annotated[int, Meta(ge=1, le=65_536)] = 1
     step_rows: Annotated[int, Meta(ge=1)] | None = None
+    is_vibration: bool = False
     speed: Speed = 1.0
     loop: bool = True
     control_file: Path | None = None

@@ -142,6 +142,7 @@ SOURCES: dict[str, dict[str, tuple[Any, Any]]] = {
         "source.raw_bytes_per_row": (1, 2),
         "source.window_rows": (1, 65_536),
         "source.step_rows": (1, 2),
+        "source.is_vibration": (True, False),
         "source.speed": (0.5, 60),
         "source.loop": (True, False),
         "source.control_file": ("a.json", "/b.json"),

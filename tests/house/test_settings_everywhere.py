@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 import pytest
@@ -40,7 +40,9 @@ def keys_of(kind: type[msgspec.Struct], tags: Mapping[str, str], place: str = ""
 
 
 def structs_in(annotation: Any) -> Iterator[type[msgspec.Struct]]:
-    """The structs that `annotation` may be, whether or not it may be None too."""
+    """The structs that `annotation` may be, whether or not it may be None too; of tables in a list, none."""
+    if get_origin(annotation) is tuple:
+        return
     for member in getattr(annotation, "__args__", [annotation]):
         if isinstance(member, type) and issubclass(member, msgspec.Struct):
             yield member

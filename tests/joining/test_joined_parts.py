@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import agent_world
 import msgspec
+import numpy as np
 import pytest
 import trustme
 from join_world import write_recording
@@ -16,7 +18,7 @@ from edge_agent.errors import SourceError
 from edge_agent.joining import unit
 from edge_agent.joining.folder import JoinedFolder
 from edge_agent.joining.progress import progress_of
-from edge_agent.joining.source_words import source_table
+from edge_agent.joining.source_words import source_tables
 from edge_agent.joining.unit import Systemd, hindrance, unit_text
 from edge_agent.settings import DetectionSettings, load_agent_settings
 from edge_agent.sources.factory import open_source
@@ -45,14 +47,14 @@ RAW = msgspec.structs.replace(JOIN, features=raw_spec(("a", "b"), 64, sample_rat
 
 def table_of(words: str, join: JoinFile = JOIN, **more: object) -> dict[str, object]:
     given = {"answers": {}, "machine": None, "speed": None, "ca_file": "ca.pem", **more}
-    return source_table(words, join, **given)  # type: ignore[arg-type] # what a test gives
+    return source_tables(words, join, **given)["source"]  # type: ignore[arg-type] # what a test gives
 
 
 def opened(table: dict[str, object], folder: Path, join: JoinFile = JOIN) -> tuple[str, ...]:
     """The table in an agent.toml, read by the agent, and opened; returns its sensors."""
     made = JoinedFolder(path=folder / "device")
     made.pin(join)
-    made.write_config(join, table, "rpi4")
+    made.write_config(join, {"source": table}, "rpi4")
     source = open_source(load_agent_settings(made.config).source)
     source.close()
     return source.spec.names
@@ -87,6 +89,30 @@ def test_a_recording_is_played_by_the_rate_that_it_has(tmp_path: Path) -> None:
     fast = msgspec.structs.replace(JOIN, features=raw_spec(agent_world.NAMES, 8, sample_rate_hz=50.0))
     with pytest.raises(SettingsError, match="has 1 rows a second, and family pump was made for 50"):
         table_of(str(recording), fast)
+
+
+def test_a_waveform_becomes_the_windows_of_a_vibration_family_and_none_over_a_gap(tmp_path: Path) -> None:
+    rate = 12_800
+    signal = np.random.default_rng(1).normal(size=(5 * 2048 + 100, 1))
+    np.savez(tmp_path / "rec.npz", acceleration=signal, sample_rate=rate)
+    join = msgspec.structs.replace(JOIN, features=vibration_spec(rate, 2048))
+    table = table_of(str(tmp_path / "rec.npz"), join)
+    assert (table["is_vibration"], table["window_rows"], table["row_every_s"]) == (True, 2048, 1 / rate)
+    assert opened(table, tmp_path, join) == join.features.names if join.features else ()
+    two = msgspec.structs.replace(JOIN, features=vibration_spec(rate, 2048, 2))
+    with pytest.raises(SettingsError, match="family pump takes 2 of acceleration"):
+        table_of(str(tmp_path / "rec.npz"), two)
+
+
+def test_a_short_recording_is_commissioned_on_as_the_study_does_it(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"answers": {}, "machine": None, "speed": None, "ca_file": "ca.pem"}
+    short = source_tables(str(write_recording(tmp_path / "short.csv", 200)), JOIN, **given)["detection"]
+    assert short == {
+        "commissioning_windows": 80,
+        "commissioning_longest_windows": 80,
+        "reference_windows": 80,
+    }
+    assert source_tables(str(write_recording(tmp_path / "long.csv", 2000)), JOIN, **given)["detection"] == {}
 
 
 @pytest.mark.parametrize(
