@@ -93,12 +93,26 @@ class Header:
                 self.names, self.line = list(cells), line
                 self.notes.append(f"the comment in line {line} names the columns")
                 left.pop()
+        self._check_left(left, comment)
         for place, name in enumerate(self.names, 1):
             if len(name) > _LONGEST_NAME:
                 raise RecordingError(
                     f"{text.path}:{self.line}: the name of column {place} has {len(name)} characters; is it a header?"
                 )
         self.preamble = [raw for _, _, raw in left]
+
+    def _check_left(self, left: Sequence[tuple[int, tuple[str, ...], str]], comment: str) -> None:
+        """Raises for words right above the rows that are as many as no row has cells: a header of another width is no preamble."""
+        if self.names or not left or self._width == 1:
+            return
+        line, cells, raw = left[-1]
+        told = [cell for cell in cells if cell]
+        if (
+            len(told) > 1
+            and not (comment and raw.startswith(comment))
+            and not any(is_value(c) or is_stamp(c) for c in told)
+        ):
+            raise RecordingError(self._other_width(line, len(told)))
 
     def _is_candidate(self, line: tuple[int, tuple[str, ...], str], comment: str) -> bool:
         _, cells, raw = line
@@ -139,11 +153,15 @@ class Header:
                 self.notes.append("the header has no name for the first column")
                 return ["", *found]
         if len(found) != self._width:
-            raise RecordingError(
-                f"{self._text.path}:{line}: the header has {len(found)} names, the lines after it {self._width} cells"
-                f"{'; are there commas in the numbers? write decimal points, or part the cells by semicolons' if self._width > len(found) else ''}"
-            )
+            raise RecordingError(self._other_width(line, len(found)))
         return found
+
+    def _other_width(self, line: int, names: int) -> str:
+        hint = "; are there commas in the numbers? write decimal points, or part the cells by semicolons"
+        return (
+            f"{self._text.path}:{line}: the header has {names} names, the lines after it {self._width} cells"
+            f"{hint if self._width > names else ''}"
+        )
 
     def _first_cells(self) -> list[str]:
         rows = [split(line, d) for line in self._text.head[-3:] for d in _DELIMITERS]
