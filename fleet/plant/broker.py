@@ -39,8 +39,11 @@ def choose_broker() -> BrokerKind:
     return BrokerKind.EMBEDDED
 
 
-def write_plant_broker(plant: Plant, settings: Settings, database: Database) -> None:
+def write_plant_broker(plant: Plant, settings: Settings, database: Database) -> str:
     """Write what the broker is started with; who is shut out stays as the broker itself last wrote it.
+
+    Returns:
+        The device CA's certificates, PEM.
 
     Raises:
         StartError: the plant's broker is not installed here.
@@ -56,7 +59,7 @@ def write_plant_broker(plant: Plant, settings: Settings, database: Database) -> 
         database,
         folder,
         services_ca=plant.clients_ca.read_bytes(),
-        device_ca=authority.trusted().encode(),
+        device_ca=(device_ca := authority.trusted()).encode(),
         places=places,
         keeps_state=True,
     )
@@ -64,6 +67,7 @@ def write_plant_broker(plant: Plant, settings: Settings, database: Database) -> 
         shutil.copy(path, folder)
     if mosquitto is not None:
         write_start_file(folder)
+    return device_ca
 
 
 def broker_command(plant: Plant) -> tuple[str, ...]:

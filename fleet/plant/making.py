@@ -23,6 +23,7 @@ from fleet.plant.broker import write_plant_broker
 from fleet.plant.certificates import SERVICES, ServicesCa, names_in, names_of, read_certificate
 from fleet.plant.containers import compose_text
 from fleet.plant.keys import make_release_key, make_repository
+from fleet.plant.kustomize import write_kustomize
 from fleet.plant.plant_tokens import make_aggregator_parts, make_fleet_tokens
 from fleet.plant.tables import Table, aggregator_table, fleet_table
 from fleet.plant.units import unit_texts
@@ -90,8 +91,10 @@ def make_plant(
     fleet = load_fleet_settings(plant.fleet_config, {})
     with closing(open_storage(fleet.effective_database_url)) as database:
         make_fleet_tokens(plant, database, files)
-        write_plant_broker(plant, fleet, database)
-    make_aggregator_parts(plant, files)
+        device_ca = write_plant_broker(plant, fleet, database)
+        make_aggregator_parts(plant, files)
+        if description.database is not None and description.broker is BrokerKind.MOSQUITTO:
+            write_kustomize(plant, fleet, database, files, device_ca=device_ca)
     if description.broker is BrokerKind.MOSQUITTO:  # the embedded one is for trials
         for name, text in unit_texts(plant).items():
             files.write(plant.systemd / name, text)

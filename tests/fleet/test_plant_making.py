@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import ssl
 import stat
+import subprocess
+import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from command_line import run_command
 from plant_world import ask, copy_of, findings, init_plant
 from plant_world import port_options as ports
 
+from aggregator.settings import load_aggregator_settings
 from fleet.plant.certificates import names_in, read_certificate
 from fleet.plant.keys import admit_family
 from fleet.settings import load_fleet_settings
@@ -202,24 +207,70 @@ def test_a_folder_that_holds_something_else_is_not_made_a_plant(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
 
 
+def check_overlay(plant: Plant) -> None:
+    """Kubernetes takes it, the programs take its settings, and every secret of it is its owner's alone."""
+    overlay = plant.kubernetes
+    for path in (overlay / "secrets").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    fleet = load_fleet_settings(
+        overlay / "fleet.toml", {"FEDGE_FLEET_SERVICE_DATABASE_URL": "postgresql+psycopg://fedge@db/fedge"}
+    )
+    assert fleet.mqtt is not None
+    assert fleet.mqtt.shared
+    load_aggregator_settings(overlay / "aggregator.toml", {})
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        return  # a machine without it; the base is looked at file by file in tests/house/test_kubernetes.py
+    built = subprocess.run([kubectl, "kustomize", overlay], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    manifest = overlay / "all.yaml"
+    manifest.write_text(built.stdout)
+    validate = Path(sys.executable).with_name("kubernetes-validate")
+    done = subprocess.run([validate, "--strict", manifest], capture_output=True, text=True, check=False)
+    manifest.unlink()
+    assert done.returncode == 0, done.stdout + done.stderr
+    pods = {one["metadata"]["name"]: one["spec"]["template"]["spec"]
+            for one in yaml.safe_load_all(built.stdout) if one["kind"] in {"Deployment", "StatefulSet"}}  # fmt: skip
+    assert set(pods) == {"fleet", "aggregator", "broker"}
+    secrets = {one["metadata"]["name"]: set(one["data"])
+               for one in yaml.safe_load_all(built.stdout) if one["kind"] == "Secret"}  # fmt: skip
+    for service, settings in (("fleet", fleet), ("aggregator", None)):
+        (seed,) = pods[service]["initContainers"]
+        assert {mount["name"] for mount in seed["volumeMounts"]} == {"seed", "data"}
+        with tarfile.open(overlay / f"secrets/{service}-data.tar") as archive:
+            assert {"trust", "device-ca.key"} <= set(
+                archive.getnames()
+            ) or "identity.key" in archive.getnames()
+        assert settings is None or str(settings.data_dir) == "/var/lib/fedge-fleet"
+    named = set(re.findall(r"/etc/fedge-(?:pki|keys)/([\w.-]+)", (overlay / "fleet.toml").read_text()))
+    named |= set(re.findall(r"/etc/fedge-keys/([\w.-]+)", (overlay / "aggregator.toml").read_text()))
+    given = {
+        key
+        for name, keys in secrets.items()
+        for key in keys
+        if name.startswith(("fleet-pki", "aggregator-keys"))
+    }
+    assert named <= given
+
+
 def test_a_plant_on_postgresql_hides_the_password_and_says_what_is_wrong_with_the_database(
     postgresql_databases: object, postgresql_url: str, tmp_path: Path
 ) -> None:
     with_password = postgresql_url.replace("postgresql+psycopg://fedge@", "postgresql://fedge:hunter2@")
     folder = tmp_path / "plant"
-    made = init_plant(
-        folder, "--host", "localhost", "--database", with_password, "--broker", "embedded", *ports()
-    )
+    made = init_plant(folder, "--host", "plant.example.com", "--database", with_password, *ports())
     assert made.returncode == 0, made.stderr
     plant = load_plant(folder)
     holds = [path for path, content in contents(plant).items() if b"hunter2" in content]
-    assert holds == [plant.fleet_config]
+    assert holds == [plant.fleet_config, plant.kubernetes / "secrets/database.url"]
+    assert {path.stat().st_mode & 0o077 for path in holds} == {0}
     assert "hunter2" not in made.stdout
     assert plant.description.database is not None
     again = init_plant(folder, "--json")
     assert set(json.loads(again.stdout)["files"].values()) == {"kept"}
     assert findings(plant)["database"]["seen"].startswith("PostgreSQL ")
     assert findings(plant)["clock of the database"]["verdict"] == "ok"
+    check_overlay(plant)
     gone = plant.fleet_config.read_text().replace("/fleet_", "/no_such_")
     plant.fleet_config.write_text(gone)
     found = findings(plant)["database"]

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: valid, with no secret in it, and every process as small and as shut in as it can be."""
+"""The example overlay and the base of every plant's: valid, with no secret in it, and every process as small and as shut in as it can be."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from fleet.broker_door.broker_files import BrokerPlaces, configuration
 from fleet.settings import load_fleet_settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy/kubernetes"
+BASE = FOLDER.parents[1] / "fleet/plant/kubernetes_base"
 EXAMPLE = FOLDER / "overlays/example"
 WORKLOADS = ("Deployment", "StatefulSet")
 Document = dict[str, Any]
@@ -76,7 +77,9 @@ def test_no_secret_is_in_the_repository_only_the_names_of_some(documents: list[D
             for variable in box.get("env", []):
                 if any(word in variable["name"] for word in ("URL", "KEY", "TOKEN")):
                     assert "value" not in variable, f"{name}: {variable['name']}"
-    assert "PRIVATE KEY" not in "".join(p.read_text() for p in FOLDER.rglob("*") if p.is_file())
+    assert "PRIVATE KEY" not in "".join(
+        p.read_text() for at in (FOLDER, BASE) for p in at.rglob("*") if p.is_file()
+    )
 
 
 def test_every_process_runs_as_nobody_special_on_a_root_it_cannot_write_and_is_watched_and_bounded(
