@@ -26,7 +26,7 @@ from edge_agent.commands.columns_check import first_look
 from edge_agent.commands.enrolling import enrol_and_wait
 from edge_agent.enrolled import load_enrolled
 from edge_agent.errors import FleetConflictError, FleetDeniedError, NotEnrolledError, SourceError
-from edge_agent.joining.attendant import SAY_EVERY_S, look, take_lock
+from edge_agent.joining.attendant import SAY_EVERY_S, last_word, look, take_lock
 from edge_agent.joining.first_calls import broker_trouble, call_fleet
 from edge_agent.joining.folder import JoinedFolder
 from edge_agent.joining.source_words import source_tables
@@ -71,6 +71,8 @@ def join_device(file: Path, wishes: Wishes) -> int:
         FedgeError: of whatever is wrong, in one line.
     """
     join = _opened(file, wishes.passphrase_file)
+    labels = "".join(f", {name}={value}" for name, value in join.labels.items())
+    print(printable(f"{file}: {join.device} of {join.tenant}, family {join.family}{labels}"))
     folder, by_unit = _place(join, wishes)
     lock = take_lock(folder) if folder.path.is_dir() else None
     if lock is None and folder.lock.exists():
@@ -256,9 +258,8 @@ def _watch(settings: Settings, stop: str, child: subprocess.Popen[bytes] | None 
     until_s, said, said_s = time.monotonic() + _PATIENCE_S, "", 0.0
     while (now_s := time.monotonic()) < until_s:
         if child is not None and (code := child.poll()) is not None:
-            print(
-                f"the agent did not start: see {settings.config_file.parent / 'agent.log'}", file=sys.stderr
-            )
+            log = settings.config_file.parent / "agent.log"
+            print(printable(f"{last_word(log)} (all of it: {log})"), file=sys.stderr)
             return code or 2
         found = look(settings)
         if found is not None and (found.phase != said or now_s - said_s > SAY_EVERY_S):

@@ -30,7 +30,7 @@ from runtime.backoff import backoff_s
 from runtime.errors import FedgeError, StorageError
 from runtime.printable import printable
 
-__all__ = ["Attendant", "look", "take_lock"]
+__all__ = ["Attendant", "last_word", "look", "take_lock"]
 
 POLL_S: Final = 0.5
 SAY_EVERY_S: Final = 10.0
@@ -64,7 +64,7 @@ class Attendant:
             if code == 0 or self._stop_signal is not None:
                 return 0
             if code == 2:
-                self._print(f"the agent did not start: {_last_word(self._folder.log)}")
+                self._print(f"the agent did not start: {last_word(self._folder.log)}")
                 return 2
             bad_starts = 0 if time.monotonic() - began_s > _STEADY_S else bad_starts + 1
             self._print(f"the agent ended with {code}, and is started again; its log: {self._folder.log}")
@@ -148,7 +148,7 @@ def _rotate(log: Path) -> None:
         log.replace(log.with_suffix(".log.1"))
 
 
-def _last_word(log: Path) -> str:
+def last_word(log: Path) -> str:
     """The agent's own sentence of why it ended."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 8192))

@@ -87,6 +87,7 @@ def make_join_file(
     _check_new(session, device)
     _void_earlier(session, device, now)
     (claim,) = create_claims(session, terms, 1, now=now, random_bytes=secrets.token_bytes)
+    answers = reading_answers(plant, terms.family)
     join = JoinFile(
         tenant=plant.tenant,
         device=device,
@@ -101,7 +102,8 @@ def make_join_file(
         claim=claim,
         claim_ends_s=now + terms.lifetime_s,
         features=features_of(session, terms.family),
-        answers=reading_answers(plant, terms.family),
+        answers=answers,
+        row_every_s=_row_every_s(answers),
     )
     try:
         content = write_join_file(join, passphrase, secrets.token_bytes)
@@ -111,6 +113,15 @@ def make_join_file(
     path = plant.join_file(device)
     write_durably(path, content, mode=0o600)
     return path
+
+
+def _row_every_s(answers: dict[str, str]) -> float | None:
+    """Seconds between two rows, where a person has said how many there are in one; None where recordings say it themselves."""
+    try:
+        rate_hz = float(answers.get("sample_rate", ""))
+    except ValueError:
+        return None
+    return 1 / rate_hz if 1e-9 < rate_hz < 1e9 else None
 
 
 def _check_new(session: Session, device: str) -> None:

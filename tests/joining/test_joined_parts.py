@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +226,17 @@ def test_the_unit_is_that_of_deploy_with_the_devices_folder_in_it() -> None:
     assert settings_in(text) == settings_in((ROOT / "deploy/systemd/fedge-agent.service").read_text())
     assert "ReadWritePaths=/var/lib/fedge/pump-1\n" in text
     assert "-m edge_agent run --config /var/lib/fedge/pump-1/agent.toml\n" in text
+
+
+@pytest.mark.long
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed: sudo apt-get install systemd")
+    file = tmp_path / "fedge-agent-pump-1.service"
+    file.write_text(unit_text(JoinedFolder(path=Path("/var/lib/fedge/pump-1")), "pump-1"))
+    done = subprocess.run([program, "verify", str(file)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_unit_that_could_not_see_its_files_is_not_made(tmp_path: Path) -> None:
