@@ -15,7 +15,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-MACHINES: Final = ("edge", "fleet", "aggregator", "sim", "pkcs11", "export", "kafka")
+MACHINES: Final = ("edge", "fleet", "aggregator", "sim", "pkcs11", "opcua", "modbus", "export", "kafka")
 WITHOUT_DEPENDENCIES: Final = {"edge": "flwr"}
 """What a device adds with ``pip install --no-deps``: docs/decisions/0002."""
 
@@ -36,6 +36,7 @@ SPDX: Final = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
     "GNU Lesser General Public License v3 (LGPLv3)": "LGPL-3.0",
+    "GNU Lesser General Public License v3 or later (LGPLv3+)": "LGPL-3.0-or-later",
     "GNU Library or Lesser General Public License (LGPL)": "LGPL",
 }
 """Other ways to name a licence."""
