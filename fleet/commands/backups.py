@@ -45,12 +45,15 @@ def backup(
     Whoever has the file has the plant: it is of mode 0600. Sealed with a passphrase it may lie elsewhere.
     """
     from fleet.backups.taking import take_backup
+    from fleet.plant.last_backup import LastBackup, note_backup
 
     found = find_plant(plant)
     passphrase = _new_passphrase(passphrase_file) if seal or passphrase_file is not None else None
     began = time.monotonic()
     taken = take_backup(found, out, passphrase)
     took_s, listed = time.monotonic() - began, taken.listed
+    made = LastBackup(at=listed.made_at, audit_entries=listed.audit_entries, file=str(out.absolute()))
+    note_backup(found, made)
     offline = found.offline.is_dir() and any(found.offline.iterdir())
     if as_json:
         said = {

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from plant_world import copy_of, findings
+from plant_world import ask, copy_of, findings
 
 from fleet.plant.certificates import ServicesCa, names_of
 from fleet.plant.doctor.findings import DAY_S, Verdict
 from fleet.plant.doctor.keys import examine_certificates, examine_repository
 from fleet.plant.doctor.roads import clock
+from fleet.plant.doctor.surroundings import examine_backup
 from service.plant import Plant
 
 pytestmark = pytest.mark.slow
@@ -107,6 +108,22 @@ def test_a_database_that_is_not_there_yet_is_no_fault_and_is_not_made(
     found = findings(plant)["database"]
     assert (found["verdict"], "schema none" in found["seen"]) == ("warn", True)
     assert everything(plant) == before
+
+
+def test_a_backup_is_asked_for_until_one_was_made_and_again_when_it_is_old(
+    made_plant: Plant, tmp_path: Path
+) -> None:
+    plant = copy_of(made_plant, tmp_path / "plant")
+    assert findings(plant)["backup"]["seen"] == "none was made here"
+    assert ask(plant, "backup", str(tmp_path / "plant.backup")).returncode == 0
+    found = findings(plant)["backup"]
+    assert found["verdict"] == "ok"
+    assert "plant.backup of " in found["seen"]
+    assert found["seen"].endswith(", 0 changes since")
+    assert ask(plant, "trust", "admit", "valve").returncode == 0
+    assert not findings(plant)["backup"]["seen"].endswith(", 0 changes since")
+    (old,) = examine_backup(plant, time.time() + 8 * DAY_S)
+    assert (old.verdict, old.remedy.startswith("fedge backup")) == (Verdict.WARN, True)
 
 
 @pytest.mark.parametrize(("days", "verdict"), [(0, "ok"), (390, "warn"), (399, "bad"), (-2, "bad")])

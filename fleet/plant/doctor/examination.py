@@ -9,6 +9,7 @@ from fleet.plant.doctor.findings import Finding
 from fleet.plant.doctor.keys import examine_certificates, examine_repository, examine_secrets
 from fleet.plant.doctor.roads import examine_broker, examine_fleet, examine_services
 from fleet.plant.doctor.surroundings import (
+    examine_backup,
     examine_database,
     examine_disk,
     examine_families,
@@ -32,3 +33,4 @@ def examine(plant: Plant) -> Iterator[Finding]:
     yield from examine_broker(plant)
     yield from examine_fleet(plant)
     yield from examine_families(plant)
+    yield from examine_backup(plant, now)

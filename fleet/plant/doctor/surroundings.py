@@ -15,15 +15,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.migrations.upgrade import newest_schema
-from fleet.plant.doctor.findings import Finding, bad, doubtful, well
+from fleet.plant.doctor.findings import DAY_S, Finding, bad, day, doubtful, well
 from fleet.plant.doctor.roads import clock
+from fleet.plant.last_backup import read_last_backup
 from fleet.plant.mosquitto import INSTALL, find_mosquitto
 from fleet.settings import load_fleet_settings
+from fleet.storage.access_tables import AuditEntry
 from fleet.storage.base import connection_options
 from fleet.storage.connecting import check_connection
 from fleet.trust.repository import TrustRepository
@@ -31,11 +33,17 @@ from runtime.errors import FedgeError
 from service.plant import Plant
 from service.plant_description import BrokerKind
 
-__all__ = ["examine_database", "examine_disk", "examine_families", "examine_programs"]
+__all__ = ["examine_backup", "examine_database", "examine_disk", "examine_families", "examine_programs"]
 
 GB: Final = 1e9
 SCARCE_GB: Final = 2.0
 GONE_GB: Final = 0.2
+
+OLD_BACKUP_DAYS: Final = 7.0
+MANY_CHANGES: Final = 100
+"""Lines of the audit log: devices enrolled, releases published, verdicts: what nobody would want to do again."""
+
+MAKE_BACKUP: Final = "fedge backup FILE, and keep it on another machine"
 
 PROGRAMS: Final = ("fedge", "flwr", "tensorflow-cpu", "tensorflow", "ai-edge-litert", "cryptography", "tuf")
 
@@ -137,6 +145,40 @@ def examine_families(plant: Plant) -> Iterator[Finding]:
                 yield doubtful(
                     matter, "no release is listed", f"fedge model from-csv FILES --family {file.stem}"
                 )
+
+
+def examine_backup(plant: Plant, now: float) -> Iterator[Finding]:
+    """How old the last backup is, and how much was changed since: a line of the audit log for each change."""
+    last = read_last_backup(plant)
+    if last is None:
+        yield doubtful("backup", "none was made here", MAKE_BACKUP)
+        return
+    seen, age_days = f"{last.file} of {day(last.at)}", (now - last.at) / DAY_S
+    try:
+        since = _count_audit_lines(load_fleet_settings(plant.fleet_config).effective_database_url)
+    except (FedgeError, SQLAlchemyError):
+        since = last.audit_entries
+    seen += f", {max(0, since - last.audit_entries)} changes since"
+    if age_days > OLD_BACKUP_DAYS or since - last.audit_entries > MANY_CHANGES:
+        yield doubtful("backup", seen, MAKE_BACKUP)
+    else:
+        yield well("backup", seen)
+
+
+def _count_audit_lines(url: str) -> int:
+    parsed = make_url(url)
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    if is_sqlite:
+        at, options = f"sqlite:///file:{parsed.database}?mode=ro&uri=true", {}
+    else:
+        at = parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+        options = connection_options(parsed)
+    engine = create_engine(at, connect_args=options)
+    try:
+        with engine.connect() as connection:
+            return int(connection.execute(select(func.max(AuditEntry.id))).scalar() or 0)
+    finally:
+        engine.dispose()
 
 
 def _look_into(url: str) -> tuple[str, float | None]:
