@@ -32,6 +32,7 @@ _LEAST_REGULAR: Final = 0.6
 _LEAST_WORTH: Final = 0.7
 _TIE: Final = 0.02
 _POINTED: Final = re.compile(r"[+-]?\d*\.\d*(?:[eE][+-]?\d+)?")
+_WHOLE: Final = re.compile(r"[+-]?(?:\d{1,18}|\d{1,3}(?:[' .]\d{3}){1,5})", re.ASCII)
 _DECIMAL_PAIR: Final = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 
 
@@ -311,10 +312,12 @@ def _check_commas(
     """Without names, and without one decimal point, 60,2 may be two integers or one number with a decimal comma."""
     if _has_points(table):
         return
-    is_fraction = [all(cell.isdigit() for row in table if (cell := row[c])) for c in range(len(table[0]))]
-    is_whole = [
-        all(cell.lstrip("+-").isdigit() for row in table if (cell := row[c])) for c in range(len(table[0]))
+    told = [
+        [cell for row in table if (cell := row[c]).casefold() not in MISSING_WORDS]
+        for c in range(len(table[0]))
     ]
+    is_fraction = [all(cell.isdigit() for cell in cells) for cells in told]
+    is_whole = [all(_WHOLE.fullmatch(cell) for cell in cells) for cells in told]
     if not any(whole and fraction for whole, fraction in zip(is_whole, is_fraction[1:], strict=False)):
         return
     answer = answers.get("decimal")
