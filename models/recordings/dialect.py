@@ -31,7 +31,10 @@ _RULE: Final = re.compile(r"[-+=|:_ \t]{3,}")
 _LEAST_REGULAR: Final = 0.6
 _LEAST_WORTH: Final = 0.7
 _TIE: Final = 0.02
-_POINTED: Final = re.compile(r"[+-]?\d*\.\d*(?:[eE][+-]?\d+)?")
+_POINTED: Final = re.compile(r"[+-]?(?:\d*\.(?!\d{3}$)\d*(?:[eE][+-]?\d+)?|0*\.\d{3}|\d{4,}\.\d{3})")
+"""A point that can only be a decimal one."""
+_FIRST_GROUP: Final = re.compile(r"[+-]?\d{1,3}", re.ASCII)
+_GROUP: Final = re.compile(r"\d{3}(?:\.\d*)?", re.ASCII)
 _WHOLE: Final = re.compile(r"[+-]?(?:\d{1,18}|\d{1,3}(?:[' .]\d{3}){1,5})", re.ASCII)
 _DECIMAL_PAIR: Final = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 
@@ -310,12 +313,29 @@ def _check_commas(
     table: Sequence[Sequence[str]], text: TextFile, line: int, answers: Mapping[str, str]
 ) -> None:
     """Without names, and without one decimal point, 60,2 may be two integers or one number with a decimal comma."""
-    if _has_points(table):
-        return
     told = [
         [cell for row in table if (cell := row[c]).casefold() not in MISSING_WORDS]
         for c in range(len(table[0]))
     ]
+    for before, after in pairwise(told):
+        is_parted = all(_GROUP.fullmatch(cell) for cell in after) and all(
+            _FIRST_GROUP.fullmatch(cell) for cell in before
+        )
+        if is_parted and any(cell.startswith("0") for cell in after) and "delimiter" not in answers:
+            raise QuestionsOpen(
+                [
+                    Question(
+                        key="delimiter",
+                        text=f"{shown(','.join(table[0]))} has a column of three digits each, some beginning with 0: are its commas all between cells, or do "
+                        f"they part thousands (then write the numbers without, or in quotes)",
+                        allowed=("comma",),
+                        path=text.path,
+                        line=line,
+                    )
+                ]
+            )
+    if _has_points(table):
+        return
     is_fraction = [all(cell.isdigit() for cell in cells) for cells in told]
     is_whole = [all(_WHOLE.fullmatch(cell) for cell in cells) for cells in told]
     if not any(whole and fraction for whole, fraction in zip(is_whole, is_fraction[1:], strict=False)):
