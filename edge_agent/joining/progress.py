@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge_agent.settings import DetectionSettings, Settings
+from edge_agent.sources.live_settings import LineSettings
 from edge_agent.sources.settings import PluginSettings, ReplaySettings, SimulatedSettings
 from edge_agent.status import Status
 from protocol.messages.kinds import AgentState, InstallStep
@@ -97,7 +98,7 @@ def window_every_s(settings: Settings) -> float | None:
             return (source.step_rows or source.window_rows) * source.row_every_s / source.speed
         case SimulatedSettings():
             return source.snapshot_every_s / source.speed
-        case PluginSettings():
+        case PluginSettings() | LineSettings():  # windows come when they come
             return None
         case _:
             return source.every_s * source.window_rows
