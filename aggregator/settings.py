@@ -64,7 +64,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     fleet: FleetSettings
     mqtt: BrokerSettings
     families_dir: Path | None = None
-    family: tuple[FamilySettings, ...] = ()
+    family: Annotated[tuple[FamilySettings, ...], Meta(max_length=1000)] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for an address or name that is not valid, a family that is there twice, or a clip that is none."""
