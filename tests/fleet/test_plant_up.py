@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,27 @@ def test_a_plant_comes_up_and_stays_up_whatever_is_killed_until_it_is_taken_down
         assert (find_lives(plant.folder), running_supervisor(plant)) == ({}, None)
         assert [pid for pid in pids if life_of(pid) is not None] == []
         assert findings(plant)["port of the fleet"]["seen"].endswith("nobody listens")
+
+
+ASLEEP_S = 75.0
+"""Longer than every keepalive of a connection to the broker (20 and 30 s, and half as long again)."""
+
+
+@pytest.mark.long
+def test_what_slept_for_longer_than_any_connection_lives_goes_on_by_itself(
+    made_plant: Plant, tmp_path: Path
+) -> None:
+    with ending(copy_of(made_plant, tmp_path / "plant")) as plant:
+        assert start(plant).returncode == 0
+        before = find_lives(plant.folder)
+        pids = [running_supervisor(plant) or 0, *(life.pid for life in before.values())]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(ASLEEP_S)  # nothing happens meanwhile that could be waited for
+        for pid in reversed(pids):
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: is_well(plant), "all to be well after a sleep")
+        assert find_lives(plant.folder) == before
 
 
 def test_a_port_that_is_taken_is_named_in_one_line_before_anything_starts(
