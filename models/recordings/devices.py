@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.recordings.raw_columns import RawColumn, Table, is_whole
 from models.recordings.times import Clock
 from models.recordings.units import is_unit
-from models.recordings.words import is_device_name
+from models.recordings.words import is_device_name, part_of_time
 
 __all__ = ["Devices", "found_devices"]
 
@@ -83,7 +83,12 @@ def _is_numbered_run(column: RawColumn, others: list[RawColumn], count: int) -> 
     if not 2 <= len(turns) <= count // 5:
         return False
     for other in others:
-        if other is column or other.sort != "number" or not is_whole(other.values[:1000]):
+        if (
+            other is column
+            or other.sort != "number"
+            or part_of_time(other.name)
+            or not is_whole(other.values[:1000])
+        ):
             continue
         steps = np.diff(other.values)
         starts = other.values[np.append(0, turns)]

@@ -107,6 +107,12 @@ class Header:
             return
         line, cells, raw = left[-1]
         told = [cell for cell in cells if cell]
+        for other in _DELIMITERS[:4]:
+            names = split(raw, other)
+            if len(names) == self._width and not any(is_value(c) or is_stamp(c) for c in names):
+                raise RecordingError(
+                    f"{self._text.path}:{line}: the header is parted by {other!r}, the lines after it otherwise; part both in the same way"
+                )
         if (
             len(told) > 1
             and not (comment and raw.startswith(comment))

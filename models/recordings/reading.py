@@ -66,7 +66,7 @@ _CHOICES: Final = {
     "header": ("yes", "no"),
     "order": ("sort", "as written"),
     "steps": ("as written",),
-    "repeats": ("coarse clock", "drop"),
+    "repeats": ("coarse clock", "drop", "merge"),
     "time_unit": ("ns", "us", "ms", "s", "min", "h", "d", "rows"),
     "column": ("sensor", "label", "device", "time", "variable", "leave out"),
     "missing": ("yes", "no"),

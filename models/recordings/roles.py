@@ -286,9 +286,9 @@ class _Decision:
         is_named = bool(words) and (words[0] in COUNTER_NAMES or words[-1] in COUNTER_NAMES)
         if is_named and (steps != 0).any() and self._starts_again(values):
             return True
-        if not (steps > 0).all():
+        if not ((steps > 0).all() or (steps == -1).all()):
             return False
-        return is_named or (is_whole(values) and bool((steps == 1).all()))
+        return is_named or (is_whole(values) and bool((np.abs(steps) == 1).all()))
 
     def _starts_again(self, values: NDArray[np.floating]) -> bool:
         """1, 2, 3, 1, 2, 3: by ones, and back to the first."""

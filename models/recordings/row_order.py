@@ -20,6 +20,8 @@ _MOST_REPEATED: Final = 0.2
 _LEAST_REGULAR: Final = 0.8
 _FEWEST_STEPS: Final = 20
 _SAMPLED: Final = 100_000
+_MOST_LOST: Final = 20.0
+_ROUNDED: Final = 0.05
 _GAP: Final = 3.0
 """Steps of the usual length from which on a step is a gap."""
 
@@ -103,7 +105,11 @@ def _measure_steps(
     elif repeated:
         notes.append(f"{repeated} rows{of} repeat the time of the row before")
     is_near = (steps >= usual / 2) & (steps <= 1.5 * usual)
-    regular = np.count_nonzero(is_near) / max(1, len(steps) - repeated)
+    # Rows that are missing make steps of twice or three times the usual one.
+    ratios = steps / (usual or 1.0)
+    is_even = is_near | ((ratios < _MOST_LOST) & (ratios > 1) & (np.abs(ratios - np.rint(ratios)) < _ROUNDED))
+    regular = np.count_nonzero(is_even) / max(1, len(steps) - repeated)
+    del ratios, is_even
     if repeated <= _MOST_REPEATED * len(steps) and regular < _LEAST_REGULAR and len(steps) >= _FEWEST_STEPS:
         if "steps" not in answers:
             found.questions.append(
@@ -142,6 +148,20 @@ def _spread(part: Part, of: str, notes: list[str], found: FileContent, answers: 
                 path=part.path,
             )
         )
+    if _complement(part.rows, is_repeated) and "repeats" not in answers:
+        found.questions.append(
+            Question(
+                key="repeats",
+                text=f"{int(is_repeated.sum())} of {len(part.times_s)} rows{of} repeat the time of the row before and hold other columns: are they one row",
+                allowed=("merge", "coarse clock"),
+                path=part.path,
+            )
+        )
+    if answers.get("repeats") == "merge":
+        found.settled["repeats"] = "merge"
+        _merge(part)
+        notes.append(f"{int(is_repeated.sum())} rows{of} were merged with others of the same time")
+        return _usual(np.diff(part.times_s))
     if answers.get("repeats") == "drop":
         found.settled["repeats"] = "drop"
         _reorder(part, np.flatnonzero(~is_repeated))
@@ -182,6 +202,29 @@ def _are_copies(rows: NDArray[np.float32], is_repeated: NDArray[np.bool_]) -> bo
         return False
     same = (rows[at] == rows[at - 1]) | (np.isnan(rows[at]) & np.isnan(rows[at - 1]))
     return float(same.all(axis=1).mean()) > 0.9
+
+
+def _complement(rows: NDArray[np.float32], is_repeated: NDArray[np.bool_]) -> bool:
+    """Do most of these rows hold what the row before lacks, and nothing that it holds?"""
+    at = np.flatnonzero(is_repeated)[:10_000]
+    if not len(at) or rows.shape[1] < 2:
+        return False
+    both = ~np.isnan(rows[at]) & ~np.isnan(rows[at - 1])
+    return float((~both.any(axis=1)).mean()) > 0.9
+
+
+def _merge(part: Part) -> None:
+    assert part.times_s is not None  # noqa: S101 - the caller looked
+    times, row_of = np.unique(part.times_s, return_inverse=True)
+    rows = np.full((len(times), part.rows.shape[1]), np.nan, np.float32)
+    for place in range(rows.shape[1]):
+        told = ~np.isnan(part.rows[:, place])
+        rows[row_of[told], place] = part.rows[told, place]
+    if part.labels is not None:
+        labels = np.full(len(times), -1, np.int8)
+        np.maximum.at(labels, row_of, part.labels)
+        part.labels = labels
+    part.rows, part.times_s = rows, times
 
 
 def pieces_of(times_s: NDArray[np.float64]) -> tuple[slice, ...]:

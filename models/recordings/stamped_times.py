@@ -14,7 +14,7 @@ from models.recordings.raw_columns import RawColumn, Table, is_whole
 from models.recordings.recording import shown
 from models.recordings.row_times import Clock, check_others, date_of
 from models.recordings.stamps import DAY_S
-from models.recordings.words import part_of_time
+from models.recordings.words import part_of_time, words_of
 
 __all__ = ["clock_of_stamps"]
 
@@ -30,7 +30,13 @@ def clock_of_stamps(stamped: list[RawColumn], table: Table, answers: Mapping[str
     times = [c for c in stamped if c.has_time and not c.has_date]
     if full:
         # Of two full ones, the one that grows is the time of the row.
-        column = min(full, key=lambda c: _backward(next(iter(c.stamps.values()))))
+        column = min(
+            full,
+            key=lambda c: (
+                _backward(next(iter(c.stamps.values()))),
+                not {"utc", "gmt"} & set(words_of(c.name)),
+            ),
+        )
         check_others(full, column, table, answers)
         candidates: Mapping[str, NDArray[np.float64]] = column.stamps
         used: tuple[int, ...] = (column.place,)

@@ -28,6 +28,9 @@ _MONTH_NUMBER: Final = {name.encode(): at for names in _MONTHS for at, name in e
     b"mrz": 3,
     b"m\xc3\xa4": 3,
 }
+_WEEKDAYS: Final = frozenset(
+    b"mon tue wed thu fri sat sun mo di mi do fr sa so mit don die sam son lun mar mer jeu ven dim mie jue vie dom gio".split()
+)
 _SEP: Final = r"[-/. ]"
 _DATES: Final = (
     r"(?P<y>0000)(?P<sep>[-/.])(?P<m>00?)(?P=sep)(?P<d>00?)",
@@ -42,7 +45,7 @@ _BOUND_CLOCK: Final = r"(?P<H>00)(?P<c>[.\-_h])(?P<M>00)(?:(?P=c)(?P<S>00)(?:[.,
 _COMPACT_CLOCK: Final = r"(?P<H>00)(?P<M>00)(?P<S>00)?(?:[.,](?P<f>0{1,9}))?"
 _HALF: Final = r"(?: ?(?P<half>aa(?!a)|a\.a\.))?"
 _ZONE: Final = r"(?: ?(?P<zone>a|aaaa?(?![+-])|(?:aaa)?[+-]00:?(?:00)?))?"
-_WEEKDAY: Final = r"(?:aa+,? )?"
+_WEEKDAY: Final = r"(?:(?P<w>aa+)[,.]* )?"
 _SHAPES: Final = tuple(
     re.compile(pattern)
     for pattern in (
@@ -133,6 +136,9 @@ def read_stamps(cells: NDArray[np.bytes_]) -> Stamps:
             continue
         fields = dict(template)
         some = table[at]
+        if "w" in fields:
+            at = at[_are_weekdays(some, fields["w"])]
+            some = table[at]
         day_s, is_zoned[at] = _seconds_of_day(some, fields)
         dates.append("d" in fields or "p" in fields)
         times.append("H" in fields)
@@ -185,6 +191,12 @@ def _number(table: NDArray[np.uint8], span: tuple[int, int]) -> NDArray[np.float
 
 def _of_century(years: NDArray[np.float64]) -> NDArray[np.float64]:
     return years + np.where(years < _CENTURY, 2000, 1900)
+
+
+def _are_weekdays(table: NDArray[np.uint8], span: tuple[int, int]) -> NDArray[np.bool_]:
+    words = np.ascontiguousarray(table[:, span[0] : min(span[1], span[0] + 3)])
+    found, inverse = np.unique(words, axis=0, return_inverse=True)
+    return np.array([row.tobytes().lower() in _WEEKDAYS for row in found])[inverse.reshape(-1)]
 
 
 def _months(table: NDArray[np.uint8], span: tuple[int, int]) -> NDArray[np.float64]:

@@ -370,10 +370,10 @@ class _Reader:
 
     def _drop_summaries(self) -> None:
         """Rows at the very end that begin with "Average" or the like are no moments."""
-        dropped = 0
+        dropped, first_word = 0, ""
         while (word := self._bad_rows.get(self._table.count - 1)) is not None and dropped < 20:
             self._table.count -= 1
-            dropped += 1
+            dropped, first_word = dropped + 1, word
             for column in self._columns:
                 if word in column.words:
                     number, line = column.words.pop(word)
@@ -381,5 +381,5 @@ class _Reader:
                         column.words[word] = (number - 1, line)
         if dropped:
             self._table.notes.append(
-                f"the last {dropped} lines, beginning with {shown(word or '')}, sum the table up and were left out"
+                f"the last {dropped} lines, beginning with {shown(first_word)}, sum the table up and were left out"
             )

@@ -23,6 +23,22 @@ from models.recordings.words import is_time_name
 __all__ = ["Clock", "found_clock"]
 
 _MOST_WITHOUT: Final = 0.2
+_FACTORS: Final = frozenset(
+    [
+        "factor",
+        "factors",
+        "faktor",
+        "scale",
+        "scaling",
+        "gain",
+        "offset",
+        "multiplier",
+        "slope",
+        "resolution",
+        "lsb",
+        "divisor",
+    ]
+)
 _MOST_UNREAD: Final = 0.01
 
 
@@ -83,6 +99,12 @@ def _check_unread(
 def _check(clock: Clock, table: Table) -> None:
     """Raises for cells that are no time, unless they are few."""
     lost = np.isnan(clock.seconds)
+    for column in table.columns:
+        for word, (_, at) in column.words.items() if column.place in clock.used else ():
+            if word.casefold().rstrip(":") in _FACTORS:
+                raise RecordingError(
+                    f"{table.path}:{at}: a line of factors ({shown(word)}) that the values would have to be multiplied with; apply them, and remove the line"
+                )
     words = [
         (line, word) for c in table.columns if c.place in clock.used for word, (_, line) in c.words.items()
     ]

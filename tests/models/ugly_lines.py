@@ -167,3 +167,34 @@ def one_row_only(folder, rng):
     return Case(
         path=text(folder, table(w)), must="asked", truth=w.truth(rate=False), answers={"sample_rate": "none"}
     )
+
+
+@kind
+def a_line_of_factors(folder, rng):
+    w = World(rng)
+    lines = table(w)
+    return Case(
+        path=text(folder, [lines[0], "factor,0.1,0.01,1", *lines[1:]]),
+        must="refused",
+        says="a line of factors",
+    )
+
+
+@kind
+def a_header_parted_otherwise(folder, rng):
+    w = World(rng)
+    lines = table(w)
+    return Case(
+        path=text(folder, [lines[0].replace(",", ";"), *lines[1:]]), must="refused", says="parted by ';'"
+    )
+
+
+@kind
+def two_columns_short_a_header(folder, rng):
+    w = World(rng)
+    lines = table(w, ",", ",")
+    return Case(
+        path=text(folder, [lines[0] + ",", ",°C,bar,mm/s,", *(line + "," for line in lines[1:])]),
+        must="refused",
+        says="commas in the numbers",
+    )

@@ -346,3 +346,53 @@ def hours_with_fractions(folder, rng):
     w = World(rng, step_s=36)
     w.times = np.arange(w.n) * 36.0
     return _timed(folder, w, [f"{k / 100:.2f}" for k in range(w.n)], head="run time [h]")
+
+
+@kind
+def averages_that_look_like_dates(folder, rng):
+    w = World(rng, 150)
+    lines = table(w)
+    for at in (120, 80, 40):
+        lines.insert(at, "Avg 2026-02-10,61.00,1.500,0.0500")
+    return Case(path=text(folder, lines), must="understood", truth=w.truth())
+
+
+@kind
+def weekdays_and_months_in_full(folder, rng):
+    w = World(rng)
+    return _timed(folder, w, w.stamps("%A %d %B %Y %H:%M:%S"))
+
+
+@kind
+def local_time_before_universal_time(folder, rng):
+    w = World(rng)
+    local = [(x + timedelta(hours=2)).strftime("%Y-%m-%d %H:%M:%S") for x in w.when]
+    return Case(
+        path=text(folder, rows_of(["local", "utc", *w.names], local, w.stamps(), *np.array(w.cells()).T)),
+        must="understood",
+        truth=w.truth(),
+    )
+
+
+@kind
+def rows_that_hold_half_of_the_columns_each(folder, rng):
+    w = World(rng, 100)
+    lines = ["time,temp,pressure,vibration"]
+    for s, c in zip(w.stamps(), w.cells(), strict=True):
+        lines += [f"{s},{c[0]},,", f"{s},,{c[1]},{c[2]}"]
+    return Case(
+        path=text(folder, lines), must="asked", truth=w.truth(), answers={"repeats": "merge"}, says="repeats"
+    )
+
+
+@kind
+def every_third_row_is_missing(folder, rng):
+    w = World(rng, 200)
+    keep = rng.uniform(size=w.n) > 0.3
+    w.rows, w.times, w.when, w.n = (
+        w.rows[keep],
+        w.times[keep],
+        [x for x, k in zip(w.when, keep, strict=True) if k],
+        int(keep.sum()),
+    )
+    return _timed(folder, w, w.stamps())
