@@ -14,6 +14,7 @@ version is made only when asked. Nothing is signed that did not pass the one gat
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,9 @@ def next_version(fleet: PublishingFleet, family: str) -> int:
 
 def pending(plant: Plant, family: str) -> Path | None:
     """A release that was signed and not wholly handed in: somebody ended the command, or the fleet went away."""
-    found = sorted((plant.aggregator_data / "made").glob(f"{check_name(family, 'family')}-*.fedge"))
+    made = plant.aggregator_data / "made"
+    of_family = re.compile(rf"{re.escape(check_name(family, 'family'))}-[0-9]+\.fedge")
+    found = sorted(path for path in made.glob("*.fedge") if of_family.fullmatch(path.name))
     return found[0] if found else None
 
 

@@ -127,6 +127,9 @@ def test_machines_fit_and_the_family_is_kept_for_a_person(made: tuple[Plant, Fir
     assert json.loads(plant.reading_file("valve").read_text()) == {"date_order": "year"}
     assert pending(plant, "valve") == path
     assert pending(plant, "val") is None
+    path.rename(path.with_name("valve-west-1.fedge"))
+    assert pending(plant, "valve") is None
+    path.with_name("valve-west-1.fedge").rename(path)
     assert peek_manifest(path.read_bytes()).release == "valve/1"
 
 
