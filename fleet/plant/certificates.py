@@ -2,7 +2,7 @@
 
 ::
 
-    ca.key ─► ca.pem                       the key is needed only to make and to renew: kept offline
+    ca.key ─► ca.pem                       the key, and a copy of ca.pem: needed only to make and to renew, kept offline
        └────► SERVICE.key, SERVICE.pem     398 days; CN = the service, which the broker knows it by
 
 Each shows the names it is dialled by. The broker is nobody's client: with its key nobody can enter another broker, nor this one.
@@ -67,15 +67,14 @@ class ServicesCa:
         """Make the CA where there is none; returns whether it was made.
 
         Raises:
-            SettingsError: the one file is there and the other is not.
+            SettingsError: the key is there, and its certificate is neither beside it nor in it.
             StorageError: a file can be neither read nor written.
         """
         if read_bytes(self.file) is not None:
             return False
-        if read_bytes(self.key_file) is not None:
-            raise SettingsError(
-                f"{self.key_file} is there and {self.file} is not: restore it from the backup, or move the key away for a new CA"
-            )
+        if (both := read_bytes(self.key_file)) is not None:
+            self._restore(both)
+            return False
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(f"Fedge services CA {secrets.token_hex(4)}")
         start = datetime.fromtimestamp(int(now), UTC)
@@ -93,8 +92,10 @@ class ServicesCa:
             .sign(key, hashes.SHA256())
         )
         private_directory(self.key_file.parent)
-        write_durably(self.key_file, private_key_pem(key), mode=0o600, exclusive=True)
-        write_durably(self.file, certificate.public_bytes(_PEM))
+        # key and certificate in one file, so that no interruption leaves one without the other
+        pem = certificate.public_bytes(_PEM)
+        write_durably(self.key_file, private_key_pem(key) + pem, mode=0o600, exclusive=True)
+        write_durably(self.file, pem)
         return True
 
     def issue(self, service: str, names: Sequence[str], *, file: Path, key_file: Path, now: float) -> None:
@@ -134,6 +135,15 @@ class ServicesCa:
         # the key last: who reads both in between finds that they do not belong together, and reads again
         write_durably(file, leaf.public_bytes(_PEM))
         write_durably(key_file, private_key_pem(key), mode=0o600)
+
+    def _restore(self, both: bytes) -> None:
+        try:
+            certificate = x509.load_pem_x509_certificate(both)
+        except ValueError:
+            raise SettingsError(
+                f"{self.key_file} is there and {self.file} is not: restore it from the backup, or move the key away for a new CA"
+            ) from None
+        write_durably(self.file, certificate.public_bytes(_PEM))
 
     def _signer(self) -> ec.EllipticCurvePrivateKey:
         content = read_bytes(self.key_file)

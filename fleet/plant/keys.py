@@ -17,7 +17,13 @@ from fleet.instruction_key import InstructionKey
 from fleet.plant.written import Outcome, WrittenFiles
 from fleet.trust.changes import change_delegation
 from fleet.trust.creation import create_repository
-from fleet.trust.key_files import load_private_key, load_public_key, public_path, write_key_pair
+from fleet.trust.key_files import (
+    load_private_key,
+    load_public_key,
+    public_path,
+    public_pem,
+    write_key_pair,
+)
 from fleet.trust.metadata import encode, public_key, read_metadata, sign
 from fleet.trust.repository import TrustRepository
 from protocol.trust_roles import family_role
@@ -106,6 +112,8 @@ def is_admitted(plant: Plant, family: str) -> bool:
 
 def _make_pair(private: Path, files: WrittenFiles) -> None:
     if private.exists():
+        if not public_path(private).exists():  # whoever made it was interrupted
+            write_durably(public_path(private), public_pem(_ed25519(private).public_key()))
         files.note(private, Outcome.KEPT)
         return
     private_directory(private.parent)

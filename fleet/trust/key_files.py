@@ -22,7 +22,14 @@ from fleet.trust.metadata import PublicKey, SigningKey
 from runtime.durable_files import write_durably
 from runtime.errors import SettingsError
 
-__all__ = ["load_private_key", "load_public_key", "public_path", "write_key_pair", "write_private_key"]
+__all__ = [
+    "load_private_key",
+    "load_public_key",
+    "public_path",
+    "public_pem",
+    "write_key_pair",
+    "write_private_key",
+]
 
 
 def public_path(private: Path) -> Path:

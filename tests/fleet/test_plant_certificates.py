@@ -87,6 +87,11 @@ def test_without_its_key_the_ca_signs_nothing_and_makes_no_second_one(authority:
     assert not authority.ensure(time.time())
     assert certificate.read_bytes() == before
     authority.key_file.with_name("safe").rename(authority.key_file)
+    ca = authority.file.read_bytes()
+    authority.file.unlink()
+    assert not authority.ensure(time.time())
+    assert authority.file.read_bytes() == ca, "who was interrupted goes on with the same CA"
+    authority.key_file.write_bytes(authority.key_file.read_bytes().partition(b"-----BEGIN CERTIFICATE")[0])
     authority.file.unlink()
     with pytest.raises(SettingsError, match="restore it from the backup"):
         authority.ensure(time.time())

@@ -96,14 +96,16 @@ def test_what_somebody_changed_is_left_alone_and_what_is_gone_comes_back(
     assert "offline_after_s" in theirs
     plant.fleet_config.write_text(theirs)
     token = plant.admin_token.read_text()
-    for path in (plant.admin_token, plant.root_file, plant.compose):
+    public = plant.release_key.with_suffix(".pub.pem")
+    for path in (plant.admin_token, plant.root_file, plant.compose, plant.ca, public):
         path.unlink()
     again = init_plant(plant.folder)
     assert again.returncode == 0, again.stderr
     assert "yours, left alone: fleet/fleet.toml" in again.stdout
     assert plant.fleet_config.read_text() == theirs
     assert plant.admin_token.read_text() != token
-    assert plant.root_file.read_bytes() == made_plant.root_file.read_bytes()
+    for path in (plant.root_file, plant.ca, public):
+        assert path.read_bytes() == (made_plant.folder / path.relative_to(plant.folder)).read_bytes()
     assert plant.compose.exists()
 
 
