@@ -271,7 +271,7 @@ class _Decision:
         )
 
     def _counts(self, column: RawColumn) -> bool:
-        """A row number: grows by one and the same step at every row, by its name or by ones."""
+        """A row number: grows at every row, by its name, or by ones where a row number stands."""
         values = column.values
         if len(values) < 3 or np.isnan(values).any():
             return False
@@ -288,7 +288,9 @@ class _Decision:
             return True
         if not ((steps > 0).all() or (steps == -1).all()):
             return False
-        return is_named or (is_whole(values) and bool((np.abs(steps) == 1).all()))
+        # By ones alone only where no sensor stands: in front, without a name, or once for each machine.
+        is_placed = column.place == 0 or column.name.startswith("column ") or self.roles.devices is not None
+        return is_named or (is_placed and is_whole(values) and bool((np.abs(steps) == 1).all()))
 
     def _starts_again(self, values: NDArray[np.floating]) -> bool:
         """1, 2, 3, 1, 2, 3: by ones, and back to the first."""

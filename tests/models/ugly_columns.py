@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from ugly_world import Case, World, kind, rows_of, text
+from ugly_world import Case, World, kind, rows_of, table, text
 
 __all__: list[str] = []
 
@@ -103,3 +103,24 @@ def remaining_life(folder, rng):
     w = World(rng)
     lines = rows_of(["time", *w.names, "RUL"], w.stamps(), *np.array(w.cells()).T, range(w.n, 0, -1))
     return Case(path=text(folder, lines), must="understood", truth=w.truth())
+
+
+@kind
+def a_sensor_that_happens_to_count(folder, rng):
+    w = World(rng, 100)
+    lines = rows_of(["time", *w.names, "position"], w.stamps(), *np.array(w.cells()).T, range(100))
+    w.names, w.rows = [*w.names, "position"], np.column_stack([w.rows, np.arange(100)])
+    return Case(
+        path=text(folder, lines),
+        must="asked",
+        truth=w.truth(),
+        answers={"column:position": "sensor"},
+        says="position",
+    )
+
+
+@kind
+def a_few_rows_that_rise(folder, rng):
+    w = World(rng, 12)
+    w.rows[:, 0] = 20 + np.arange(12)
+    return Case(path=text(folder, table(w)), must="understood", truth=w.truth())
