@@ -51,7 +51,7 @@ def family_text(
     is_vibration = sample_rate_hz is not None and sample_rate_hz >= VIBRATION_FROM_HZ
     count = 24 * len(names) if is_vibration else len(names)
     detector = "" if count <= MOST_MIXED_FEATURES else _NETWORK
-    return _TEXT.format(
+    text = _TEXT.format(
         family=json.dumps(family),
         title=family,
         day=f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}",
@@ -63,6 +63,13 @@ def family_text(
         commissioning_rows=commissioning_rows,
         detector=detector,
     )
+    return "".join(map(_aligned, text.splitlines(keepends=True)))
+
+
+def _aligned(line: str) -> str:
+    """A key's comment begins in one column, where the key is no longer than that."""
+    key, is_comment, said = line.partition("  # ")
+    return f"{key.rstrip():39} # {said}" if is_comment and key.strip() and not key.startswith(" ") else line
 
 
 def _passthrough(names: Sequence[str], sample_rate_hz: float | None) -> str:

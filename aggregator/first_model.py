@@ -119,20 +119,12 @@ def make_first_model(
         raise MisfitError("no column moves on any machine: record machines at work")
     if misfits := check_machines(reading, names):
         raise MisfitError(_not_all_fit(len(reading.machines), misfits))
-    text = None
-    if not spec_file.exists():
-        text = family_text(
-            family,
-            names,
-            machines=[machine.name for machine in reading.machines],
-            sample_rate_hz=reading.sample_rate_hz,
-            commissioning_rows=COMMISSIONING,
-            now=now,
-        )
+    is_new = not spec_file.exists()
+    text = _text(family, names, reading, COMMISSIONING, now) if is_new else None
     spec = _spec(spec_file, text, names)
     rows = training_rows(reading, names, spec.features.spec())
-    if text is not None and (shorter := _shorter_commissioning(reading, rows)) is not None:
-        text = text.replace(f"commissioning_rows = {COMMISSIONING} ", f"commissioning_rows = {shorter} ")
+    if is_new and (shorter := _shorter_commissioning(reading, rows)) is not None:
+        text = _text(family, names, reading, shorter, now)
         spec = _spec(spec_file, text, names)
     notes += [f"{spec_file} is there and is used as it stands"] if text is None else []
     notes += rows.notes
@@ -171,6 +163,17 @@ def hand_in(fleet: PublishingFleet, content: bytes, release: str, made: Path) ->
 def _not_all_fit(machines: int, misfits: Sequence[Misfit]) -> str:
     fit = machines - len({misfit.machine for misfit in misfits})
     return f"fits: {fit} of {machines} machines; nothing was signed. " + "; ".join(map(str, misfits))
+
+
+def _text(family: str, names: Sequence[str], reading: Reading, commissioning_rows: int, now: float) -> str:
+    return family_text(
+        family,
+        names,
+        machines=[machine.name for machine in reading.machines],
+        sample_rate_hz=reading.sample_rate_hz,
+        commissioning_rows=commissioning_rows,
+        now=now,
+    )
 
 
 def _spec(path: Path, text: str | None, names: Sequence[str]) -> FamilySpec:
