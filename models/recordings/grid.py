@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,12 +49,17 @@ def split(text: str, delimiter: str) -> list[str]:
         return [text.strip().strip('"')]
     if delimiter == " ":
         text, delimiter = re.sub(r"[ \t]+", "\t", text.strip()), "\t"
-    try:
-        cells = next(
-            csv.reader([text], delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True), []
-        )
-    except csv.Error:
-        cells = text.split(delimiter)
+    skips = delimiter != "\t"
+    cells = text.split(
+        delimiter
+    )  # where quotes are no quotes: a single one, or one around more than csv reads
+    # Spaces behind a quote are forgiven.
+    for is_strict in (True, False) if text.count('"') % 2 == 0 else ():
+        with suppress(csv.Error):
+            cells = next(
+                csv.reader([text], delimiter=delimiter, skipinitialspace=skips, strict=is_strict), []
+            )
+            break
     return [cell.strip().strip('"').strip() for cell in cells]
 
 

@@ -17,8 +17,6 @@ SEED = 17
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_is_understood_as_it_is_written_or_asked_about_or_refused(kind: str, tmp_path: Path) -> None:
-    if kind == "parquet":
-        pytest.importorskip("pyarrow", reason="the extra export")
     case = KINDS[kind](tmp_path, np.random.default_rng(SEED))
     found = outcome(case)
     assert found.partition(":")[0] == case.must, found
@@ -39,7 +37,7 @@ def test_four_of_five_kinds_that_can_be_read_are_understood_without_a_question(t
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kind=st.sampled_from(sorted(set(KINDS) - {"parquet"})), seed=st.integers(0, 1 << 30))
+@given(kind=st.sampled_from(sorted(KINDS)), seed=st.integers(0, 1 << 30))
 def test_no_numbers_make_a_kind_misread(
     kind: str, seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
