@@ -132,7 +132,10 @@ def found_files(paths: Sequence[Path]) -> tuple[list[FoundFile], list[tuple[Path
     notes: list[str] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted((p for p in path.rglob("*") if p.is_file()), key=_natural)
+            try:
+                inside = sorted((p for p in path.rglob("*") if p.is_file()), key=_natural)
+            except OSError as error:
+                raise RecordingError(f"{path}: cannot be looked into: {error.strerror or error}") from None
             inside = [
                 p
                 for p in inside
@@ -148,8 +151,10 @@ def found_files(paths: Sequence[Path]) -> tuple[list[FoundFile], list[tuple[Path
             files += [
                 (p, "-".join(p.relative_to(path).with_suffix("").parts)) for p in inside if p not in passed
             ]
-        elif path.exists():
+        elif path.is_file():
             files.append((path, path.stem))
+        elif path.exists():
+            raise RecordingError(f"{path}: is no regular file; give a file or a folder")
         else:
             raise RecordingError(f"{path}: no such file or folder")
     if not files:
