@@ -33,10 +33,11 @@ from typing import Any, Final
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from fleet.errors import NotLeaderError
+from fleet.storage.addresses import parsed_address
 from fleet.storage.base import WRITE_LOCK, Database, connection_options
 from runtime.durable_files import private_directory
 from service.errors import StartError
@@ -307,7 +308,7 @@ def alone_on(database_url: str) -> Iterator[None]:
     Raises:
         StartError: another process serves it, or the lock cannot be made.
     """
-    url = make_url(database_url)
+    url = parsed_address(database_url)
     if url.get_backend_name() != "sqlite" or not url.database:
         yield
         return

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Final
 
 import psycopg
-from sqlalchemy.engine import make_url
 
 from fleet.errors import UnavailableError
+from fleet.storage.addresses import parsed_address
 
 __all__ = ["Instant", "at_one_instant", "is_sqlite", "postgresql_environment", "run_postgresql"]
 
@@ -113,7 +113,7 @@ def run_postgresql(program: str, url: str, *arguments: str) -> None:
 
 def postgresql_environment(url: str) -> tuple[str, dict[str, str]]:
     """What libpq's programs are given for a database_url: a connection string without a password, and the password aside."""
-    parsed = make_url(url).set(drivername="postgresql")
+    parsed = parsed_address(url).set(drivername="postgresql")
     password = parsed.password
     shown = parsed._replace(password=None)  # `set` takes None for "as it is"
     return shown.render_as_string(), {"PGPASSWORD": str(password)} if password else {}

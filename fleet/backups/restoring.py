@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Final
 
 import psycopg
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from fleet.backups.aftermath import Aftermath, go_on_after
 from fleet.backups.archive import DUMP, BackupList, read_archive
@@ -28,6 +28,7 @@ from fleet.backups.sealing import MAGIC, Unsealer
 from fleet.errors import UnacceptableError, UnavailableError
 from fleet.migrations.upgrade import open_storage
 from fleet.settings import load_fleet_settings
+from fleet.storage.addresses import parsed_address
 from runtime.durable_files import fsync_directory, private_directory, replace_file, write_durably
 from runtime.errors import SettingsError, StorageError
 from service.plant import Plant, load_plant
@@ -151,14 +152,14 @@ def _plain(source: IO[bytes], file: Path, passphrase: Callable[[], str]) -> IO[b
 
 def _change_database(plant: Plant, listed: BackupList, url: str) -> None:
     former = load_fleet_settings(plant.fleet_config, {}).effective_database_url
-    if listed.database != "postgresql" or make_url(url).get_backend_name() != "postgresql":
+    if listed.database != "postgresql" or parsed_address(url).get_backend_name() != "postgresql":
         raise SettingsError(
             "--database takes a plant from one PostgreSQL to another, and this one has SQLite: leave it out"
         )
-    _replace(plant.fleet_config, former, make_url(url).set(drivername="postgresql+psycopg"))
+    _replace(plant.fleet_config, former, parsed_address(url).set(drivername="postgresql+psycopg"))
     shown = plant.description.database
     if shown is not None:
-        _replace(plant.file, shown, make_url(postgresql_environment(url)[0]))
+        _replace(plant.file, shown, parsed_address(postgresql_environment(url)[0]))
 
 
 def _replace(file: Path, former: str, url: URL) -> None:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import IO, Final
 
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 
 from fleet.audit import read_head
 from fleet.backups.archive import DUMP, PLANT, ArchiveWriter, BackupList
@@ -27,6 +26,7 @@ from fleet.backups.instant import Instant, at_one_instant, is_sqlite
 from fleet.backups.sealing import Sealer
 from fleet.errors import UnacceptableError
 from fleet.settings import load_fleet_settings
+from fleet.storage.addresses import parsed_address
 from fleet.storage.base import open_database
 from runtime.durable_files import replace_file
 from runtime.errors import SettingsError, StorageError
@@ -194,4 +194,4 @@ def _name(plant: Plant, path: Path) -> str:
 
 
 def _database_file(url: str) -> Path:
-    return Path(make_url(url).database or "").absolute()
+    return Path(parsed_address(url).database or "").absolute()

@@ -38,15 +38,14 @@ def upgrade(
             "`fedge upgrade --check` looks and changes nothing; the upgrade itself is four commands: fedge backup, fedge down,"
             " pip install, fedge up (docs/operations.md)"
         )
-    from sqlalchemy.engine import make_url
-
     from fleet.settings import load_fleet_settings
+    from fleet.storage.addresses import parsed_address
     from fleet.storage.base import open_database
     from fleet.upgrade_check import installed_build, look_ahead, offered_build, words_of
 
     settings = load_fleet_settings(config if config is not None else find_plant(plant).fleet_config)
     offered = installed_build() if to is None else offered_build(to)
-    url = make_url(settings.effective_database_url)
+    url = parsed_address(settings.effective_database_url)
     kind = "SQLite" if url.get_backend_name() == "sqlite" else "PostgreSQL"
     if kind == "SQLite" and not Path(url.database or "").exists():
         outlook = look_ahead(None, offered)  # to open it would make it

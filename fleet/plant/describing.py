@@ -75,6 +75,7 @@ def describe(
         at = known.host if known and before and before.host == host else _listened_to(service, host)
         port = wanted.ports.get(service) or (known.port if known else usual)
         listen[service] = f"[{at}]:{port}" if ":" in at else f"{at}:{port}"
+    _check_ports(listen)
     try:
         return Description(
             tenant=wanted.tenant or (before.tenant if before else "fedge"),
@@ -85,6 +86,18 @@ def describe(
         )
     except ValueError as error:
         raise SettingsError(str(error)) from None
+
+
+def _check_ports(listen: Mapping[str, str]) -> None:
+    """Raises SettingsError where two services would have one port."""
+    owners: dict[int, str] = {}
+    for service, address in listen.items():
+        port = split_endpoint(address).port
+        if port in owners:
+            raise SettingsError(
+                f"{owners[port]} and {service} cannot both have port {port}: give --port {service}=ANOTHER"
+            )
+        owners[port] = service
 
 
 def differences(before: Description, after: Description) -> list[Difference]:

@@ -10,13 +10,14 @@ What is named for another host, or lies in another database, is changed by `rene
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import tomli_w
-from sqlalchemy.engine import make_url
 
 from fleet.migrations.upgrade import open_storage
 from fleet.plant.broker import write_plant_broker
@@ -29,6 +30,7 @@ from fleet.plant.tables import Table, aggregator_table, fleet_table
 from fleet.plant.units import unit_texts
 from fleet.plant.written import Outcome, WrittenFiles
 from fleet.settings import load_fleet_settings
+from fleet.storage.addresses import parsed_address
 from fleet.storage.connecting import check_connection
 from runtime.durable_files import private_directory, read_bytes
 from runtime.errors import SettingsError
@@ -38,6 +40,8 @@ from service.plant_description import BrokerKind, Description
 
 __all__ = ["make_certificates", "make_clients", "make_plant", "without_password"]
 
+_ODD_IN_PATHS: Final = re.compile(r"[^\w./+@-]")
+
 
 def without_password(url: str) -> tuple[str, str]:
     """A database's address as everybody may read it, and as the fleet takes it; raises SettingsError."""
@@ -46,7 +50,7 @@ def without_password(url: str) -> tuple[str, str]:
         raise SettingsError(
             f"--database {scheme}:… is none; valid: postgresql://user@host/name, or leave it out for SQLite"
         )
-    parsed = make_url(url)
+    parsed = parsed_address(url)
     whole = parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
     # `set` takes None for "as it is"
     return parsed.set(drivername="postgresql")._replace(password=None).render_as_string(), whole
@@ -127,6 +131,10 @@ def _check_place(plant: Plant) -> None:
     folder = plant.folder
     if folder.exists() and not folder.is_dir():
         raise StartError(f"{folder} is a file; give --plant another folder")
+    if not plant.file.exists() and (odd := _ODD_IN_PATHS.search(str(folder))):
+        raise StartError(
+            f"{folder} holds {odd[0]!r}, which systemd and compose.yaml read otherwise; give --plant a folder of letters, digits and . _ - + @"
+        )
     if not plant.file.exists() and folder.exists() and any(folder.iterdir()):
         raise StartError(f"{folder} is there, and is neither empty nor a plant; give --plant another folder")
     private_directory(folder)
@@ -163,7 +171,7 @@ def make_certificates(plant: Plant, files: WrittenFiles, *, renew: bool) -> None
 def _known_database(plant: Plant) -> str | None:
     """The database's address with its password, as fleet.toml has it."""
     if plant.description.database is None or not plant.fleet_config.exists():
-        return plant.description.database and make_url(plant.description.database).set(
+        return plant.description.database and parsed_address(plant.description.database).set(
             drivername="postgresql+psycopg"
         ).render_as_string(hide_password=False)
     return load_fleet_settings(plant.fleet_config, {}).database_url

@@ -29,13 +29,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DataError, IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import JSON
 
 from fleet.errors import ConflictError, UnacceptableError
+from fleet.storage.addresses import parsed_address
 from fleet.storage.outages import DatabaseAwayError, OutageWatch
 from runtime.durable_files import private_directory
 from runtime.errors import SettingsError
@@ -203,12 +204,7 @@ def open_database(url: str) -> Database:
         StorageError: that directory cannot be made.
         SettingsError: the URL does not parse or names another kind of database.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise SettingsError(
-            "database_url does not parse; valid: sqlite:////absolute/file.sqlite or postgresql+psycopg://user:password@host/name"
-        ) from None
+    parsed = parsed_address(url)
     match parsed.get_backend_name():
         case "sqlite":
             if parsed.database:

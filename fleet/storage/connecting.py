@@ -9,9 +9,9 @@ import re
 from typing import Final
 
 from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from fleet.storage.addresses import parsed_address
 from fleet.storage.base import connection_options
 from runtime.errors import SettingsError
 from service.errors import StartError
@@ -44,12 +44,7 @@ def check_connection(url: str) -> str:
         SettingsError: the address is none.
         StartError: it cannot be connected to; says in one line why, and what to do.
     """
-    try:
-        parsed = make_url(url)
-    except SQLAlchemyError:
-        raise SettingsError(
-            "the database's address does not parse; valid: postgresql://user@host/name, or none for SQLite"
-        ) from None
+    parsed = parsed_address(url)
     if parsed.get_backend_name() == "sqlite":
         return "SQLite"
     if parsed.get_backend_name() != "postgresql":

@@ -279,3 +279,20 @@ def test_a_plant_on_postgresql_hides_the_password_and_says_what_is_wrong_with_th
     assert found["verdict"] == "bad"
     assert "does not exist" in found["seen"]
     assert "createdb" in found["seen"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "ports", "says"),
+    [
+        ("my plant", (), "holds ' ', which systemd and compose.yaml read otherwise"),
+        ("100%", (), "holds '%'"),
+        ("p", ("--port", "fleet=9000", "--port", "broker=9000"), "cannot both have port 9000"),
+    ],
+)
+def test_what_units_would_misread_or_two_services_would_share_is_refused(
+    folder: str, ports: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    done = init_plant(tmp_path / folder, "--host", "localhost", *ports)
+    assert done.returncode in {1, 2}
+    assert says in done.stderr
+    assert not (tmp_path / folder).exists()

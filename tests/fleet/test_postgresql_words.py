@@ -11,6 +11,9 @@ from databases import Databases
 from free_ports import free_port
 from sqlalchemy.engine import make_url
 
+from fleet.backups.instant import postgresql_environment
+from fleet.plant.making import without_password
+
 
 def config(folder: Path, url: str) -> str:
     path = folder / "fleet.toml"
@@ -55,3 +58,34 @@ def test_check_config_connects_and_a_user_without_rights_is_told_so(
         assert done.returncode == 1
         assert "takes no tables of ours: permission denied" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://u:sekret@host:port/x",
+        "postgresql://u:sekret@[::1/x",
+        "postgresql://u:a@h/x?password=sekret",
+    ],
+)
+def test_an_address_that_does_not_parse_is_one_line_without_its_password(
+    tmp_path: Path, address: str
+) -> None:
+    plant = tmp_path / "p"
+    for words in (
+        ("init", "plant", "--host", "localhost", "--plant", str(plant), "--database", address),
+        ("check-config", "--config", config(tmp_path, address)),
+    ):
+        done = run_command("fleet", *words)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert "sekret" not in done.stderr
+    assert not plant.exists()
+
+
+def test_a_password_among_the_options_is_known_for_one() -> None:
+    shown, whole = without_password("postgresql://u@h/x?password=sekret&sslmode=require")
+    assert shown == "postgresql://u@h/x?sslmode=require"
+    assert make_url(whole).password == "sekret"
+    name, environment = postgresql_environment("postgresql+psycopg://u@h/x?password=sekret")
+    assert (name, environment) == ("postgresql://u@h/x", {"PGPASSWORD": "sekret"})

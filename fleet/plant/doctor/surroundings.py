@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import create_engine, func, select, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleet.migrations.upgrade import newest_schema
@@ -26,6 +25,7 @@ from fleet.plant.last_backup import read_last_backup
 from fleet.plant.mosquitto import INSTALL, find_mosquitto
 from fleet.settings import load_fleet_settings
 from fleet.storage.access_tables import AuditEntry
+from fleet.storage.addresses import parsed_address
 from fleet.storage.base import connection_options
 from fleet.storage.connecting import check_connection
 from fleet.trust.repository import TrustRepository
@@ -166,7 +166,7 @@ def examine_backup(plant: Plant, now: float) -> Iterator[Finding]:
 
 
 def _count_audit_lines(url: str) -> int:
-    parsed = make_url(url)
+    parsed = parsed_address(url)
     is_sqlite = parsed.get_backend_name() == "sqlite"
     if is_sqlite:
         at, options = f"sqlite:///file:{parsed.database}?mode=ro&uri=true", {}
@@ -183,7 +183,7 @@ def _count_audit_lines(url: str) -> int:
 
 def _look_into(url: str) -> tuple[str, float | None]:
     """The schema, empty where there is none; and what time it is there, of a server."""
-    parsed = make_url(url)
+    parsed = parsed_address(url)
     query = "SELECT version_num FROM alembic_version"
     if parsed.get_backend_name() == "sqlite":
         path = Path(parsed.database or "")
