@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.recordings.numerals import is_value
 from models.recordings.questions import Question
 from models.recordings.raw_columns import RawColumn, Table, few_values
 from models.recordings.recording import listed, shown
-from models.recordings.words import FAULT_WORDS, NORMAL_WORDS
+from models.recordings.words import FAULT_WORDS, NORMAL_WORDS, is_label_name, says_normal
 
 __all__ = ["Labels", "labels_of_column"]
+
+
+_YES: Final = frozenset({"1", "true", "yes"})
+_NO: Final = frozenset({"0", "false", "no"})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +51,9 @@ def labels_of_column(column: RawColumn, answers: Mapping[str, str], table: Table
     if key in answers:
         normal = frozenset(_plain(part) for part in answers[key].split(","))
         settled[key] = answers[key]
-    elif set(low) <= NORMAL_WORDS | FAULT_WORDS and "-1" not in low:
+    elif set(low) <= _YES | _NO and says_normal(column.name) and not is_label_name(column.name):
+        normal = _YES
+    elif set(low) <= NORMAL_WORDS | FAULT_WORDS and not (set(low) <= _YES | _NO and says_normal(column.name)):
         normal = NORMAL_WORDS
     else:
         questions.append(
@@ -62,4 +71,6 @@ def labels_of_column(column: RawColumn, answers: Mapping[str, str], table: Table
 
 
 def _plain(word: str) -> str:
-    return word.strip().casefold().replace(" ", "")
+    """Without case, spaces and hyphens: fault-free is "faultfree", -1 stays -1."""
+    text = word.strip().casefold()
+    return text if is_value(text) else re.sub(r"[ _-]", "", text)

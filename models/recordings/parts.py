@@ -39,7 +39,11 @@ def content_of(table: Table, answers: Mapping[str, str]) -> FileContent:
         return FileContent(
             path=table.path, events=events, notes=[f"holds {len(events.starts_s)} events from start to end"]
         )
-    clock = found_clock(table, answers)
+    try:
+        clock = found_clock(table, answers)
+    except QuestionsOpen as error:
+        # Who answers one question would rather answer all at once.
+        raise QuestionsOpen([*error.questions, *found_roles(table, None, answers).questions]) from None
     roles = found_roles(table, clock, answers)
     if roles.questions:
         raise QuestionsOpen(roles.questions)

@@ -5,7 +5,7 @@ What could be two things, such as a column of ones and zeros called "alarm", is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -39,7 +39,7 @@ __all__ = ["Roles", "found_roles"]
 _LOOKED_AT: Final = 20_000
 _FEW: Final = 20
 _MOST_CATEGORIES: Final = 200
-_FEWEST_ROWS: Final = 30
+_FEWEST_ROWS: Final = 50
 """Rows from which on a column that always grows is worth a question."""
 _BEGINS_NUMBERS: Final = frozenset("0123456789+-(<>'~=.")
 _IDENTITY: Final = frozenset(["id", "uuid", "guid", "serial", "key", "hash", "sn", "tag"])
@@ -131,7 +131,7 @@ class _Decision:
         if answer == "" and all(is_unit(word) for word in column.vocabulary):
             return ColumnKind.CATEGORY, "holds units and was left out"
         looks_odd = not is_few and all(word[0] in _BEGINS_NUMBERS for word in list(column.vocabulary)[:1000])
-        if (is_flagged_name(column.name) or is_state_name(column.name)) and set(words) & FAULT_WORDS:
+        if (is_flagged_name(column.name) or is_state_name(column.name)) and _tells_faults(words):
             self._ask(
                 f"column:{column.name}",
                 f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])}: is it a label of faults",
@@ -376,3 +376,9 @@ def _first(values: NDArray[np.floating]) -> float:
 
 def _last(values: NDArray[np.floating]) -> float:
     return float(values[~np.isnan(values)][-1])
+
+
+def _tells_faults(words: Sequence[str]) -> bool:
+    """Is one of several words that of a fault, or of normal operation?"""
+    plain = {word.replace("-", "").replace("_", "").replace(" ", "") for word in words}
+    return len(plain) > 1 and bool(plain & (NORMAL_WORDS | FAULT_WORDS))

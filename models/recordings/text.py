@@ -42,6 +42,7 @@ _SIGNS: Final = (
     (b"\xe2\x88\x92", b"-"),
     (b"\xe2\x80\x99", b"'"),
     (b"\xef\xbb\xbf", b""),
+    (b"\xe2\x80\x8b", b""),
     (b"\x0c", b""),
 )
 """No-break spaces, the minus sign, a byte-order mark in mid-file (files put together), form feeds."""

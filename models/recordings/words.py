@@ -22,6 +22,7 @@ __all__ = [
     "is_time_name",
     "is_variable_name",
     "part_of_time",
+    "says_normal",
     "words_of",
 ]
 
@@ -147,6 +148,7 @@ _TARGETS: Final = frozenset(
         "days_to_failure",
     ]
 )
+_SAYS_NORMAL: Final = frozenset(["normal", "healthy", "ok", "good", "valid"])
 _FLAGGED: Final = frozenset(
     [
         "alarm",
@@ -236,6 +238,7 @@ NORMAL_WORDS: Final = frozenset(
         "nominal",
         "no_fault",
         "nofault",
+        "faultfree",
     ]
 )
 FAULT_WORDS: Final = frozenset(
@@ -257,8 +260,6 @@ FAULT_WORDS: Final = frozenset(
         "true",
         "yes",
         "1",
-        "a",
-        "ttack",
     ]
 )
 _PARTS: Final = {
@@ -299,9 +300,14 @@ def is_target_name(name: str) -> bool:
     return bool(_TARGETS & {*words, "".join(words), "_".join(words)})
 
 
+def says_normal(name: str) -> bool:
+    """Does a name say that a 1 is normal operation?"""
+    return bool(_SAYS_NORMAL & set(words_of(name)))
+
+
 def is_flagged_name(name: str) -> bool:
     """May a column of few values with this name be a label, or the machine's own?"""
-    return bool(_FLAGGED & set(words_of(name)))
+    return bool((_FLAGGED | _SAYS_NORMAL) & set(words_of(name)))
 
 
 def is_state_name(name: str) -> bool:

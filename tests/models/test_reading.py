@@ -124,3 +124,12 @@ def test_arrays_without_a_time_need_no_more_than_their_rate(
     assert [question.key for question in error.value.questions] == ["sample_rate"]
     reading = read_machines([DATA / folder], answers={"sample_rate": rate})
     assert (len(reading.machines), len(reading.sensors)) == (machines, sensors)
+
+
+def test_questions_about_times_and_columns_come_together(tmp_path: Path) -> None:
+    w = World(np.random.default_rng(6), 60)
+    lines = table(w, form="%d/%m/%Y %H:%M:%S")
+    path = text(tmp_path, [lines[0] + ",alarm", *(f"{line},{k % 2}" for k, line in enumerate(lines[1:]))])
+    with pytest.raises(QuestionsOpen) as error:
+        read_machines([path])
+    assert [question.key for question in error.value.questions] == ["column:alarm", "date_order"]

@@ -124,3 +124,48 @@ def a_few_rows_that_rise(folder, rng):
     w = World(rng, 12)
     w.rows[:, 0] = 20 + np.arange(12)
     return Case(path=text(folder, table(w)), must="understood", truth=w.truth())
+
+
+@kind
+def ones_that_mean_normal(folder, rng):
+    w = World(rng)
+    y = (np.arange(w.n) > w.n * 0.7).astype(int)
+    lines = rows_of(["time", *w.names, "is_healthy"], w.stamps(), *np.array(w.cells()).T, 1 - y)
+    truth = w.truth(labels={"x": y})
+    return Case(
+        path=text(folder, lines),
+        must="asked",
+        truth=truth,
+        answers={"column:is_healthy": "label"},
+        says="is_healthy",
+    )
+
+
+@kind
+def conditions_in_words(folder, rng):
+    w = World(rng)
+    y = (np.arange(w.n) > w.n * 0.7).astype(int)
+    lines = rows_of(
+        ["time", *w.names, "condition"],
+        w.stamps(),
+        *np.array(w.cells()).T,
+        np.where(y, "inner race", "fault-free"),
+    )
+    truth = w.truth(labels={"x": y})
+    answers = {"column:condition": "label", "normal:condition": "fault-free"}
+    return Case(path=text(folder, lines), must="asked", truth=truth, answers=answers, says="condition")
+
+
+@kind
+def ones_of_a_name_that_says_both(folder, rng):
+    w = World(rng)
+    y = (np.arange(w.n) > w.n * 0.7).astype(int)
+    lines = rows_of(["time", *w.names, "Normal/Attack"], w.stamps(), *np.array(w.cells()).T, y)
+    truth = w.truth(labels={"x": y})
+    return Case(
+        path=text(folder, lines),
+        must="asked",
+        truth=truth,
+        answers={"normal:Normal/Attack": "0"},
+        says="normal:Normal/Attack",
+    )
