@@ -179,21 +179,37 @@ def test_nothing_is_signed_of_machines_that_are_none_and_nothing_is_left_behind(
     assert files_in(plant.folder) == []
 
 
+def blindness(
+    machines: Sequence[NDArray[np.float32]], labels: NDArray[np.int8] | None = None
+) -> tuple[bool, str]:
+    spec = load_family(Path("valve.toml"), text=TEXT).spec()
+    rows = training_rows(read(machines, labels), NAMES, passthrough_spec(NAMES))
+    return first_model._blindness(spec, rows, accepts_blind=False)
+
+
 def test_a_detector_that_hardly_sees_is_a_question_unless_labelled_faults_answer_it(tmp_path: Path) -> None:
     plant = plant_in(tmp_path / "plant")
-    alone = [rows_of(i, together=0.0, rows=700) for i in range(3)]
+    # spikes of three deviations are what such machines do all the time
+    spiky = [
+        (10 + np.random.default_rng(i).standard_t(3, size=(700, len(NAMES)))).astype(np.float32)
+        for i in range(3)
+    ]
     with pytest.raises(BlindDetectorError, match="Is that enough"):
-        make(plant, read(alone))
+        make(plant, read(spiky))
     assert files_in(plant.folder) == []
     labels = np.zeros(700, np.int8)
     labels[600:] = 1
-    for rows in alone:
-        rows[600:] += np.float32(5.0)
-    found, features = read(alone, labels), passthrough_spec(NAMES)
-    spec = load_family(Path("valve.toml"), text=TEXT).spec()
-    rows = training_rows(found, NAMES, features)
-    accepts, why = first_model._blindness(spec, rows, accepts_blind=False)
-    assert (accepts, "3 of 3 labelled faults would" in why) == (True, True)
+    for rows in spiky:
+        rows[600:] += np.float32(20.0)
+    accepts, why = blindness(spiky, labels)
+    assert (accepts, "3 of 3 labelled faults at once" in why) == (True, True)
+
+
+def test_sensors_that_do_not_follow_each_other_are_no_question_and_it_is_said(tmp_path: Path) -> None:
+    accepts, why = blindness([rows_of(i, together=0.0, rows=700) for i in range(3)])
+    assert accepts
+    assert "what moves one sensor alone must move it further" in why
+    assert blindness([rows_of(i) for i in range(3)]) == (False, "")
 
 
 def test_a_family_that_is_kept_is_used_as_it_stands_and_for_its_columns_only(
