@@ -95,6 +95,17 @@ def test_a_dynamic_rollout_begins_before_its_first_device_and_another_one_does_n
     assert wanted(world, "new1") == "pump/2"
 
 
+def test_a_dynamic_rollout_without_a_device_can_be_rolled_back(world: RolloutWorld) -> None:
+    with world.database.write() as session:
+        session.execute(delete(Device))
+    rollout = world.started(**ALL_AT_ONCE, dynamic=True, gates=None)
+    world.tick(1)
+    roll_back(world, rollout)
+    world.tick(1)
+    world.tick(1)
+    assert world.view(rollout).state is RolloutState.ROLLED_BACK
+
+
 def test_of_two_dynamic_rollouts_the_latest_has_a_device_that_comes(world: RolloutWorld) -> None:
     completed(world, dynamic=True, target_query="")
     world.now += 1
