@@ -19,7 +19,7 @@ from models.recordings.contents import FileContent, Part
 from models.recordings.events import labels_of
 from models.recordings.folders import FoundFile
 from models.recordings.machines import Column, ColumnKind, Machine, Reading
-from models.recordings.neighbours import parts_of_one, scales
+from models.recordings.neighbours import copies, mixed_units, parts_of_one, scales
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.recording import listed, shown
 from models.recordings.row_order import pieces_of
@@ -71,6 +71,7 @@ def joined(
             machines.setdefault(name, []).append(fitted)
     _label_by_neighbours(contents, machines, notes, refused)
     questions += parts_of_one(machines, answers, notes)
+    questions += mixed_units([(file.path, content.columns) for file, content in measured], sensors, answers)
     settled_files = {"files": answers["files"]} if "files" in answers else {}
     rate, settled, more = _rate([content for _, content in measured], machines, answers)
     questions += more
@@ -80,6 +81,7 @@ def joined(
     if questions:
         raise QuestionsOpen(list({question.key: question for question in questions}.values()))
     notes += _told_once(contents)
+    notes += copies(found)
     if len(notes) > _MOST_NOTES:
         notes[_MOST_NOTES:] = [f"and {len(notes) - _MOST_NOTES} more notes of this sort"]
     return Reading(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.recordings.contents import Part
-from models.recordings.machines import Machine
+from models.recordings.machines import Column, Machine
 from models.recordings.questions import Question
 from models.recordings.recording import listed, shown
 
-__all__ = ["parts_of_one", "scales"]
+__all__ = ["copies", "mixed_units", "parts_of_one", "scales"]
 
 _OTHER_SCALE: Final = 50.0
 _LOST_DIGIT: Final = 5.0
@@ -62,6 +63,44 @@ def parts_of_one(
             path=machines[names[0]][0].path,
         )
     ]
+
+
+def mixed_units(
+    files: Sequence[tuple[Path, Sequence[Column]]], sensors: Sequence[str], answers: Mapping[str, str]
+) -> list[Question]:
+    """A sensor that one file has in bar and another in psi."""
+    questions = []
+    for name in sensors:
+        found: dict[str, tuple[str, Path]] = {}
+        for path, columns in files:
+            for column in columns:
+                if column.name == name and column.unit:
+                    found.setdefault(column.unit.casefold().replace(" ", ""), (column.unit, path))
+        if len(found) > 1 and f"units:{name}" not in answers:
+            (unit, _), (other, path) = list(found.values())[:2]
+            questions.append(
+                Question(
+                    key=f"units:{name}",
+                    text=f"sensor {shown(name)} is in {other} here and in {unit} in another file: convert one of them, or are they the same",
+                    allowed=("as written",),
+                    path=path,
+                )
+            )
+    return questions
+
+
+def copies(machines: Sequence[Machine]) -> list[str]:
+    """What is to be said of machines with the same rows, as of a file that was copied."""
+    seen: dict[tuple[int, bytes], str] = {}
+    notes = []
+    for machine in machines:
+        key = (len(machine.rows), machine.rows[:1000].tobytes())
+        if key in seen:
+            notes.append(
+                f"{machine.name} begins with the rows of {seen[key]} and has as many: is its file a copy?"
+            )
+        seen.setdefault(key, machine.name)
+    return notes
 
 
 def scales(machines: Sequence[Machine], sensors: Sequence[str], answers: Mapping[str, str]) -> list[Question]:

@@ -19,7 +19,7 @@ from models.recordings.long_tables import pivoted
 from models.recordings.machines import SENSOR_KINDS, Column, ColumnKind
 from models.recordings.questions import QuestionsOpen
 from models.recordings.raw_columns import RawColumn, Table
-from models.recordings.recording import check_size, shown
+from models.recordings.recording import check_size, coarse_columns, shown
 from models.recordings.roles import Roles, found_roles
 from models.recordings.row_order import put_in_order
 from models.recordings.times import Clock, found_clock
@@ -78,6 +78,7 @@ def content_of(table: Table, answers: Mapping[str, str]) -> FileContent:
     else:
         found.parts = _parted(table, clock, roles, notes, answers)
     for part in found.parts:
+        notes += coarse_columns(part.rows, part.names)
         put_in_order(part, clock, notes, found, answers)
     found.notes = notes
     if found.questions:

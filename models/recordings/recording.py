@@ -21,6 +21,7 @@ __all__ = [
     "Recording",
     "check_names",
     "check_size",
+    "coarse_columns",
     "left_out",
     "listed",
     "places_of",
@@ -150,16 +151,23 @@ def _remarks(rows: NDArray[np.float32], names: Sequence[str]) -> list[str]:
                 remarks.append(f"column {shown(name)} has no value in any row")
             elif missing:
                 remarks.append(f"column {shown(name)} misses {missing} of {len(table)} values")
+    return [*remarks, *coarse_columns(rows, names)]
+
+
+def coarse_columns(rows: NDArray[np.float32], names: Sequence[str]) -> list[str]:
+    """What is to be said of columns whose values float32 hardly tells apart."""
+    if not rows.size:
+        return []
+    table = rows.reshape(-1, rows.shape[-1])
     lowest, highest = _reduced(np.fmin, table), _reduced(np.fmax, table)
     largest = np.fmax(np.abs(lowest), np.abs(highest))
     steps = (highest.astype(np.float64) - lowest) / np.spacing(largest)
     is_coarse = (steps < _FEWEST_STEPS) & ((steps > 0) | (largest > _EXACT_INTEGERS))
-    remarks += [
+    return [
         f"column {shown(names[int(c)])} lies between {lowest[c]:.9g} and {highest[c]:.9g}, where float32 tells values apart only by "
         f"{np.spacing(largest[c]):.2g}; subtract an offset before you record it, or leave it out"
         for c in np.flatnonzero(is_coarse)
     ]
-    return remarks
 
 
 def _reduced(extreme: np.ufunc, table: NDArray[np.float32]) -> NDArray[np.float32]:

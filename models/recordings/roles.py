@@ -80,7 +80,6 @@ class _Decision:
         self._table, self._answers, self._path = table, answers, table.path
         self._clock = clock
         devices = found_devices(table, clock, answers)
-        self.roles.questions += table.questions
         self._devices = devices.columns if devices else ()
         if devices is not None:
             self.roles.devices, self.roles.device_names = devices.codes, devices.names
@@ -93,6 +92,8 @@ class _Decision:
             )
             if kind not in SENSOR_KINDS and f"column:{column.name}" in answers:
                 self.roles.settled[f"column:{column.name}"] = answers[f"column:{column.name}"]
+        # The values of a long table are of several sensors, some large, some small.
+        self.roles.questions += table.questions if self.roles.variable is None else []
 
     # --- one column ---------------------------------------------------------------------------------------------------------------
 

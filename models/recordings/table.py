@@ -93,13 +93,16 @@ def read_table(
         words = [
             c.place
             for c in table.columns
-            if c.words and c.flags and sum(c.flags.values()) == np.count_nonzero(~np.isnan(c.values))
+            if c.words
+            and c.sort == "number"
+            and sum(c.flags.values()) == np.count_nonzero(~np.isnan(c.values))
         ]
         for place in words:
             sorts[place] = "word"
         if again == styles and not words:
             break
         styles = again
+        del reader, table  # both readings at once would be twice the memory
     else:
         raise RecordingError(
             f"{path}: its numbers are written in more than one way; write all with decimal points"

@@ -241,3 +241,12 @@ def every_row_twice(folder, rng):
         answers={"repeats": "drop"},
         says="repeats",
     )
+
+
+@kind
+def units_that_differ_from_file_to_file(folder, rng):
+    a, b, _ = two_pumps(rng)
+    for name, w, unit in (("pump-1", a, "°C"), ("pump-2", b, "°F")):
+        lines = table(w)
+        text(folder, [lines[0], f",{unit},bar,mm/s", *lines[1:]], name=f"d/{name}.csv")
+    return Case(path=folder / "d", must="asked", says="units:temp")
