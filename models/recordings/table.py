@@ -87,8 +87,7 @@ def read_table(
                 evidence.add(c, content, dialect.first_line)
     styles = chosen_styles(evidence, dialect, sorts, path, answers, is_final=False)
     for _ in range(_MOST_PASSES):
-        reader = _Reader(text, dialect, sorts, styles, evidence)
-        table = reader.read(progress)
+        table = _Reader(text, dialect, sorts, styles, evidence).read(progress)
         again = chosen_styles(evidence, dialect, sorts, path, answers, is_final=True)
         words = [
             c.place
@@ -97,20 +96,18 @@ def read_table(
             and c.sort == "number"
             and sum(c.flags.values()) == np.count_nonzero(~np.isnan(c.values))
         ]
+        if again == styles and not words:
+            table.questions += lost_marks(evidence, styles, dialect, path, answers)
+            table.notes = [*text.notes, *dialect.notes, *table.notes]
+            table.settled = dict(dialect.settled) | table.settled
+            return table
         for place in words:
             sorts[place] = "word"
-        if again == styles and not words:
-            break
         styles = again
-        del reader, table  # both readings at once would be twice the memory
-    else:
-        raise RecordingError(
-            f"{path}: its numbers are written in more than one way; write all with decimal points"
-        )
-    table.questions += lost_marks(evidence, styles, dialect, path, answers)
-    table.notes = [*text.notes, *dialect.notes, *table.notes]
-    table.settled = dict(dialect.settled) | table.settled
-    return table
+        table.columns.clear()  # two readings at once would be twice the memory
+    raise RecordingError(
+        f"{path}: its numbers are written in more than one way; write all with decimal points"
+    )
 
 
 class _Reader:
