@@ -7,14 +7,17 @@ What a licence asks of who passes the package on, its own text says; this page i
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Final
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+ROOT: Final = Path(__file__).parents[1]
 MACHINES: Final = ("edge", "fleet", "aggregator", "sim", "pkcs11", "opcua", "modbus", "export", "kafka")
 WITHOUT_DEPENDENCIES: Final = {"edge": "flwr"}
 """What a device adds with ``pip install --no-deps``: docs/decisions/0002."""
@@ -90,14 +93,21 @@ def closure(requirement: str) -> set[str]:
             continue
         seen.add(key)
         found.add(name)
-        waiting += needs(distribution(name), present.extras)
+        waiting += needs(name, present.extras)
     return found
 
 
-def needs(package: Distribution, extras: set[str]) -> Iterator[Requirement]:
-    """What a package needs directly, with these extras, on that platform."""
+def needs(name: str, extras: set[str]) -> Iterator[Requirement]:
+    """What a package needs directly, with these extras, on that platform; of ours, what pyproject.toml says now."""
+    if name == "fedge":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        lines = project["dependencies"] + [
+            line for extra in extras for line in project["optional-dependencies"][extra]
+        ]
+    else:
+        lines = distribution(name).requires or []
     environment = {key: str(value) for key, value in default_environment().items()} | PLATFORM
-    for line in package.requires or []:
+    for line in lines:
         needed = Requirement(line)
         if needed.marker is None or any(
             needed.marker.evaluate({**environment, "extra": extra}) for extra in extras or {""}

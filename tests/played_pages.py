@@ -1,7 +1,8 @@
 """Pages whose shell blocks are run, in order, as a person would paste them; what a block printed is the text block after it.
 
     ```sh            run by bash, in one folder; the first command that fails ends it
-    ```text          directly below: what it printed. Numbers, times and sizes may be others each time; every word is the same.
+    ```text          directly below: what it printed. Numbers, times, sizes and how lines are broken may be others each time, as may
+                     rows of tables and warnings; every other word is the same.
 
 ``FEDGE_WRITE_PAGES=1`` writes what was seen into the page instead of comparing it.
 """
@@ -22,7 +23,9 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 _BLOCK: Final = re.compile(
     r"^```sh\n(?P<script>.*?)^```\n(?:\n```text\n(?P<shown>.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )
-_VARYING: Final = re.compile(r"\d[\d.,:]*\d|\d|[┄─━▁-█ ]{2,}|[0-9a-f]{8,}")
+_VARYING: Final = re.compile(r"\d[\d.,:]*\d|\d|[0-9a-f]{8,}")
+_OF_ONE_RUN: Final = ("│", "┃", "┏", "┡", "├", "└", "warning:")
+"""What a line begins with whose words, too, are of this run alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,4 +83,6 @@ def check_shown(
 
 
 def _constant(text: str) -> str:
-    return _VARYING.sub("#", text)
+    """What two runs have in common."""
+    lines = [line for line in text.splitlines() if not line.startswith(_OF_ONE_RUN)]
+    return " ".join(_VARYING.sub("#", "\n".join(lines)).split())

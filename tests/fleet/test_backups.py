@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from command_line import run_command
 from databases import Databases, PostgresqlDatabases
 from made_plants import plant_in
 from rollout_world import RolloutWorld
@@ -333,3 +335,33 @@ def test_the_list_says_what_the_backup_is(plant: Plant, tmp_path: Path) -> None:
     assert (listed.audit_entries, listed.audit_sha256) == (head.id, head.sha256)
     with tarfile.open(tmp_path / "out") as tar:
         assert tar.getnames()[-1] == LIST, "so that a file that was cut off has none"
+
+
+def test_the_commands_say_what_they_did_and_refuse_in_one_line(plant: Plant, tmp_path: Path) -> None:
+    secret = tmp_path / "passphrase"
+    secret.write_text(f"{PASSPHRASE}\n")
+    secret.chmod(0o600)
+    home, out, back = str(plant.folder), str(tmp_path / "out"), str(tmp_path / "back")
+    sealed = ("--passphrase-file", str(secret))
+    told = run_command("fleet", "backup", out, "--plant", home, *sealed, "--json")
+    assert (told.returncode, json.loads(told.stdout)["sealed"]) == (0, True)
+    told = run_command("fleet", "restore", out, "--to", back, *sealed)
+    assert told.returncode == 0, told.stderr
+    assert "0 devices" in told.stdout
+    assert "tokens that were revoked since are good again: plant-admin" in told.stdout
+    refused = {
+        ("backup", out, "--plant", home): (1, "never overwritten"),
+        ("restore", out, "--to", back, *sealed): (1, "is there and not empty"),
+        ("restore", str(secret), "--to", f"{back}-2"): (1, "it is no backup, or cut off"),
+        ("restore", f"{out}-gone", "--to", f"{back}-2"): (1, "cannot read"),
+        ("backup", f"{out}-2", "--plant", str(tmp_path)): (2, "is no plant"),
+        ("restore", out, "--to", f"{back}-2", *sealed, "--database", "postgresql://a@b/c"): (
+            2,
+            "this one has SQLite",
+        ),
+    }
+    for words, (status, why) in refused.items():
+        told = run_command("fleet", *words)
+        assert (told.returncode, told.stderr.count("\n")) == (status, 1), (words, told.stderr)
+        assert why in told.stderr
+    assert not (tmp_path / "back-2").exists()
