@@ -67,6 +67,7 @@ class StatusReporter:
         self._delegate, self._repository = delegate, repository
         self._status_due_s = self._counters_due_s = self._memory_due_s = float("-inf")
         self._health_due_s = float("-inf")
+        self._waited = False
         self._pss_bytes = 0
         self._resources: OwnResources | None = None
         self._failing: set[str] = set()
@@ -87,7 +88,10 @@ class StatusReporter:
             self._memory_due_s = clock_s + _MEMORY_EVERY_S
             self._look_at_resources()
         health: list[Payload] = []
-        if clock_s >= self._health_due_s:
+        waits = vitals.release is None
+        # whoever has just joined is watched: that it has its first release is said at once
+        if clock_s >= self._health_due_s or (self._waited and not waits):
+            self._waited = waits
             self._health_due_s = clock_s + self._executor.effective.health.every_s
             health.append(self._health(vitals, clock_s))
             vitals.interval = Interval(started_s=clock_s)

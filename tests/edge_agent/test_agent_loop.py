@@ -138,6 +138,21 @@ def test_a_new_connection_is_followed_by_health_at_once(world: World) -> None:
     assert len(world.said(Health)) == before + 1
 
 
+def test_a_first_release_is_told_at_once(world: World) -> None:
+    release, world.installation.now = world.installation.now, None
+    world.watch(healthy(2))
+    world.link.connections += 1
+    world.now_s += 0.3
+    world.turn()
+    before = len(world.said(Health))
+    world.now_s += 0.3
+    world.turn()
+    assert len(world.said(Health)) == before
+    world.installation.now = release
+    world.watch(healthy(2))
+    assert [said.release for said in world.said(Health)[before:]] == ["pump/1"]
+
+
 def test_the_run_begins_with_birth_and_ends_with_death(world: World) -> None:
     world.source.rows = list(healthy(5))
     turns = iter(range(20))
