@@ -83,7 +83,7 @@ def outcomes(seeds: int) -> None:
     )
     for name in ("understood", "asked", "refused"):
         report(
-            f"all files, most of them made to be asked or refused: {name}", all_of[name] / files, "share", 0
+            f"all files, many of them made to be asked or refused: {name}", all_of[name] / files, "share", 0
         )
 
 

@@ -148,9 +148,17 @@ def _read(
 
 
 def _share(progress: Callable[[float], None] | None, done: int, count: int) -> Callable[[float], None] | None:
+    """Progress within one file of many; a file that is read a second time does not step back."""
     if progress is None:
         return None
-    return lambda share: progress((done + share) / count)
+    highest = 0.0
+
+    def told(share: float) -> None:
+        nonlocal highest
+        highest = max(highest, share)
+        progress((done + highest) / count)
+
+    return told
 
 
 def _proved(
