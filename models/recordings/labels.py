@@ -14,10 +14,9 @@ from models.recordings.numerals import is_value
 from models.recordings.questions import Question
 from models.recordings.raw_columns import RawColumn, Table, few_values
 from models.recordings.recording import listed, shown
-from models.recordings.words import FAULT_WORDS, NORMAL_WORDS, is_label_name, says_normal
+from models.recordings.words import FAULT_WORDS, NORMAL_WORDS, is_label_name, may_say_normal, says_normal
 
 __all__ = ["Labels", "labels_of_column"]
-
 
 _YES: Final = frozenset({"1", "true", "yes"})
 _NO: Final = frozenset({"0", "false", "no"})
@@ -53,7 +52,9 @@ def labels_of_column(column: RawColumn, answers: Mapping[str, str], table: Table
         settled[key] = answers[key]
     elif set(low) <= _YES | _NO and says_normal(column.name) and not is_label_name(column.name):
         normal = _YES
-    elif set(low) <= NORMAL_WORDS | FAULT_WORDS and not (set(low) <= _YES | _NO and says_normal(column.name)):
+    elif set(low) <= NORMAL_WORDS | FAULT_WORDS and not (
+        set(low) <= _YES | _NO and may_say_normal(column.name)
+    ):
         normal = NORMAL_WORDS
     else:
         questions.append(

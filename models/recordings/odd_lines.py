@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Final
 
 from models.errors import RecordingError
@@ -11,7 +13,7 @@ from models.recordings.recording import shown
 from models.recordings.stamps import is_stamp
 from models.recordings.text import TextFile
 
-__all__ = ["OddLines"]
+__all__ = ["OddLines", "is_torn_number"]
 
 _MOST_RAGGED: Final = 0.05
 """Share of lines of another width beyond which the table was not understood."""
@@ -94,3 +96,19 @@ class OddLines:
 
 def _is_torn(content: str) -> bool:
     return any(is_value(cell) or is_stamp(cell) for cell in content.split(","))
+
+
+def is_torn_number(last: str, others: Sequence[str]) -> bool:
+    """Has the last number of a file that does not end its last line fewer decimals than all others have?
+
+    >>> is_torn_number("11", ["1184.6", "1190.2", "1200.0"]), is_torn_number("1184.6", ["1184.6", "1190.2", "1200.0"])
+    (True, False)
+    """
+    told = [_decimals(other) for other in others if other]
+    return len(told) > 2 and len(set(told)) == 1 and _decimals(last) < told[0] and is_value(last or "0")
+
+
+def _decimals(number: str) -> int:
+    """Of a number as it is written; 0 of another."""
+    found = re.fullmatch(r"[+-]?\d*[.,](\d+)", number.strip('"'))
+    return len(found[1]) if found else 0

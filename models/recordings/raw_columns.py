@@ -31,6 +31,7 @@ class RawColumn:
         stamps: (n,) seconds by order of day and month; by "" where there is but one.
         codes, vocabulary: (n,) places in the vocabulary of a word; -1 where it is missing.
         words: of a column of numbers or stamps, what it says besides: how often, and in which line first.
+        fractions, is_padded: of a stamp, as `models.recordings.stamps.Stamps` says.
         flags: words for flags, how often.
         units: what stands behind numbers, how often.
     """
@@ -50,6 +51,8 @@ class RawColumn:
     has_date: bool = True
     has_time: bool = True
     has_seconds: bool = True
+    fractions: set[int] = field(default_factory=set)
+    is_padded: bool = False
     infinite: int = 0
     style: Style = field(default_factory=Style)
     proof: dict[str, tuple[str, int]] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from models.recordings.machines import SENSOR_KINDS, Column, ColumnKind
 from models.recordings.questions import Question
 from models.recordings.raw_columns import RawColumn, Table, as_words, few_values, is_whole
 from models.recordings.recording import listed, shown
-from models.recordings.sentinels import found_sentinels
+from models.recordings.sentinels import found_sentinels, wraps
 from models.recordings.times import Clock
 from models.recordings.units import is_unit
 from models.recordings.words import (
@@ -28,9 +28,11 @@ from models.recordings.words import (
     NORMAL_WORDS,
     is_flagged_name,
     is_label_name,
+    is_score_name,
     is_state_name,
     is_target_name,
     is_variable_name,
+    says_normal,
     words_of,
 )
 
@@ -191,6 +193,13 @@ class _Decision:
         distinct = few_values(values)
         if is_target_name(column.name) or (is_label_name(column.name) and distinct is not None):
             return ColumnKind.LABEL, _TARGET if is_target_name(column.name) else ""
+        if is_score_name(column.name):
+            text = f"column {name} has the name of a verdict, and many values: a detector must not be given the answer"
+            self._ask(key, text, ("leave out", "sensor"))
+            return None
+        if column.flags and says_normal(column.name) and distinct is not None and len(distinct) == 2:
+            text = f"column {name} holds {listed(sorted(column.flags))}: is it a label of faults, or something the machine gives"
+            self._ask(key, text, ("label", "sensor", "leave out"))
         codes = distinct if distinct is not None and not column.flags and is_whole(distinct) else None
         some = ", ".join(f"{value:.9g}" for value in codes[:5]) if codes is not None else ""
         if codes is not None and len(codes) > 1 and self._may_be_key(column):
@@ -215,6 +224,9 @@ class _Decision:
         ):
             text = f"column {name} holds {some}: is it a label of faults, or something the machine gives"
             self._ask(key, text, ("label", "sensor", "leave out"))
+        elif wraps(values):
+            text = f"column {name} jumps between numbers near 0 and near 65535: is it a register with a sign, read without (then 65535 is -1: write it so)"
+            self._ask(key, text, ("leave out", "sensor"))
         elif self._only_grows(values):
             self.roles.growing[column.name] = Question(
                 key=key,

@@ -19,6 +19,10 @@ _MOST_BACK: Final = 0.001
 _MOST_REPEATED: Final = 0.2
 _LEAST_REGULAR: Final = 0.8
 _FEWEST_STEPS: Final = 20
+_DAY_S: Final = 86_400.0
+_MOST_PHASES: Final = 12
+_APART: Final = 0.8
+"""Share of a sensor's variance that lies between the first, second, … rows of each time, from which on they may be machines."""
 _SAMPLED: Final = 100_000
 _MOST_LOST: Final = 20.0
 _ROUNDED: Final = 0.05
@@ -59,10 +63,28 @@ def put_in_order(
         if answer == "sort":
             _reorder(part, np.argsort(part.times_s, kind="stable"))
             notes.append(f"the rows{of} were sorted by time")
+    elif back and clock and clock.is_dated and _lost_half(part.times_s, steps) and "order" not in answers:
+        at = int(np.argmax(steps < 0)) + 1
+        found.questions.append(
+            Question(
+                key="order",
+                text=f"the time{of} steps back by 12 hours after row {at}, and no hour is above 12: is AM or PM missing (then write it in each row), or was "
+                f"the clock set back",
+                allowed=("as written",),
+                path=part.path,
+            )
+        )
     elif back:
         notes.append(f"the time{of} steps back {back} times; what follows is a piece of its own")
     del steps
     _measure_steps(part, of, notes, found, answers)
+
+
+def _lost_half(times_s: NDArray[np.float64], steps: NDArray[np.float64]) -> bool:
+    """Do all steps back go from 12:59 to 1:00, as on a clock of twelve hours?"""
+    hours = times_s % _DAY_S // 3600
+    turns = steps[steps < 0] + _DAY_S / 2
+    return bool((hours >= 1).all() and (hours <= 12).all() and (np.abs(turns) <= 3 * _usual(steps)).all())
 
 
 def _restarts(times_s: NDArray[np.float64]) -> bool:
@@ -185,6 +207,16 @@ def _spread(part: Part, of: str, notes: list[str], found: FileContent, answers: 
                 path=part.path,
             )
         )
+    elif "repeats" not in answers and _take_turns(part.rows, starts, round(length)):
+        found.questions.append(
+            Question(
+                key="repeats",
+                text=f"each time{of} stands in {length:g} rows, whose values differ in the same way each time: is it more than one machine (name it in a column), "
+                f"or a coarse clock",
+                allowed=("coarse clock",),
+                path=part.path,
+            )
+        )
     if "repeats" in answers:
         found.settled["repeats"] = answers["repeats"]
     within = np.arange(len(part.times_s)) - np.repeat(starts, lengths)
@@ -193,6 +225,19 @@ def _spread(part: Part, of: str, notes: list[str], found: FileContent, answers: 
         f"the time{of} is written only every {step:g} s, for {length:g} rows each; they were spread over it"
     )
     return step / length
+
+
+def _take_turns(rows: NDArray[np.float32], starts: NDArray[np.intp], length: int) -> bool:
+    """Does a sensor differ more between the first, second, … row of a time than from one time to the next?"""
+    starts = starts[:10_000]
+    starts = starts[starts + length <= len(rows)]
+    if not 2 <= length <= _MOST_PHASES or len(starts) < _FEWEST_STEPS:
+        return False
+    phases = rows[starts[:, None] + np.arange(length)].astype(np.float64)
+    phases = phases[:, :, ~np.isnan(phases).any(axis=(0, 1))]
+    whole = phases.var(axis=(0, 1))
+    between = phases.mean(axis=0).var(axis=0)
+    return bool((between[whole > 0] > _APART * whole[whole > 0]).any())
 
 
 def _are_copies(rows: NDArray[np.float32], is_repeated: NDArray[np.bool_]) -> bool:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.recordings.questions import Question
-from models.recordings.raw_columns import RawColumn, Table
+from models.recordings.raw_columns import RawColumn, Table, is_whole
 from models.recordings.recording import shown
 
-__all__ = ["Sentinels", "found_sentinels"]
+__all__ = ["Sentinels", "found_sentinels", "wraps"]
 
 _NINES: Final = (
     -99.0,
@@ -110,3 +110,13 @@ def _stands_apart(values: NDArray[np.floating], extreme: float) -> bool:
     if len(rest) < 2 * _OFTEN or len(np.unique(rest[:1000])) < 2 * _OFTEN:
         return False
     return bool(min(abs(extreme - rest.min()), abs(extreme - rest.max())) > _FAR * (rest.max() - rest.min()))
+
+
+def wraps(values: NDArray[np.floating]) -> bool:
+    """Whole numbers of 16 bits that are near 0 or near 65535 and nowhere between, each again and again."""
+    told = values[~np.isnan(values)]
+    is_low, is_high = (told >= 0) & (told < 0x1000), (told >= 0xF000) & (told <= 0xFFFF)
+    few = min(np.count_nonzero(is_low), np.count_nonzero(is_high))
+    return bool(
+        few >= 3 and len(np.unique(told[is_high])) > 2 and (is_low | is_high).all() and is_whole(told)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from models.errors import RecordingError
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.raw_columns import RawColumn, Table, is_whole
-from models.recordings.recording import shown
+from models.recordings.recording import listed, shown
 from models.recordings.row_times import Clock, check_others, date_of
 from models.recordings.stamps import DAY_S
 from models.recordings.words import part_of_time, words_of
@@ -19,6 +20,8 @@ from models.recordings.words import part_of_time, words_of
 __all__ = ["clock_of_stamps"]
 
 _MONTH_S: Final = 20 * DAY_S
+_ZONE_IN_NAME: Final = re.compile(r"\b(?:GMT|UTC) ?([+-])(\d\d?):?(\d\d)?\b")
+"""A logger that names its zone once, above all times: ``Date Time, GMT+01:00``."""
 
 
 def clock_of_stamps(stamped: list[RawColumn], table: Table, answers: Mapping[str, str]) -> Clock | None:
@@ -69,6 +72,11 @@ def clock_of_stamps(stamped: list[RawColumn], table: Table, answers: Mapping[str
             f"{table.path}: column {shown(column.name)} has a date in some rows only; write date and time in all"
         )
     order, seconds = _ordered(column, candidates, table, answers)
+    _check_fractions([c for c in stamped if c.place in used], seconds, table)
+    if is_dated and not is_zoned and (zone := _ZONE_IN_NAME.search(column.name)):
+        minutes = int(zone[2]) * 60 + int(zone[3] or 0)
+        seconds = seconds - (1 if zone[1] == "+" else -1) * minutes * 60.0
+        is_zoned = table.count
     found = Clock(seconds=seconds, used=used, is_dated=is_dated)
     if order:
         found.settled["date_order"] = order
@@ -81,6 +89,17 @@ def clock_of_stamps(stamped: list[RawColumn], table: Table, answers: Mapping[str
     elif not is_zoned:
         found.notes.append(f"column {shown(column.name)} names no time zone; its times were taken as UTC")
     return found
+
+
+def _check_fractions(columns: list[RawColumn], seconds: NDArray[np.float64], table: Table) -> None:
+    """Raises RecordingError where .5, .10 and .95 seem to be 5, 10 and 95 thousandths: read as written, the time would jump to and fro."""
+    for column in columns:
+        if len(column.fractions) > 1 and not column.is_padded and (np.diff(seconds) < 0).any():
+            at = int(np.argmax(np.diff(seconds) < 0)) + 1
+            raise RecordingError(
+                f"{table.path}:{table.line_of(at)}: column {shown(column.name)} writes parts of a second with {listed(sorted(map(str, column.fractions)))} digits and "
+                f"steps back there, as when leading zeros are missing (.5 for .005); write them all with as many digits"
+            )
 
 
 def _hours_beside(

@@ -87,6 +87,7 @@ class Stamps:
         is_zoned: (n,), which name a zone.
         has_date, has_time, has_seconds: do they all?
         is_ordered: was an order needed, so that `seconds` differ?
+        fractions: of how many digits parts of a second are; `is_padded`: does one of several digits begin with 0?
     """
 
     seconds: dict[str, NDArray[np.float64]]
@@ -96,6 +97,8 @@ class Stamps:
     has_time: bool
     has_seconds: bool
     is_ordered: bool
+    fractions: frozenset[int] = frozenset()
+    is_padded: bool = False
 
 
 @lru_cache(maxsize=65_536)
@@ -130,6 +133,7 @@ def read_stamps(cells: NDArray[np.bytes_]) -> Stamps:
     seconds = {order: np.full(count, np.nan) for order in ORDERS}
     is_zoned = np.zeros(count, bool)
     dates, times, parts, is_ordered = [], [], [], False
+    fractions, is_padded = set(), False
     found, inverse = np.unique(shapes, return_inverse=True)
     for number, raw in enumerate(found.tolist()):
         template = _template(raw.decode("latin-1"))
@@ -145,6 +149,10 @@ def read_stamps(cells: NDArray[np.bytes_]) -> Stamps:
         dates.append("d" in fields or "p" in fields)
         times.append("H" in fields)
         parts.append("S" in fields)
+        if "f" in fields:
+            first, last = fields["f"]
+            fractions.add(last - first)
+            is_padded |= last - first > 1 and bool((some[:, first] == ord("0")).any())
         if "p" in fields:
             is_ordered = True
             p, q, r = (_number(some, fields[name]) for name in "pqr")
@@ -173,6 +181,8 @@ def read_stamps(cells: NDArray[np.bytes_]) -> Stamps:
         has_time=bool(times) and all(times),
         has_seconds=bool(parts) and any(parts),
         is_ordered=is_ordered,
+        fractions=frozenset(fractions),
+        is_padded=is_padded,
     )
 
 

@@ -23,7 +23,7 @@ from models.errors import RecordingError
 from models.recordings.dialect import Dialect, found_dialect
 from models.recordings.grid import Grid, as_bytes, cell, chars_at, cut, split
 from models.recordings.numerals import FLAG_WORDS, MISSING_WORDS, Style, is_value, parsed, said
-from models.recordings.odd_lines import OddLines
+from models.recordings.odd_lines import OddLines, is_torn_number
 from models.recordings.raw_columns import RawColumn, Table, own_names, sort_of
 from models.recordings.recording import MAXIMUM_COLUMNS, shown
 from models.recordings.stamps import ORDERS, read_stamps
@@ -154,7 +154,7 @@ class _Reader:
         self._names = frozenset(name for name in dialect.names if name)
         self._odd = OddLines(text, dialect)
         self._bad_rows: dict[int, str] = {}
-        self._last_line = 0
+        self._last_line, self._last_cell = 0, ""
 
     def _is_wide(self, c: int) -> bool:
         """Would float32 lose what this column says?"""
@@ -228,6 +228,8 @@ class _Reader:
         if len(kept):
             table.marks.append((start, int(grid.lines[kept[0]])))
             self._last_line = int(grid.lines[kept[-1]])
+            if not self._text.has_end:
+                self._last_cell = cell(grid, int(kept[-1]), self._dialect.width - 1)
         table.count = start + len(kept)
 
     def _note_words(
@@ -307,6 +309,8 @@ class _Reader:
             np.intp,
         )
         column.zoned += int(np.count_nonzero(found.is_zoned))
+        column.fractions |= found.fractions
+        column.is_padded |= found.is_padded
         if found.is_known.any():
             column.has_date &= found.has_date
             column.has_time &= found.has_time
@@ -358,6 +362,13 @@ class _Reader:
     def _close(self) -> None:
         self._drop_summaries()
         table = self._table
+        if not self._text.has_end and is_torn_number(
+            self._last_cell, [row[-1] for row in self._dialect.body if row[-1] != self._last_cell]
+        ):
+            table.count -= 1
+            table.notes.append(
+                f"line {self._last_line} ends in its middle, {shown(self._last_cell)} where all others have more decimals, and was left out"
+            )
         for column in self._columns:
             column.values = column.values[: table.count]
             column.codes = column.codes[: table.count]

@@ -17,10 +17,12 @@ __all__ = [
     "is_device_name",
     "is_flagged_name",
     "is_label_name",
+    "is_score_name",
     "is_state_name",
     "is_target_name",
     "is_time_name",
     "is_variable_name",
+    "may_say_normal",
     "part_of_time",
     "says_normal",
     "words_of",
@@ -134,9 +136,17 @@ _LABEL: Final = frozenset(
         "fehler",
         "störung",
         "anomalie",
+        "défaut",
+        "defaut",
+        "panne",
+        "fallo",
+        "guasto",
         "y",
     ]
 )
+_SCORED: Final = frozenset(["anomaly", "anomalous", "outlier", "label", "labels", "target", "groundtruth"])
+_NEGATIONS: Final = frozenset(["no", "not", "non", "without", "free", "kein", "keine", "ohne"])
+_EITHER_WAY: Final = frozenset(["valid", "quality", "condition", "health", "status", "state"])
 _TARGETS: Final = frozenset(
     [
         "rul",
@@ -239,6 +249,9 @@ NORMAL_WORDS: Final = frozenset(
         "no_fault",
         "nofault",
         "faultfree",
+        "pass",
+        "passed",
+        "i.o.",
     ]
 )
 FAULT_WORDS: Final = frozenset(
@@ -260,6 +273,11 @@ FAULT_WORDS: Final = frozenset(
         "true",
         "yes",
         "1",
+        "nok",
+        "not ok",
+        "notok",
+        "ng",
+        "n.i.o.",
     ]
 )
 _PARTS: Final = {
@@ -294,6 +312,11 @@ def is_label_name(name: str) -> bool:
     return bool(_LABEL & {*words, "".join(words), "_".join(words)}) and not is_target_name(name)
 
 
+def is_score_name(name: str) -> bool:
+    """Does a name say that somebody, or a program, has judged the rows already?"""
+    return bool(_SCORED & {*words_of(name)})
+
+
 def is_target_name(name: str) -> bool:
     """Does a name say what is to be foretold, such as the remaining life?"""
     words = words_of(name)
@@ -303,6 +326,12 @@ def is_target_name(name: str) -> bool:
 def says_normal(name: str) -> bool:
     """Does a name say that a 1 is normal operation?"""
     return bool(_SAYS_NORMAL & set(words_of(name)))
+
+
+def may_say_normal(name: str) -> bool:
+    """May the ones of a label with this name be the healthy rows: ``healthy``, ``no_fault``, ``status``?"""
+    words = set(words_of(name))
+    return says_normal(name) or bool(words & _EITHER_WAY) or bool(words & _NEGATIONS and words & _LABEL)
 
 
 def is_flagged_name(name: str) -> bool:

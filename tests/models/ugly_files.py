@@ -12,9 +12,19 @@ import ugly_layouts
 import ugly_lines
 import ugly_machines
 import ugly_numbers
+import ugly_strangers
 import ugly_times
 from ugly_world import KINDS, Case, answered, outcome
 
 __all__ = ["GROUPS", "KINDS", "Case", "answered", "outcome"]
 
-GROUPS = (ugly_layouts, ugly_lines, ugly_numbers, ugly_columns, ugly_times, ugly_machines, ugly_arrays)
+GROUPS = (
+    ugly_strangers,
+    ugly_layouts,
+    ugly_lines,
+    ugly_numbers,
+    ugly_columns,
+    ugly_times,
+    ugly_machines,
+    ugly_arrays,
+)
