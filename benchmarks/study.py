@@ -13,7 +13,8 @@ come is like time that was.
 What is compared are false alarms in 1,000 windows, windows of labelled faults left out. The interval of their ratio is the exact one of two
 Poisson counts (Clopper and Pearson of their share): where it holds 2 or 1/2, so few alarms cannot tell, and ``within_a_factor_2`` is null.
 
-Sets are those of `detection_tables.named_sets`, from FEDGE_DATA (default ../shared/data). Progress goes to stderr.
+Sets are read as a person would have them read, from FEDGE_DATA (default ../shared/data). Bearings and engines have no labels, so each alarm of
+theirs counts as false, those of their end too. Progress goes to stderr.
 """
 
 from __future__ import annotations
@@ -25,15 +26,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from detection_tables.devices import Device
-from detection_tables.named_sets import NAMED_SETS
 from scipy.stats import beta
 
 from aggregator.exporter import SigningExporter
@@ -47,80 +47,60 @@ from edge_agent.settings import BufferSettings, DetectionSettings, StatePaths
 from edge_agent.sources.replay import ReplaySource
 from edge_agent.sources.settings import ReplaySettings
 from models.bundles import ModelBundle, read_bundle
-from models.recordings.machines import Column, ColumnKind, Machine, Reading
+from models.recordings.machines import Machine, Reading
+from models.recordings.reading import read_machines
 from models.thresholds import Closed, Opened
 from protocol.bundle import TrustedKeys, open_bundle
 from simulations.errors import ScenarioError
 from simulations.study.notebook import Episode, Played
 from simulations.study.recommendation import recommend
+from simulations.study.releases import MOST_LEARNT
 from simulations.study.replay import play
 from simulations.study.studying import Study, prepare, study
-from simulations.study.subjects import Subject
+from simulations.study.subjects import Subject, learning_features
 from simulations.study.verdicts import Tally, add_up, judge_alarms
 
 FACTOR = 2.0
-RATE_HZ = {"skab": 1.0, "smd": 1 / 60.0, "pronostia": 0.1}
+SETS: Mapping[str, tuple[str, dict[str, str]]] = {
+    "skab": ("skab/valve1 skab/valve2 skab/other", {}),
+    "pronostia": ("pronostia/pronostia_features.npz", {"sample_rate": "0.1"}),
+    "smd": ("smd/smd.npz", {"sample_rate": "0.0166666667"}),
+    "cmapss": ("cmapss/cmapss.npz", {"sample_rate": "none"}),
+}
+"""Set → what `fedge study` is given: places under FEDGE_DATA, and answers."""
 
 
-def reading_of(name: str, devices: Sequence[Device], until: float) -> Reading:
-    """The first part of each recording, with its labels."""
-    machines = []
-    for device in devices:
-        rows, labels = whole(device)
-        cut = round(until * len(rows))
-        machines.append(
-            Machine(
-                name=device.name,
-                rows=rows[:cut],
-                times_s=None,
-                labels=labels[:cut],
-                pieces=(slice(0, cut),),
-                path=Path(name),
-            )
-        )
-    names = devices[0].feature_names
-    return Reading(
-        sensors=names,
-        columns=tuple(Column(name=one, kind=ColumnKind.SENSOR) for one in names),
-        sample_rate_hz=RATE_HZ.get(name),
-        machines=tuple(machines),
-        notes=(),
-        refused=(),
-        answers={},
+def first_part(reading: Reading, until: float) -> Reading:
+    """That share of each recording, by rows."""
+    return replace(reading, machines=tuple(cut_off(machine, until) for machine in reading.machines))
+
+
+def cut_off(machine: Machine, until: float) -> Machine:
+    end = round(until * len(machine.rows))
+    pieces = (slice(piece.start, min(piece.stop, end)) for piece in machine.pieces if piece.start < end)
+    return replace(
+        machine,
+        rows=machine.rows[:end],
+        times_s=None if machine.times_s is None else machine.times_s[:end],
+        labels=None if machine.labels is None else machine.labels[:end],
+        pieces=tuple(pieces),
     )
 
 
-def whole(device: Device) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, labels) of a recording from its beginning to its end; a life of a bearing or an engine lacks what its protocol leaves out."""
-    is_life = device.starts == (0, len(device.later)) and len(device.later) > 0
-    parts = [device.healthy, device.test] if is_life or not len(device.later) else [device.healthy]
-    if (
-        len(parts) == 1
-    ):  # later rows are those of `test` up to the first anomaly (skab), or stand between (smd)
-        parts += [device.test] if len(device.later) < len(device.test) else [device.later, device.test]
-        if device.period_rows is not None:
-            parts = [device.healthy, device.later, device.test]
-    rows = np.concatenate(parts)
-    labels = np.zeros(len(rows), np.int8)
-    labels[len(rows) - len(device.test) :] = device.labels
-    return rows, labels
-
-
-def deploy(found: Study, _: Sequence[Device]) -> Tally:
+def deploy(found: Study, _: Reading) -> Tally:
     """What agents with a first release of the learning time do in the held-back time: release, file, source and pipeline are the deployed ones."""
     prepared = found.prepared
     width = prepared.spec.feature_count
+    machines = {
+        subject.name: learning_features(subject, prepared.spec, MOST_LEARNT, MOST_LEARNT)
+        for subject in prepared.subjects
+    }
     family = FamilySpec(
         family="study",
         model=ModelSection(layers=(width, 16, 8, 16, width)),
         features=FeaturesSection(kind="passthrough", names=prepared.spec.names),
-        commissioning_rows=prepared.settings.commissioning_windows,
+        commissioning_rows=min(prepared.settings.commissioning_windows, min(map(len, machines.values())) - 1),
     )
-    machines = {
-        subject.name: subject.windows[: subject.learning]
-        for subject in prepared.subjects
-        if subject.learning > family.commissioning_rows
-    }
     key = Ed25519PrivateKey.generate()
     made = train_release(family, machines, SigningExporter(key), created_at=0.0, accepts_blind=True)
     bundle = read_bundle(open_bundle(made.content, TrustedKeys([key.public_key()])))
@@ -174,27 +154,24 @@ def run_agent(subject: Subject, bundle: ModelBundle, settings: DetectionSettings
     return Played(machine=subject.name, release="deployed", ratios=ratios, alarms=tuple(alarms))
 
 
-def play_later(found: Study, devices: Sequence[Device], *, goes_on: bool) -> Tally:
+def play_later(found: Study, reading: Reading, *, goes_on: bool) -> Tally:
     """What agents with the study's release do on what it has not seen."""
     settings, spec = found.prepared.settings, found.prepared.spec
     bundle = found.releases.mixture
     assert bundle is not None
-    by_name = {device.name: device for device in devices}
+    whole = {subject.name: subject for subject in prepare(reading, alarms_per_1000=1.0).subjects}
     verdicts = []
     for subject in found.prepared.subjects:
-        rows, labels = whole(by_name[subject.name])
-        seen = subject.learning + subject.held_back
+        seen, later = len(subject.windows), whole[subject.name]
         first = 0 if goes_on else seen
-        later = Subject(
-            name=subject.name,
-            windows=rows[first:],
-            times_s=np.arange(first, len(rows)) / (found.prepared.reading.sample_rate_hz or 1.0),
-            labels=labels[first:],
+        later = replace(
+            later,
+            windows=later.windows[first:],
+            times_s=later.times_s[first:],
+            labels=None if later.labels is None else later.labels[first:],
             learning=seen - first,
-            has_clock=False,
         )
-        if later.held_back:
-            verdicts.append(judge_alarms(later, play(later, bundle, spec, settings, release="later")))
+        verdicts.append(judge_alarms(later, play(later, bundle, spec, settings, release="later")))
     return add_up(verdicts)
 
 
@@ -235,7 +212,7 @@ def line(name: str, what: str, found: Study, came: Tally, seconds: float) -> str
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sets", nargs="*", metavar="SET", help=", ".join(NAMED_SETS))
+    parser.add_argument("sets", nargs="*", metavar="SET", help=", ".join(SETS))
     parser.add_argument(
         "--until", type=float, default=0.6, help="the share of each recording that the study sees"
     )
@@ -243,34 +220,34 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     data = Path(os.environ.get("FEDGE_DATA", "../shared/data"))
-    for name in arguments.sets or NAMED_SETS:
-        if not (data / name).is_dir():
+    for name in arguments.sets or SETS:
+        places, answers = SETS[name]
+        paths = [data / place for place in places.split()]
+        if not all(path.exists() for path in paths):
             print(f"{name} skipped: no data at {data / name}", file=sys.stderr)
             continue
-        devices = NAMED_SETS[name](data / name)
+        reading = read_machines(paths, answers=answers)
         studies: dict[float, tuple[Study, float]] = {}
         for what, until, ask in (
             ("deployed", 1.0, deploy),
             ("later, goes on", arguments.until, partial(play_later, goes_on=True)),
             ("later, joins", arguments.until, partial(play_later, goes_on=False)),
         ):
-            if until not in studies:
-                try:
-                    studies[until] = study_first(name, devices, until, arguments.alarms_per_1000)
-                except ScenarioError as error:
-                    print(f"{name}: {what} skipped: {error}", file=sys.stderr)
-                    continue
+            try:
+                if until not in studies:
+                    studies[until] = study_first(reading, until, arguments.alarms_per_1000)
+            except ScenarioError as error:
+                print(f"{name}: {what} skipped: {error}", file=sys.stderr)
+                continue
             found, seconds = studies[until]
-            print(line(name, what, found, ask(found, devices), seconds), flush=True)
+            print(line(name, what, found, ask(found, reading), seconds), flush=True)
     return 0
 
 
-def study_first(
-    name: str, devices: Sequence[Device], until: float, alarms_per_1000: float
-) -> tuple[Study, float]:
+def study_first(reading: Reading, until: float, alarms_per_1000: float) -> tuple[Study, float]:
     """(the study of that share of each recording, seconds that it took)."""
     began = time.monotonic()
-    found = study(prepare(reading_of(name, devices, until), alarms_per_1000=alarms_per_1000))
+    found = study(prepare(first_part(reading, until), alarms_per_1000=alarms_per_1000))
     return found, time.monotonic() - began
 
 

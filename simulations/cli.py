@@ -138,6 +138,9 @@ def study(
     ] = 1.0,
 ) -> None:
     """Would this help with my machines? Plays their recordings through the agent that would watch them."""
+    needed = ("ai_edge_litert", "ai_edge_quantizer", "dp_accounting", "jinja2", "sqlalchemy", "tensorflow")
+    if missing := [name for name in needed if find_spec(name) is None]:
+        _fail(f"{' and '.join(missing)} not installed: a study needs `pip install '.[sim]'`", 2)
     # after --help and usage errors: it imports the services
     from simulations.study.command import run_study
 

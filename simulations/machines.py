@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from edge_agent.sources.rotating_machine import PROFILES, MachineCondition, RotatingMachine
 from models.errors import RecordingError
 from models.features import make_extractor, passthrough_spec, vibration_spec
-from models.recordings.npz import FEATURE_NAMES, read_tables
-from models.recordings.recording import listed
+from models.recordings.reading import read_machines
 from protocol.manifest import FeatureSpec
 from runtime.durable_files import write_quickly
 from simulations.errors import ScenarioError
@@ -159,19 +158,16 @@ class RecordedBearings:
             )
         self._path = path.absolute()
         try:
-            bearings = read_tables(path).tables
+            reading = read_machines([path], answers={"sample_rate": f"{1 / settings.snapshot_every_s:.10g}"})
         except RecordingError as error:
             raise ScenarioError(str(error)) from None
-        first = next(iter(bearings.values()))
-        if not first.is_named:
-            raise ScenarioError(f"{path} has no array {FEATURE_NAMES!r}; it holds {listed(bearings)}")
-        self._rows = {name: bearing.rows for name, bearing in bearings.items()}
+        self._rows = {machine.name: machine.rows for machine in reading.machines}
         if len(self._rows) < count + 1:
             raise ScenarioError(
                 f"{path} holds {len(self._rows)} bearings; {count} devices and a reference need {count + 1}"
             )
         self._devices, self._references = _split_bearings(self._rows, count, reference)
-        self.feature_spec = passthrough_spec(first.names)
+        self.feature_spec = passthrough_spec(reading.sensors)
 
     def name(self, index: int) -> str:
         """The bearing's name in the data set."""

@@ -72,7 +72,7 @@ def document_of(study: Study, recommendation: Recommendation) -> dict[str, objec
 
 
 def _way(way: Way) -> dict[str, object]:
-    return {"int8": _tally(way.tally), "float": _tally(way.float_tally)}
+    return {"int8": _tally(way.tally), "float": _tally(way.float_tally), "sight": way.sight}
 
 
 def _tally(tally: Tally) -> dict[str, object]:

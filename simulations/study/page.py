@@ -90,12 +90,14 @@ def _alarms_drawing(study: Study) -> Markup:
 
 def _way_rows(way: Way, *, is_best: bool) -> list[dict[str, object]]:
     return [
-        _way_row(NAMES[way.name], "int8", way.tally, is_best=is_best),
-        _way_row("", "float", way.float_tally, is_best=False),
+        _way_row(NAMES[way.name], "int8", way.tally, way.sight, is_best=is_best),
+        _way_row("", "float", way.float_tally, None, is_best=False),
     ]
 
 
-def _way_row(name: str, numbers: str, tally: Tally, *, is_best: bool) -> dict[str, object]:
+def _way_row(
+    name: str, numbers: str, tally: Tally, sight: float | None, *, is_best: bool
+) -> dict[str, object]:
     rate, low, high = (tally.per_1000(count) for count in (None, tally.low, tally.high))
     return {
         "name": name,
@@ -104,10 +106,11 @@ def _way_row(name: str, numbers: str, tally: Tally, *, is_best: bool) -> dict[st
         "alarms": f"{tally.false_alarms:,} in {tally.healthy:,}",
         "rate": "?" if rate is None else f"{rate:.2g} ({low:.2g} to {high:.2g})",
         "often": often_in_words(tally) or "",
+        "sight": "" if sight is None else f"{sight:.0%}",
         "in_alarm": f"{tally.time_in_alarm:.1%}",
         "seen": f"{tally.seen} of {tally.events}",
         "opened": tally.opened,
-        "delay": "" if tally.median_delay is None else f"{tally.median_delay:g} windows",
+        "delay": "" if tally.median_delay is None else f"{tally.median_delay:g}",
     }
 
 

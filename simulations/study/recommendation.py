@@ -23,6 +23,8 @@ NAMES: Final = {ALONE: "each machine alone", NETWORK: "the shared network", MIXT
 """What a way is called to people."""
 
 SURE: Final = 0.05
+LEAST_BUDGET: Final = 0.01
+"""False alarms in 1,000 windows: below this hardly any recording can support a promise."""
 MONTH_DAYS, WEEK_DAYS = 30, 7
 DAY_S: Final = 86_400.0
 
@@ -55,8 +57,13 @@ def recommend(study: Study) -> Recommendation:
     reasons += _drift(study, len(drifted), len(best.played))
     reasons += _int8(best)
     reasons += _sight(best)
+    reasons += _allowed(tally, budget)
+    reasons += _unjudged(best)
     reasons += _left_out(study)
-    if kept is False:
+    if kept is False and not _has_labels(study):
+        headline = Headline.PARTLY
+        title = "Perhaps: there would be more alarms than the budget allows, and nobody labelled faults: look whether these are some"
+    elif kept is False:
         headline, title = (
             Headline.NOT_YET,
             "Not as it is: there would be more false alarms than the budget allows"
@@ -103,32 +110,28 @@ def _drifts_by_itself(played: Played, verdict: Verdict) -> bool:
 
 def _compared(study: Study, best: Way) -> list[str]:
     others = [way for name, way in study.ways.items() if name != best.name]
-    if not others:
+    if not others or len(study.prepared.subjects) == 1:
         return ["one machine has nobody to learn with: what it can do alone is what is shown"]
-    said = []
-    for way in others:
-        mine, theirs = best.tally, way.tally
-        pair = f"{NAMES[way.name]} {rate_in_words(theirs)}, {NAMES[best.name]} {rate_in_words(mine)}"
-        chance = chance_of_so_few(
-            min(mine.false_alarms, theirs.false_alarms), mine.false_alarms + theirs.false_alarms
-        )
-        verb = "federation" if way.name == ALONE else "the mixture"
-        events = (
-            f"; of {mine.events} labelled events {theirs.seen} and {mine.seen} were seen"
-            if mine.events
-            else ""
-        )
-        if mine.false_alarms == theirs.false_alarms:
-            said.append(f"false alarms: as many by {NAMES[way.name]} as by {NAMES[best.name]}{events}")
-        elif chance > SURE:
-            said.append(f"false alarms: {pair}, a difference that chance can make{events}")
-        elif mine.false_alarms < theirs.false_alarms:
-            said.append(
-                f"{verb} cuts false alarms from {rate_in_words(theirs)} ({NAMES[way.name]}) to {rate_in_words(mine)} here{events}"
-            )
-        else:
-            said.append(f"{verb} does not help here: {pair}{events}")
-    return said
+    return [_against(way, best, study.prepared.settings.budget.alarms_per_1000_windows) for way in others]
+
+
+def _against(way: Way, best: Way, budget: float) -> str:
+    mine, theirs, name = best.tally, way.tally, NAMES[way.name]
+    pair = f"{name} {rate_in_words(theirs)}, {NAMES[best.name]} {rate_in_words(mine)}"
+    both = mine.false_alarms + theirs.false_alarms
+    seen = f"; labelled faults seen: {theirs.seen} and {mine.seen} of {mine.events}" if mine.events else ""
+    if way.sight is not None and best.sight is not None:
+        seen += f"; of slight disturbances {way.sight:.0%} and {best.sight:.0%}"
+    if mine.false_alarms == theirs.false_alarms:
+        return f"false alarms: as many by {name} as by {NAMES[best.name]}{seen}"
+    if chance_of_so_few(min(mine.false_alarms, theirs.false_alarms), both) > SURE:
+        return f"false alarms: {pair}, a difference that chance can make{seen}"
+    if mine.false_alarms < theirs.false_alarms:
+        what = "federation" if way.name == ALONE else NAMES[best.name]
+        return f"{what} cuts false alarms from {rate_in_words(theirs)} ({name}) to {rate_in_words(mine)} here{seen}"
+    if (mine.per_1000() or 0.0) <= budget:
+        return f"false alarms: {pair}: more, within the budget, which is there to be spent on seeing{seen}"
+    return f"{NAMES[best.name]} does not help here: {pair}{seen}"
 
 
 def chance_of_so_few(fewer: int, both: int) -> float:
@@ -159,7 +162,7 @@ def _promise(tally: Tally, budget: float, *, has_labels: bool) -> str:
         f" ({_number(low)} to {_number(high)}), where the budget is {budget:g}"
     )
     if not has_labels:
-        said += "; nobody labelled faults, so each alarm counts as false, and some of them may not be: look at them below"
+        said += "; nobody labelled faults, so each alarm counts as false, and some may be true: look at the worst windows in the report"
     if tally.time_in_alarm > 0.05:
         said += f"; but {tally.time_in_alarm:.0%} of the healthy time was spent in alarm"
     return said
@@ -169,7 +172,7 @@ def _events(study: Study, tally: Tally) -> list[str]:
     if not tally.events:
         labelled = _has_labels(study)
         return ["labels say that no fault lies in the held-back time"] if labelled else []
-    said = f"of {tally.events} labelled faults in the held-back time {tally.seen} were seen"
+    said = f"labelled faults in the held-back time that were seen: {tally.seen} of {tally.events}"
     if tally.median_delay is not None:
         said += f", the median after {tally.median_delay:g} windows"
     if tally.opened < tally.seen:
@@ -207,11 +210,35 @@ def _int8(best: Way) -> list[str]:
 
 def _sight(best: Way) -> list[str]:
     known = [one.sight for one in best.played if one.sight is not None]
-    if not known:
+    if best.sight is None:
         return []
-    share = sum(known) / len(known)
-    said = f"of slight disturbances, one sensor off by three of its deviations in one window, agents would see {share:.0%}"
+    said = f"of slight disturbances, one sensor off by three of its deviations in one window, agents would see {best.sight:.0%}"
     return [f"{said}; the least on one machine {min(known):.0%}"]
+
+
+def _allowed(tally: Tally, budget: float) -> list[str]:
+    """What the budget is in time, where that is known."""
+    if not tally.watched_s or not tally.healthy:
+        return []
+    windows = MONTH_DAYS * DAY_S * tally.healthy / tally.watched_s
+    allowed = budget * windows / 1000
+    if allowed < 1.5:
+        return []
+    said = f"the budget allows each machine {_number(allowed)} false alarms a month"
+    if 1000 / windows >= LEAST_BUDGET:
+        return [f"{said}; for one, ask for --alarms-per-1000 {1000 / windows:.2g}"]
+    return [f"{said}: windows come so often that rows averaged over longer would serve you better"]
+
+
+def _unjudged(best: Way) -> list[str]:
+    lacking = {
+        one.machine: int(len(one.ratios) - one.judged) for one in best.played if one.judged < len(one.ratios)
+    }
+    if not lacking:
+        return []
+    worst = max(lacking, key=lambda name: lacking[name])
+    said = f"{sum(lacking.values()):,} held-back windows could not be judged, most of them of {worst} ({lacking[worst]:,})"
+    return [f"{said}: more than half of their sensors were missing, or the agent was still commissioning"]
 
 
 def _left_out(study: Study) -> list[str]:

@@ -63,8 +63,9 @@ PATIENCE: Final = 5
 """Rounds without a better loss of windows that nobody trains on: then it ends."""
 MOST_TRAINED_ON: Final = LearnerSettings().maximum_examples
 """Of a machine: what an agent's learner trains on at most."""
-MOST_LEARNT: Final = 16_384
-"""Newest windows of a machine that its word to the fleet comes of: what is older says little more, and costs as much."""
+MOST_LEARNT: Final = 131_072
+"""Newest windows of a machine that its word to the fleet comes of. As good as all: a first release learns of whole recordings, and what
+agents then do depends on it."""
 HOLD_OUT_EVERY: Final = 5
 LEAST_PROGRESS: Final = 1e-3
 

@@ -79,6 +79,12 @@ class Way:
         return add_up(self.int8)
 
     @property
+    def sight(self) -> float | None:
+        """Share of slight disturbances that agents saw, the mean of the machines where it is known."""
+        known = [one.sight for one in self.played if one.sight is not None]
+        return float(np.mean(known)) if known else None
+
+    @property
     def float_tally(self) -> Tally:
         """Of all machines before quantisation."""
         return add_up(self.floats)

@@ -15,6 +15,7 @@ from simulations.study.verdicts import events_of
 __all__ = ["columns_of", "length_in_words", "understood"]
 
 SHOWN: Final = 6
+MOST_SAID: Final = 12
 FIRST_DATE_S: Final = 1e8
 """Clocks below count from their own beginning."""
 
@@ -31,8 +32,8 @@ def understood(prepared: Prepared) -> list[str]:
         *prepared.suggestion.why,
         _cut(prepared),
         *(one.said for one in prepared.too_short),
-        *reading.notes,
-        *(f"{path}: {why}" for path, why in reading.refused),
+        *_first(reading.notes, "notes"),
+        *_first([f"{path}: {why}" for path, why in reading.refused], "refused files"),
     ]
     return [sentence for sentence in said if sentence]
 
@@ -53,14 +54,20 @@ def length_in_words(seconds: float) -> str:
     for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 1.5 * size or (size == 60 and seconds >= 60):
             return f"{seconds / size:.2g} {name}" if seconds < 100 * size else f"{seconds / size:,.0f} {name}"
-    return f"{seconds:.3g} seconds" if seconds != 1 else "a second"
+    return f"{seconds:.3g} seconds" if seconds != 1 else "second"
+
+
+def _first(sentences: Sequence[str], what: str) -> list[str]:
+    """The first few, and how many there are besides."""
+    more = [f"and {len(sentences) - MOST_SAID} {what} more"] if len(sentences) > MOST_SAID else []
+    return [*sentences[:MOST_SAID], *more]
 
 
 def _rate(reading: Reading) -> str:
     rate, clocks = reading.sample_rate_hz, [m for m in reading.machines if m.times_s is not None]
     if rate is None:
         return "no clock: rows are counted, and figures are for 1,000 windows"
-    how_often = f"{rate:.6g} rows a second" if rate > 1 else f"one row in {length_in_words(1 / rate)}"
+    how_often = f"{rate:.6g} rows a second" if rate > 1 else f"one row every {length_in_words(1 / rate)}"
     if not clocks:
         return f"{how_often}; no clock in the files"
     first, last = (

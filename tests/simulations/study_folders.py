@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-SENSORS = ("pressure", "flow", "current", "temperature", "vibration")
+SENSORS = ("pressure", "flow", "current", "temperature", "vibration", "speed")
+"""As many as the committed training model of `model_samples` takes: no test of the study needs TensorFlow."""
 BEGIN = datetime(2026, 3, 2, tzinfo=UTC)
 EVERY_S = 10
 
 
 def rows_of_a_machine(seed: int, count: int) -> NDArray[np.float32]:
-    """(count, 5): two hidden courses that every sensor mixes in its own way, each with noise and a scale of its own."""
+    """(count, 6): two hidden courses that every sensor mixes in its own way, each with noise and a scale of its own."""
     rng = np.random.default_rng(seed)
     hidden = rng.normal(size=(count, 2))
     for at in range(1, count):
