@@ -21,6 +21,7 @@ from modbus_server import modbus_device
 from mosquitto_broker import MosquittoBroker
 from opcua_server import OpcUaServer
 from paho.mqtt.enums import CallbackAPIVersion
+from pymodbus.client import ModbusTcpClient
 from waiting import wait_until
 
 from fleet.plant import agent_requirements
@@ -80,7 +81,15 @@ def live(kind: str, folder: Path, stack: ExitStack) -> tuple[str, int | None]:
         nodes = toml({name: f"ns=2;s={name}" for name in NAMES})
         table = f'kind = "opcua"\nurl = "{server.url}"\n{quick}nodes = {nodes}\n'
     elif kind == "modbus":
-        stack.enter_context(modbus_device(port, holding=[int(draw.integers(0, 9)) for _ in NAMES]))
+        stack.enter_context(modbus_device(port, holding=[0] * len(NAMES)))
+        writer = ModbusTcpClient("127.0.0.1", port=port)
+        stack.callback(writer.close)
+        assert writer.connect()
+        stack.enter_context(
+            repeated(
+                lambda: writer.write_registers(0, [int(value) for value in draw.integers(0, 99, len(NAMES))])
+            )
+        )
         registers = "".join(
             f'[[source.registers]]\nname = "{name}"\naddress = {place}\n' for place, name in enumerate(NAMES)
         )
