@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -57,24 +58,24 @@ def test_the_list_installs_on_a_device_and_nothing_of_the_cloud_comes_along(tmp_
     assert not write_agent_requirements(path), "an extra stays in the list"
     assert set(listed(path)) - set(found) == {"pymodbus"}
     device = tmp_path / "device"
+    # on a device nothing else of ours can be found
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def on_device(program: str, *words: str, folder: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        command = [str(device / "bin" / program), *words]
+        return subprocess.run(command, cwd=folder, env=bare, capture_output=True, text=True, check=False)
+
     subprocess.run([sys.executable, "-m", "venv", str(device)], check=True)
-    install = [str(device / "bin" / "pip"), "install", "-q", "--no-deps", "--require-hashes", "-r", path.name]
-    subprocess.run(install, check=True, cwd=path.parent)
-    done = subprocess.run(
-        [str(device / "bin" / "fedge-agent"), "join", "--help"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "--source" in done.stdout
-    subprocess.run([str(device / "bin" / "pip"), "check"], check=False)
-    probe = "import edge_agent.app, edge_agent.learner.__main__, edge_agent.learner.client_app, models.litert"
-    subprocess.run([str(device / "bin" / "python"), "-c", probe], cwd=tmp_path, check=True)
-    # one byte of our own wheel that is another
+    install = ("install", "-q", "--no-deps", "--require-hashes", "-r", path.name)
+    done = on_device("pip", *install, folder=path.parent)
+    assert done.returncode == 0, done.stderr
+    assert "--source" in on_device("fedge-agent", "join", "--help").stdout
+    parts = "import edge_agent.app, edge_agent.learner.__main__, edge_agent.learner.client_app, models.litert"
+    done = on_device("python", "-c", parts)
+    assert done.returncode == 0, done.stderr
     (wheel,) = path.parent.glob("fedge-*.whl")
     wheel.write_bytes(wheel.read_bytes()[:-1] + b"x")
-    assert subprocess.run([*install, "--force-reinstall"], cwd=path.parent, check=False).returncode != 0
+    assert "HASH" in on_device("pip", *install, "--force-reinstall", folder=path.parent).stderr
 
 
 @pytest.mark.long
