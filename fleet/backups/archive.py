@@ -110,7 +110,9 @@ def read_archive(source: IO[bytes], folder: Path) -> BackupList:
             for member in tar:
                 if listed is not None:
                     raise UnacceptableError("it goes on after its list: it was not written by fedge backup")
-                content = tar.extractfile(member) if member.isreg() else None
+                # A hole of a terabyte takes no room in the archive, and all of the disk.
+                is_plain = member.isreg() and not member.issparse()
+                content = tar.extractfile(member) if is_plain else None
                 if content is None or not _is_ours(member.name):
                     raise UnacceptableError(f"{member.name[:200]!r} has no place in a backup")
                 if member.name == LIST:
@@ -119,7 +121,7 @@ def read_archive(source: IO[bytes], folder: Path) -> BackupList:
                     raise UnacceptableError(f"{member.name[:200]!r} is in it twice")
                 else:
                     digests[member.name] = _unpack(content, folder / member.name, member.mode & 0o777)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise UnacceptableError(f"it is no backup, or cut off: {error}; copy the file again") from None
     if listed is None:
         raise UnacceptableError("its list is missing: the file was cut off; copy it again")
@@ -131,7 +133,11 @@ def read_archive(source: IO[bytes], folder: Path) -> BackupList:
 def _is_ours(name: str) -> bool:
     parts = PurePosixPath(name).parts
     return name in {LIST, DUMP} or (
-        name.startswith(PLANT) and ".." not in parts and "/".join(parts) == name and len(parts) > 1
+        name.startswith(PLANT)
+        and ".." not in parts
+        and name.isprintable()
+        and "/".join(parts) == name
+        and len(parts) > 1
     )
 
 

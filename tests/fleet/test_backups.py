@@ -202,6 +202,25 @@ def test_nothing_from_outside_is_unpacked(plant: Plant, tmp_path: Path) -> None:
         restore_backup(tmp_path / "link.tar", tmp_path / "back", passphrase=nobody_asks)
 
 
+def test_a_hole_of_a_terabyte_in_a_backup_is_refused_before_it_fills_the_disk(tmp_path: Path) -> None:
+    hole = tarfile.TarInfo("plant/hole")
+    hole.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.realsize": str(1 << 40),
+    }
+    content = f"1\n{(1 << 40) - 512}\n512\n".encode().ljust(512, b"\0") + bytes(512)
+    hole.size = len(content)
+    file = tmp_path / "hole.tar"
+    with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(hole, io.BytesIO(content))
+    file.chmod(0o600)
+    with tarfile.open(file) as tar:
+        assert [(member.issparse(), member.size) for member in tar] == [(True, 1 << 40)]
+    with pytest.raises(UnacceptableError, match="has no place in a backup"):
+        restore_backup(file, tmp_path / "back", passphrase=nobody_asks)
+
+
 def test_what_is_there_is_never_overwritten(plant: Plant, tmp_path: Path) -> None:
     out = tmp_path / "out"
     take_backup(plant, out, None)
