@@ -88,8 +88,8 @@ class StatusReporter:
             self._memory_due_s = clock_s + _MEMORY_EVERY_S
             self._look_at_resources()
         health: list[Payload] = []
-        waits = vitals.release is None
-        # whoever has just joined is watched: that it has its first release is said at once
+        waits = vitals.state in {AgentState.STARTING, AgentState.WAITING_FOR_RELEASE}
+        # who has just joined is looked at: that a first release judges, or learns to, is said at once
         if clock_s >= self._health_due_s or (self._waited and not waits):
             self._waited = waits
             self._health_due_s = clock_s + self._executor.effective.health.every_s
