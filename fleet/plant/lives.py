@@ -52,13 +52,18 @@ def mark(folder: Path, service: str) -> dict[str, str]:
 
 
 def find_lives(folder: Path) -> dict[str, Life]:
-    """Every service of the plant in `folder` that runs: name → its life."""
+    """Every service of the plant in `folder` that runs: name → its life. A stranger's process may carry the mark; it is none of ours."""
     found: dict[str, Life] = {}
+    owners = {os.geteuid()}
+    with suppress(OSError):
+        owners.add(folder.stat().st_uid)
     begin, end = f"{VARIABLE}=".encode(), f":{folder}".encode()
     for place in _PROC.iterdir():
         if not place.name.isdigit():
             continue
         with suppress(OSError):
+            if place.stat().st_uid not in owners:
+                continue
             for line in (place / "environ").read_bytes().split(b"\0"):
                 if line.startswith(begin) and line.endswith(end):
                     life = life_of(int(place.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
-from fleet.plant.lives import Life, end_lives, find_lives, life_of
+from fleet.plant.lives import Life, end_lives, find_lives, life_of, mark
 from fleet.plant.plant_log import PlantLog
 from fleet.plant.supervisor import Service, Supervisor
 from service.errors import StartError
@@ -158,3 +159,16 @@ def test_a_terminal_is_shown_each_whole_line_once(tmp_path: Path) -> None:
     log.show(terminal)
     os.close(writer)
     assert terminal.getvalue() == "one\ntwo\nthree\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a process of somebody else")
+def test_a_strangers_process_with_the_mark_of_a_service_is_neither_taken_over_nor_ended(folder: Path) -> None:
+    marked = {**os.environ, **mark(folder, "broker")}
+    stranger = subprocess.Popen(["sleep", "60"], env=marked, user=65_534, start_new_session=True)
+    try:
+        environment = Path(f"/proc/{stranger.pid}/environ")
+        wait_until(lambda: b"FEDGE_UP=broker:" in environment.read_bytes(), "its environment")
+        assert find_lives(folder) == {}
+    finally:
+        stranger.kill()
+        stranger.wait()
