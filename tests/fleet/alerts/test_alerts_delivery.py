@@ -107,7 +107,9 @@ def test_one_message_that_fails_while_others_pass_holds_nobody_up_and_is_parked(
     assert {m.site for m in world.ear.heard} == {f"hall-{name}" for name in names[1:]}
     states = {row.state for row in world.deliveries() if row.event == Event.OPENED}
     assert states == {State.DELIVERED, State.PARKED}
-    assert min(row.attempts for row in world.deliveries() if row.state == State.PARKED) > 10, "not given up soon"
+    assert min(row.attempts for row in world.deliveries() if row.state == State.PARKED) > 10, (
+        "not given up soon"
+    )
 
 
 def test_of_many_in_one_message_the_one_that_is_refused_is_found(database: Database) -> None:
