@@ -14,10 +14,35 @@ from models.recordings.numerals import is_value
 from models.recordings.questions import Question
 from models.recordings.raw_columns import RawColumn, Table, few_values
 from models.recordings.recording import listed, shown
-from models.recordings.words import FAULT_WORDS, NORMAL_WORDS, is_label_name, may_say_normal, says_normal
+from models.recordings.words import (
+    FAULT_WORDS,
+    NORMAL_WORDS,
+    is_label_name,
+    may_say_normal,
+    says_normal,
+    words_of,
+)
 
-__all__ = ["Labels", "labels_of_column"]
+__all__ = ["Labels", "labels_of_column", "names_more_than_a_label"]
 
+_BESIDE: Final = frozenset(
+    [
+        "is",
+        "has",
+        "binary",
+        "flag",
+        "gt",
+        "ground",
+        "true",
+        "status",
+        "state",
+        "id",
+        "no",
+        "not",
+        "non",
+        "free",
+    ]
+)
 _YES: Final = frozenset({"1", "true", "yes"})
 _NO: Final = frozenset({"0", "false", "no"})
 
@@ -69,6 +94,15 @@ def labels_of_column(column: RawColumn, answers: Mapping[str, str], table: Table
     is_fault = np.array([word not in normal for word in low] or [False], np.int8)
     labels = np.where(numbers >= 0, is_fault[np.maximum(numbers, 0)], np.int8(-1)).astype(np.int8)
     return Labels(labels=labels, questions=tuple(questions), settled=settled)
+
+
+def names_more_than_a_label(name: str) -> bool:
+    """Does a name with the word of a label in it name something else, too: ``target_position``, ``light_barrier_broken``?
+
+    >>> names_more_than_a_label("is_anomaly"), names_more_than_a_label("target_position")
+    (False, True)
+    """
+    return any(not is_label_name(word) and word not in _BESIDE for word in words_of(name))
 
 
 def _plain(word: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.recordings.devices import found_devices
-from models.recordings.labels import labels_of_column
+from models.recordings.labels import labels_of_column, names_more_than_a_label
 from models.recordings.machines import SENSOR_KINDS, Column, ColumnKind
 from models.recordings.questions import Question
 from models.recordings.raw_columns import RawColumn, Table, as_words, few_values, is_whole
@@ -191,7 +191,10 @@ class _Decision:
         """What a column of numbers may be other than a sensor; None, perhaps with a question, where it is one."""
         values, name, key = column.values, shown(column.name), f"column:{column.name}"
         distinct = few_values(values)
-        if is_target_name(column.name) or (is_label_name(column.name) and distinct is not None):
+        if is_label_name(column.name) and distinct is not None and names_more_than_a_label(column.name):
+            text = f"column {name} has the word of a label in its name: is it a label of faults, or something the machine gives"
+            self._ask(key, text, ("label", "sensor", "leave out"))
+        elif is_target_name(column.name) or (is_label_name(column.name) and distinct is not None):
             return ColumnKind.LABEL, _TARGET if is_target_name(column.name) else ""
         if is_score_name(column.name):
             text = f"column {name} has the name of a verdict, and many values: a detector must not be given the answer"

@@ -141,3 +141,38 @@ def a_register_with_a_sign_read_without(folder, rng):
         answers={"column:reg": "sensor"},
         says="a register with a sign",
     )
+
+
+@kind
+def a_sensor_with_the_word_of_a_label(folder, rng):
+    w = World(rng)
+    name, cells = (
+        str(rng.choice(["target_position", "light_barrier_broken", "event_valve"])),
+        np.arange(w.n) // 5 % 2,
+    )
+    lines = _with_column(w, name, cells)
+    w.names, w.rows = [*w.names, name], np.column_stack([w.rows, cells])
+    return Case(
+        path=text(folder, lines),
+        must="asked",
+        truth=w.truth(),
+        answers={f"column:{name}": "sensor"},
+        says="something the machine gives",
+    )
+
+
+@kind
+def a_register_that_says_nothing_scaled(folder, rng):
+    w = World(rng)
+    lines = table(w)
+    for k in (5, 20, 21, 40):
+        cells = lines[k].split(",")
+        lines[k] = ",".join([cells[0], "3276.7", *cells[2:]])
+        w.rows[k - 1, 0] = np.nan
+    return Case(
+        path=text(folder, lines),
+        must="asked",
+        truth=w.truth(),
+        answers={"missing:3276.7": "yes"},
+        says="does it mean a missing value",
+    )
