@@ -36,11 +36,14 @@ _BESIDE: Final = frozenset(
         "true",
         "status",
         "state",
-        "id",
         "no",
         "not",
         "non",
         "free",
+        "normal",
+        "healthy",
+        "ok",
+        "machine",
     ]
 )
 _YES: Final = frozenset({"1", "true", "yes"})
