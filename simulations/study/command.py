@@ -131,7 +131,7 @@ def _answers(given: Sequence[str]) -> Mapping[str, str]:
     for one in given:
         key, sign, value = one.partition("=")
         if not sign or not key.strip():
-            _refuse(f"--answer {one!r} is no KEY=VALUE, such as --answer date_order=day-first")
+            _refuse(f"--answer {one!r} is no KEY=VALUE, such as --answer date_order=day-month-year")
         answers[key.strip()] = value.strip()
     return answers
 
