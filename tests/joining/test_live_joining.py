@@ -131,7 +131,7 @@ def test_a_machine_on_a_wire_is_watched(site: JoinSite, tmp_path: Path, kind: st
             "--foreground",
         )
         joined = stack.enter_context(Joining(tmp_path / "said", *words, stdin=stdin))
-        joined.says(f"waits for a release of family {agent_world.FAMILY}")
+        joined.says(f"enrolled as device {device}")
         site.roll_out()
         joined.says(f"watching: {device} with release pump/1")
         status = tmp_path / device / "state" / "status.json"
