@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -32,7 +33,7 @@ from protocol.identity import load_private_key, private_key_pem
 from runtime.durable_files import private_directory, read_bytes, write_durably
 from runtime.errors import SettingsError
 
-__all__ = ["SERVICES", "ServicesCa", "names_in", "names_of", "read_certificate"]
+__all__ = ["SERVICES", "ServicesCa", "belong_together", "names_in", "names_of", "read_certificate"]
 
 SERVICES: Final = ("broker", "fleet", "aggregator")
 
@@ -168,6 +169,15 @@ def read_certificate(path: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate(content)
     except ValueError:
         raise SettingsError(f"{path} is no certificate in PEM; restore it from the backup") from None
+
+
+def belong_together(file: Path, key_file: Path) -> bool:
+    """Is the certificate that of the key? True where the key is one that is not read here: somebody's own. Raises SettingsError."""
+    try:
+        key = serialization.load_pem_private_key(read_bytes(key_file) or b"", None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return True
+    return key.public_key() == read_certificate(file).public_key()
 
 
 def names_in(certificate: x509.Certificate) -> tuple[str, ...]:

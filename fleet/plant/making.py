@@ -10,9 +10,12 @@ What is named for another host, or lies in another database, is changed by `rene
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +24,14 @@ import tomli_w
 
 from fleet.migrations.upgrade import open_storage
 from fleet.plant.broker import write_plant_broker
-from fleet.plant.certificates import SERVICES, ServicesCa, names_in, names_of, read_certificate
+from fleet.plant.certificates import (
+    SERVICES,
+    ServicesCa,
+    belong_together,
+    names_in,
+    names_of,
+    read_certificate,
+)
 from fleet.plant.containers import compose_text
 from fleet.plant.keys import make_release_key, make_repository
 from fleet.plant.kustomize import write_kustomize
@@ -74,7 +84,12 @@ def make_plant(
     if database_url is not None:
         check_connection(database_url)
     _check_place(plant)
-    files = WrittenFiles(plant.folder)
+    with _alone(plant.folder):
+        return plant, _make(plant, database_url=database_url, renew=renew)
+
+
+def _make(plant: Plant, *, database_url: str | None, renew: bool) -> WrittenFiles:
+    description, files = plant.description, WrittenFiles(plant.folder)
     files.write(
         plant.file,
         _toml(_described(description), "What this plant is; `fedge init plant` reads and writes it."),
@@ -104,7 +119,7 @@ def make_plant(
             files.write(plant.systemd / name, text)
         files.write(plant.compose, compose_text(plant))
     files.close()
-    return plant, files
+    return files
 
 
 def make_clients(plant: Plant) -> None:
@@ -125,6 +140,21 @@ def make_clients(plant: Plant) -> None:
         file, key_file = plant.clients / f"{service}.pem", plant.clients / f"{service}.key"
         names = names_of(service, plant.description.host)
         authority.issue(service, names, file=file, key_file=key_file, now=time.time())
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder, so that of two who make the same plant at once one is refused: each would make keys that the other has certified."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StartError(
+            f"somebody else is making {folder} at this moment; do it again once that has ended"
+        ) from None
+    finally:
+        os.close(descriptor)
 
 
 def _check_place(plant: Plant) -> None:
@@ -157,7 +187,8 @@ def make_certificates(plant: Plant, files: WrittenFiles, *, renew: bool) -> None
     for service in SERVICES:
         file, key_file = plant.certificate(service), plant.key(service)
         is_there = read_bytes(file) is not None and read_bytes(key_file) is not None
-        if is_there and not renew:
+        # one without the other's half is what a kill between the two writes has left
+        if is_there and not renew and belong_together(file, key_file):
             files.note(file, Outcome.KEPT)
             continue
         names = names_of(service, plant.description.host)

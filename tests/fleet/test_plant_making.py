@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import shutil
 import ssl
@@ -296,3 +298,28 @@ def test_what_units_would_misread_or_two_services_would_share_is_refused(
     assert done.returncode in {1, 2}
     assert says in done.stderr
     assert not (tmp_path / folder).exists()
+
+
+def test_a_kill_between_a_new_certificate_and_its_key_is_mended_by_making_the_plant_again(
+    made_plant: Plant, tmp_path: Path
+) -> None:
+    plant = copy_of(made_plant, tmp_path / "plant")
+    plant.certificate("fleet").write_bytes(plant.certificate("broker").read_bytes())
+    with pytest.raises(ssl.SSLError):
+        ssl.create_default_context().load_cert_chain(plant.certificate("fleet"), plant.key("fleet"))
+    assert init_plant(plant.folder).returncode == 0
+    ssl.create_default_context().load_cert_chain(plant.certificate("fleet"), plant.key("fleet"))
+
+
+def test_of_two_who_make_a_plant_at_once_one_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "plant"
+    folder.mkdir()
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = init_plant(folder, "--host", "localhost")
+    finally:
+        os.close(held)
+    assert done.returncode in {1, 2}
+    assert "somebody else is making" in done.stderr
+    assert not list(folder.iterdir())
