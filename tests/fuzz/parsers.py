@@ -47,6 +47,7 @@ from fleet.errors import FleetError
 from fleet.rollouts.plans import EXAMPLE_PLAN, RolloutPlan
 from fleet.rollouts.windows import check_time_zone
 from fleet.settings import Settings as FleetSettings
+from fleet.storage.addresses import parsed_address
 from fleet.trust.metadata import read_metadata
 from fleet.trust.published import split_name
 from models.detection.prior import decode_prior
@@ -60,7 +61,7 @@ from runtime.errors import FedgeError, SettingsError
 from runtime.settings import load_settings
 from service import mqtt_packets, paging
 from service.addresses import split_endpoint
-from service.durations import read_duration
+from service.durations import read_duration, read_past
 from service.errors import InvalidBodyError, InvalidQueryError, ServiceError
 
 __all__ = ["PARSERS"]
@@ -237,6 +238,23 @@ PARSERS: Final[tuple[Parser, ...]] = (
     ),
     fed(
         "duration", text(read_duration), [b"90d", b"24h"], (ServiceError,), "service.durations.read_duration"
+    ),
+    fed(
+        "moment",
+        text(read_past),
+        [b"2h", b"2026-11-30T09:00+01:00", b"1780000000"],
+        (SettingsError,),
+        "service.durations.read_past",
+    ),
+    fed(
+        "address of a database",
+        text(parsed_address),
+        [
+            b"postgresql://fedge:secret@host:5432/fleet?sslmode=require",
+            b"sqlite:////var/lib/fedge/fleet.sqlite",
+        ],
+        (SettingsError,),
+        "fleet.storage.addresses.parsed_address",
     ),
 )
 """Each of them."""

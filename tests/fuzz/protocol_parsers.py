@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from samples import (
     ENVELOPES,
     GOLDEN,
+    JOIN_FILES,
     KEY,
     NAMES,
     NOW,
@@ -36,6 +37,7 @@ from protocol.bundle import open_bundle, peek_manifest
 from protocol.errors import ProtocolError
 from protocol.flat_vectors import decode_vector
 from protocol.invitations import check_invitation
+from protocol.join_file import open_join_file
 from protocol.messages.envelope import decode, read_identity
 from protocol.messages.kinds import Kind
 from protocol.messages.payloads import TrainingInvitation
@@ -86,6 +88,13 @@ PROTOCOL_PARSERS: Final[tuple[Parser, ...]] = (
     fed("message identity", read_identity, ENVELOPES, (), "protocol.messages.envelope.read_identity"),
     fed("sealed message", _checked_seal, [SEALED], PROTOCOL, "protocol.sealed_events.check_seal"),
     fed("invitation", _checked_invitation, [invitation()], PROTOCOL, "protocol.invitations.check_invitation"),
+    fed(
+        "join file",
+        lambda content: open_join_file(content, "a passphrase of many words"),
+        JOIN_FILES,
+        PROTOCOL,
+        "protocol.join_file.open_join_file",
+    ),
     fed(
         "bundle",
         _verified_bundle,

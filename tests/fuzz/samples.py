@@ -45,6 +45,7 @@ __all__ = [
     "FILES",
     "FLEET_TOML",
     "GOLDEN",
+    "JOIN_FILES",
     "KEY",
     "LISTED",
     "NAMES",
@@ -270,6 +271,7 @@ SUM_KINDS: Final = {
 
 ENVELOPES: Final = [path.read_bytes() for path in sorted(GOLDEN.glob("*.v1.json"))]
 TOKENS: Final = [identity.issue_token(KEY, "press-1", "fleet", NOW).encode()]
+JOIN_FILES: Final = [(GOLDEN / name).read_bytes() for name in ("join.v1.json", "join.sealed.v1.json")]
 NAMES: Final = [
     b"press-1",
     b"motor/1",
