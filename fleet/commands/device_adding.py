@@ -48,7 +48,6 @@ def add_devices(
     passphrase_file: Annotated[
         Path | None, typer.Option("--passphrase-file", help="The same, from the first line of a file")
     ] = None,
-    extra: ExtraOption = None,
     plant: PlantOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,7 +87,7 @@ def add_devices(
         for name, path in made.items():
             sealed = ", sealed" if passphrase else ""
             say(f"{path}: lets {name} in, once, until {ends:%Y-%m-%d %H:%M} UTC{sealed}")
-    _require(found, extra or [], is_silent=as_json)
+    _require(found, [], is_silent=as_json)
     if not as_json:
         say(f"On the device, in a folder with these and {found.devices}/*.whl:")
         say("  pip install --no-deps --require-hashes -r agent-requirements.txt")
