@@ -58,6 +58,15 @@ def a_verdict_in_words(folder, rng):
 
 
 @kind
+def a_label_under_one_of_its_other_names(folder, rng):
+    w = World(rng)
+    y, name = _faults(w), str(rng.choice(["incident", "outage", "malfunction", "breakdown", "Ausfall"]))
+    return Case(
+        path=text(folder, _with_column(w, name, y)), must="understood", truth=w.truth(labels={"x": y})
+    )
+
+
+@kind
 def a_score_of_somebody_else(folder, rng):
     w = World(rng)
     lines = _with_column(w, "anomaly_score", [f"{v:.4f}" for v in rng.random(w.n)])
