@@ -18,6 +18,7 @@ from models.recordings.npz import read_tables
 from models.recordings.parts import content_of
 from models.recordings.raw_columns import RawColumn, Table
 from models.recordings.recording import check_size
+from models.recordings.spacing import hides_in_float32, may_hide
 from models.recordings.units import unit_of_name
 from models.recordings.words import is_label_name, is_time_name
 
@@ -73,10 +74,16 @@ def read_npz(path: Path, answers: Mapping[str, str]) -> FileContent:
             RawColumn(name=n, unit=unit_of_name(n), place=c, sort="number", values=rows[:, c])
             for c, n in enumerate(recording.names)
         ]
-        for column in columns:
-            if is_time_name(column.name) or float(np.nanmin(column.values, initial=np.inf)) > _LARGE:
-                # Float32 tells the seconds of today only 128 apart.
-                column.values = _exact(path, name, column.place, rows.shape[0])
+        # Float32 tells the seconds of today only 128 apart, and thousandths of a pascal not at all.
+        lossy = [
+            column
+            for column in columns
+            if is_time_name(column.name)
+            or float(np.nanmin(column.values, initial=np.inf)) > _LARGE
+            or may_hide(column.values)
+        ]
+        for column, values in zip(lossy, _exact(path, name, lossy, len(rows)), strict=True):
+            column.values = values
         if own is not None:
             columns.append(RawColumn(name="label", unit="", place=len(columns), sort="number", values=own))
         _add(result, columns, len(rows), name, answers, pieces)
@@ -100,9 +107,13 @@ def read_npz(path: Path, answers: Mapping[str, str]) -> FileContent:
     return result
 
 
-def _exact(path: Path, name: str, place: int, count: int) -> NDArray[np.float64]:
+def _exact(path: Path, name: str, columns: Sequence[RawColumn], count: int) -> list[NDArray[np.float64]]:
+    """The values of some columns of an array as the file has them, float64 (count,) each."""
+    if not columns:
+        return []
     with np.load(path, allow_pickle=False) as archive:
-        return np.asarray(archive[name][..., place], np.float64).reshape(count)
+        table = archive[name]
+    return [np.asarray(table[..., column.place], np.float64).reshape(count) for column in columns]
 
 
 def _add(
@@ -121,8 +132,8 @@ def _add(
     result.columns = result.columns or content.columns
     result.notes += [note for note in content.notes if note not in result.notes]
     result.settled |= content.settled
-    grew = result.growing if len(result.parts) > len(content.parts) else content.growing
-    result.growing = {key: question for key, question in content.growing.items() if key in grew}
+    before = result.everywhere if len(result.parts) > len(content.parts) else content.everywhere
+    result.everywhere = {key: question for key, question in content.everywhere.items() if key in before}
     result.has_clock |= content.has_clock
     result.is_counted |= content.is_counted
 
@@ -282,7 +293,11 @@ def _arrow_column(found: object, name: str, place: int, path: Path) -> RawColumn
         or pa.types.is_decimal(kind)
     ):
         values = pc.cast(found, pa.float64()).to_numpy(zero_copy_only=False)
-        is_wide = is_time_name(name) or float(np.nanmax(np.abs(values), initial=0.0)) > _LARGE
+        is_wide = (
+            is_time_name(name)
+            or float(np.nanmax(np.abs(values), initial=0.0)) > _LARGE
+            or hides_in_float32(values)
+        )
         column.values = np.array(values, np.float64 if is_wide else np.float32)
         column.values[np.isinf(column.values)] = np.nan
         if pa.types.is_boolean(kind):

@@ -39,7 +39,7 @@ class FileContent:
     notes: list[str] = field(default_factory=list)
     settled: dict[str, str] = field(default_factory=dict)
     questions: list[Question] = field(default_factory=list)
-    growing: dict[str, Question] = field(default_factory=dict)
+    everywhere: dict[str, Question] = field(default_factory=dict)
     is_counted: bool = False
     has_clock: bool = False
     rate_hz: float | None = None

@@ -12,7 +12,7 @@ from models.recordings.raw_columns import RawColumn, Table
 from models.recordings.recording import shown
 from models.recordings.row_times import FIRST_S, LAST_S, Clock, check_others, date_of
 from models.recordings.stamps import DAY_S
-from models.recordings.units import TIME_UNITS, unit_of_name
+from models.recordings.units import TIME_UNITS, unit_of_name, unit_of_time
 from models.recordings.words import is_time_name, part_of_time, words_of
 
 __all__ = ["clock_of_numbers", "clock_of_parts", "is_clock_by_name"]
@@ -48,21 +48,7 @@ _NICE_STEPS_S: Final = (
     43_200,
     DAY_S,
 )
-_LATE: Final = 100.0
 _UNITS: Final = ("ns", "us", "ms", "s", "min", "h", "d")
-_SPOKEN: Final = {
-    "s": "s",
-    "sec": "s",
-    "seconds": "s",
-    "ms": "ms",
-    "us": "us",
-    "ns": "ns",
-    "min": "min",
-    "minutes": "min",
-    "hours": "h",
-    "h": "h",
-}
-"""Names and units that say a unit of time."""
 
 
 def clock_of_parts(columns: list[RawColumn], table: Table) -> Clock | None:
@@ -176,31 +162,27 @@ def _relative(column: RawColumn, table: Table, answers: Mapping[str, str]) -> Cl
     values = np.asarray(column.values, np.float64)
     told = values[~np.isnan(values)]
     name = shown(column.name)
-    unit = answers.get("time_unit", "") or column.unit or unit_of_name(column.name)
-    unit = _SPOKEN.get(unit.casefold(), unit) or _SPOKEN.get("".join(words_of(column.name)), "")
+    unit = answers.get("time_unit") or next(
+        filter(
+            None, map(unit_of_time, (column.unit, unit_of_name(column.name), "".join(words_of(column.name))))
+        ),
+        "",
+    )
     settled = {"time_unit": unit} if answers.get("time_unit") else {}
-    notes = []
     if unit not in TIME_UNITS and unit != "rows":
         is_whole = bool((told % 1 == 0).all())
         large = float(told.max(initial=0.0))
-        # A time since the start begins near 0; days since the year 0, or seconds since 1904, do not.
-        begins_late = abs(float(told[0])) > _LATE * float(np.ptp(told))
-        if is_whole or begins_late or large > 1e8:
-            raise QuestionsOpen(
-                [
-                    Question(
-                        key="time_unit",
-                        text=f"column {name} goes from {told[0]:.10g} to {told[-1]:.10g} and names no unit",
-                        allowed=(*_UNITS, "rows") if large <= 1e8 else _UNITS,
-                        path=table.path,
-                        line=table.line_of(0),
-                    )
-                ]
-            )
-        unit = "s"
-        notes.append(f"column {name} names no unit and has fractions; it was taken as seconds")
+        raise QuestionsOpen(
+            [
+                Question(
+                    key="time_unit",
+                    text=f"column {name} goes from {told[0]:.10g} to {told[-1]:.10g} and names no unit",
+                    allowed=(*_UNITS, "rows") if is_whole and large <= 1e8 else _UNITS,
+                    path=table.path,
+                    line=table.line_of(0),
+                )
+            ]
+        )
     if unit == "rows":
         return Clock(seconds=values, used=(column.place,), is_dated=False, is_counted=True, settled=settled)
-    return Clock(
-        seconds=values * TIME_UNITS[unit], used=(column.place,), is_dated=False, notes=notes, settled=settled
-    )
+    return Clock(seconds=values * TIME_UNITS[unit], used=(column.place,), is_dated=False, settled=settled)

@@ -19,9 +19,10 @@ from models.recordings.contents import FileContent, Part
 from models.recordings.events import labels_of
 from models.recordings.folders import FoundFile
 from models.recordings.machines import Column, ColumnKind, Machine, Reading
+from models.recordings.named_labels import named_labels
 from models.recordings.neighbours import copies, mixed_units, parts_of_one, scales
 from models.recordings.questions import Question, QuestionsOpen
-from models.recordings.recording import listed, shown
+from models.recordings.recording import listed, one_line, shown
 from models.recordings.row_order import pieces_of
 
 __all__ = ["joined"]
@@ -48,8 +49,9 @@ def joined(
         reasons = [reason for _, reason in refused] + [
             f"{file.path}: holds no sensor" for file, _ in contents
         ]
-        raise RecordingError("; ".join(reasons[:5]))
-    questions = _growing([content for _, content in measured])
+        raise RecordingError(one_line("; ".join(reasons[:5])))
+    named = named_labels(measured, answers, notes)
+    questions = named.questions + _of_every_file([content for _, content in measured])
     sensors = _common_sensors(measured)
     machines: dict[str, list[Part]] = {}
     is_alone = len(measured) == 1
@@ -65,14 +67,14 @@ def joined(
                     )
                 )
                 break
-            name = part.machine if part.machine is not None else file.machine
+            name = part.machine if part.machine is not None else named.machines[file]
             if part.machine is not None and file.way == ".npz" and not is_alone:
-                name = f"{file.machine}-{part.machine}"
+                name = f"{named.machines[file]}-{part.machine}"
             machines.setdefault(name, []).append(fitted)
     _label_by_neighbours(contents, machines, notes, refused)
     questions += parts_of_one(machines, answers, notes)
     questions += mixed_units([(file.path, content.columns) for file, content in measured], sensors, answers)
-    settled_files = {"files": answers["files"]} if "files" in answers else {}
+    settled_files = {key: answers[key] for key in ("files", "names") if key in answers}
     rate, settled, more = _rate([content for _, content in measured], machines, answers)
     questions += more
     found = [_machine(name, parts, notes) for name, parts in machines.items()]
@@ -89,8 +91,8 @@ def joined(
         columns=_columns([content for _, content in measured]),
         sample_rate_hz=rate,
         machines=tuple(found),
-        notes=tuple(notes),
-        refused=tuple(refused),
+        notes=tuple(map(one_line, notes)),
+        refused=tuple((path, one_line(reason)) for path, reason in refused),
         answers=answers | _settled([content for _, content in measured]) | settled | settled_files,
     )
 
@@ -107,10 +109,10 @@ def _told_once(contents: Sequence[tuple[FoundFile, FileContent]]) -> list[str]:
     ]
 
 
-def _growing(contents: Sequence[FileContent]) -> list[Question]:
-    """A column that never falls in any file is asked about."""
-    names = set.intersection(*(set(content.growing) for content in contents))
-    return [question for name, question in contents[0].growing.items() if name in names]
+def _of_every_file(contents: Sequence[FileContent]) -> list[Question]:
+    """What is in doubt of a column in every file is asked: one that never falls, or that float32 keeps as one number."""
+    names = set.intersection(*(set(content.everywhere) for content in contents))
+    return [question for name, question in contents[0].everywhere.items() if name in names]
 
 
 def _common_sensors(measured: Sequence[tuple[FoundFile, FileContent]]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from models.errors import RecordingError
+from models.recordings.recording import one_line
 
 __all__ = ["FoundFile", "conversion", "found_files"]
 
@@ -116,10 +117,19 @@ _MAGIC: Final = (
 
 
 class FoundFile:
-    """A file, the name of its machine, and the way it is read: "text", or the suffix of a format of arrays."""
+    """A file and the way it is read: "text", or the suffix of a format of arrays.
 
-    def __init__(self, path: Path, machine: str, way: str) -> None:
-        self.path, self.machine, self.way = path, machine, way
+    `parts` are the names below the folder that was given, `above` the name of that folder where several were.
+    """
+
+    def __init__(self, path: Path, parts: tuple[str, ...], above: str, way: str) -> None:
+        self.path, self.parts, self.above, self.way = path, parts, above, way
+        self.machine = "-".join(parts)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """All names on the way to the file."""
+        return (self.above, *self.parts)
 
 
 def found_files(paths: Sequence[Path]) -> tuple[list[FoundFile], list[tuple[Path, str]], list[str]]:
@@ -128,14 +138,16 @@ def found_files(paths: Sequence[Path]) -> tuple[list[FoundFile], list[tuple[Path
     Raises:
         RecordingError: nothing is there.
     """
-    files: list[tuple[Path, str]] = []
+    files: list[tuple[Path, tuple[str, ...], str]] = []
     notes: list[str] = []
     for path in paths:
         if path.is_dir():
             try:
                 inside = sorted((p for p in path.rglob("*") if p.is_file()), key=_natural)
             except OSError as error:
-                raise RecordingError(f"{path}: cannot be looked into: {error.strerror or error}") from None
+                raise RecordingError(
+                    f"{one_line(str(path))}: cannot be looked into: {error.strerror or error}"
+                ) from None
             inside = [
                 p
                 for p in inside
@@ -149,25 +161,26 @@ def found_files(paths: Sequence[Path]) -> tuple[list[FoundFile], list[tuple[Path
                     f"{path}: {len(passed)} files that hold no data were passed over, such as {passed[0].name}"
                 )
             files += [
-                (p, "-".join(p.relative_to(path).with_suffix("").parts)) for p in inside if p not in passed
+                (p, p.relative_to(path).with_suffix("").parts, path.name) for p in inside if p not in passed
             ]
         elif path.is_file():
-            files.append((path, path.stem))
+            files.append((path, (path.stem,), path.parent.name))
         elif path.exists():
-            raise RecordingError(f"{path}: is no regular file; give a file or a folder")
+            raise RecordingError(f"{one_line(str(path))}: is no regular file; give a file or a folder")
         else:
-            raise RecordingError(f"{path}: no such file or folder")
+            raise RecordingError(f"{one_line(str(path))}: no such file or folder")
     if not files:
         raise RecordingError(
             f"{', '.join(map(str, paths))}: no recording; give files of .csv, .npz, .wav or .parquet, or a folder of them"
         )
     taken, refused = [], []
-    for path, machine in files:
+    for path, parts, above in files:
         way = _way(path)
         if (command := conversion(path, way)) is not None:
             refused.append((path, f"{path}: is not read; convert it: {command}"))
         else:
-            taken.append(FoundFile(path, machine, way))
+            shown_parts = tuple(map(one_line, parts))
+            taken.append(FoundFile(path, shown_parts, one_line(above) if len(paths) > 1 else "", way))
     return taken, refused, notes
 
 

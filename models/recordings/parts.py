@@ -51,7 +51,7 @@ def content_of(table: Table, answers: Mapping[str, str]) -> FileContent:
     found = FileContent(
         path=table.path,
         columns=roles.columns,
-        growing=roles.growing,
+        everywhere=roles.everywhere,
         settled=_said_again(roles, clock) | table.settled | roles.settled | (clock.settled if clock else {}),
         is_counted=clock is not None and clock.is_counted,
         has_clock=clock is not None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import RecordingError
+from models.recordings.recording import one_line
 
 __all__ = ["Question", "QuestionsOpen"]
 
@@ -36,7 +37,7 @@ class Question:
         """One line: place, question, and how it is answered."""
         place = f"{self.path}:{self.line}" if self.line is not None else str(self.path)
         choices = " or ".join(f"{self.key}={choice}" for choice in self.allowed)
-        return f"{place}: {self.text}; answer {choices}"
+        return one_line(f"{place}: {self.text}; answer {choices}")
 
 
 class QuestionsOpen(RecordingError):  # noqa: N818 - the questions are open, nobody erred

@@ -27,6 +27,7 @@ from models.recordings.folders import FoundFile, found_files
 from models.recordings.machines import Column, ColumnKind, Machine, Reading
 from models.recordings.parts import content_of
 from models.recordings.questions import Question, QuestionsOpen
+from models.recordings.recording import one_line
 from models.recordings.suggestions import Suggestion, suggested
 from models.recordings.table import read_table
 
@@ -49,6 +50,7 @@ _KEYS: Final = (
     "encoding",
     "files",
     "header",
+    "names",
     "order",
     "repeats",
     "sample_rate",
@@ -64,6 +66,7 @@ _CHOICES: Final = {
     "delimiter": ("comma", "semicolon", "tab", "bar", "space", "none"),
     "files": ("parts", "machines"),
     "header": ("yes", "no"),
+    "names": ("labels", "machines"),
     "order": ("sort", "as written"),
     "steps": ("as written",),
     "repeats": ("coarse clock", "drop", "merge"),
@@ -104,7 +107,7 @@ def read_machines(
         except QuestionsOpen as error:
             open_questions[number] = error.questions
         except RecordingError as error:
-            refused.append((file.path, str(error)))
+            refused.append((file.path, one_line(str(error))))
     proved, notes_of_proof = _proved(contents, given)
     for number in list(open_questions):
         if not any(question.key in proved for question in open_questions[number]):
@@ -115,7 +118,7 @@ def read_machines(
             open_questions[number] = error.questions
             continue
         except RecordingError as error:
-            refused.append((files[number].path, str(error)))
+            refused.append((files[number].path, one_line(str(error))))
         del open_questions[number]
         notes += [f"{files[number].path}: {note}" for note in notes_of_proof]
     questions = {

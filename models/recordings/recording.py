@@ -24,6 +24,7 @@ __all__ = [
     "coarse_columns",
     "left_out",
     "listed",
+    "one_line",
     "places_of",
     "shown",
 ]
@@ -134,6 +135,15 @@ def check_size(shape: tuple[int, ...], where: str) -> None:
 def shown(text: str, longest: int = 40) -> str:
     """`text` in quotes for a message of one line, cut where it is long."""
     return repr(text if len(text) <= longest else text[: longest - 1] + "…")
+
+
+def one_line(text: str) -> str:
+    r"""`text` with what would begin a new line, or move a terminal's cursor, written out.
+
+    >>> one_line("x\ny: all is well")
+    'x\\ny: all is well'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def listed(names: Collection[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from models.recordings.counters import counts_rows, only_grows
 from models.recordings.devices import found_devices
 from models.recordings.labels import labels_of_column, names_more_than_a_label
 from models.recordings.machines import SENSOR_KINDS, Column, ColumnKind
@@ -20,10 +21,10 @@ from models.recordings.questions import Question
 from models.recordings.raw_columns import RawColumn, Table, as_words, few_values, is_whole
 from models.recordings.recording import listed, shown
 from models.recordings.sentinels import found_sentinels, wraps
+from models.recordings.spacing import doubt_of_spacing
 from models.recordings.times import Clock
 from models.recordings.units import is_unit
 from models.recordings.words import (
-    COUNTER_NAMES,
     FAULT_WORDS,
     NORMAL_WORDS,
     is_flagged_name,
@@ -41,8 +42,6 @@ __all__ = ["Roles", "found_roles"]
 _LOOKED_AT: Final = 20_000
 _FEW: Final = 20
 _MOST_CATEGORIES: Final = 200
-_FEWEST_ROWS: Final = 50
-"""Rows from which on a column that always grows is worth a question."""
 _BEGINS_NUMBERS: Final = frozenset("0123456789+-(<>'~=.")
 _IDENTITY: Final = frozenset(["id", "uuid", "guid", "serial", "key", "hash", "sn", "tag"])
 _ANSWERS: Final = ("sensor", "label", "device", "leave out")
@@ -52,7 +51,8 @@ _ANSWERS: Final = ("sensor", "label", "device", "leave out")
 class Roles:
     """`columns` by place; `labels` int8 (n,) or None; `devices` int64 (n,) places in `device_names`, or None; `variable` of a long table.
 
-    `growing` are questions about columns that never fall; they are worth asking where no other machine's falls either.
+    `everywhere` are questions about columns that never fall, or that float32 keeps as one number; they are worth asking where no other
+    machine's is otherwise.
     """
 
     columns: list[Column] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Roles:
     device_names: tuple[str, ...] = ()
     variable: RawColumn | None = None
     questions: list[Question] = field(default_factory=list)
-    growing: dict[str, Question] = field(default_factory=dict)
+    everywhere: dict[str, Question] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     settled: dict[str, str] = field(default_factory=dict)
 
@@ -210,7 +210,7 @@ class _Decision:
                 f"column {name} holds {some}, and each time comes once with each: does it tell machines apart"
             )
             self._ask(key, text, ("device", "variable", "sensor", "leave out"))
-        if self._counts(column):
+        if counts_rows(column, self.roles.devices):
             return (
                 ColumnKind.COUNTER,
                 f"counts rows or time ({_first(values):.9g} to {_last(values):.9g}) and was left out",
@@ -230,8 +230,8 @@ class _Decision:
         elif wraps(values):
             text = f"column {name} jumps between numbers near 0 and near 65535: is it a register with a sign, read without (then 65535 is -1: write it so)"
             self._ask(key, text, ("leave out", "sensor"))
-        elif self._only_grows(values):
-            self.roles.growing[column.name] = Question(
+        elif self.roles.devices is None and only_grows(values):
+            self.roles.everywhere[column.name] = Question(
                 key=key,
                 text=f"column {name} never falls ({_first(values):.9g} to {_last(values):.9g}), as a meter or a counter does; to a detector every later "
                 f"day would be an anomaly",
@@ -253,10 +253,25 @@ class _Decision:
         found = found_sentinels(column, self._answers, self._table)
         self.roles.questions += found.questions
         self.roles.settled |= found.settled
+        if not np.isnan(values).all() and (doubt := doubt_of_spacing(values)):
+            self._note_narrow(column, doubt)
         distinct = few_values(values)
         if distinct is not None and set(distinct.tolist()) == {0.0, 1.0}:
             return ColumnKind.FLAG, ""
         return ColumnKind.SENSOR, "; ".join(filter(None, [found.note, self._missing_note(values)]))
+
+    def _note_narrow(self, column: RawColumn, doubt: str) -> None:
+        """Say it of this file; ask, unless the column is wider in another."""
+        key = f"column:{column.name}"
+        self.roles.notes.append(f"column {shown(column.name)} {doubt}")
+        if self._answers.get(key) != "sensor":
+            self.roles.everywhere[column.name] = Question(
+                key=key,
+                text=f"column {shown(column.name)} {doubt}: write the difference from a fixed number, or is it to stay without its shape",
+                allowed=("leave out", "sensor"),
+                path=self._path,
+                line=self._table.line_of(0),
+            )
 
     def _ask_about_odd(self, column: RawColumn, example: str) -> None:
         self._ask(
@@ -286,47 +301,6 @@ class _Decision:
             ("as written",),
         )
 
-    def _counts(self, column: RawColumn) -> bool:
-        """A row number: grows at every row, by its name, or by ones where a row number stands."""
-        values = column.values
-        if len(values) < 3 or np.isnan(values).any():
-            return False
-        steps = np.diff(values)
-        if self.roles.devices is not None:
-            order = np.argsort(self.roles.devices, kind="stable")
-            inner = np.diff(self.roles.devices[order]) == 0
-            steps = np.diff(values[order])[inner]
-            if not len(steps):
-                return False
-        words = words_of(column.name)
-        is_named = bool(words) and (words[0] in COUNTER_NAMES or words[-1] in COUNTER_NAMES)
-        if is_named and (steps != 0).any() and self._starts_again(values):
-            return True
-        if not ((steps > 0).all() or (steps == -1).all()):
-            return False
-        # By ones alone only where no sensor stands: in front, without a name, or once for each machine.
-        is_placed = column.place == 0 or column.name.startswith("column ") or self.roles.devices is not None
-        return is_named or (is_placed and is_whole(values) and bool((np.abs(steps) == 1).all()))
-
-    def _starts_again(self, values: NDArray[np.floating]) -> bool:
-        """1, 2, 3, 1, 2, 3: by ones, and back to the first."""
-        steps = np.diff(values)
-        return bool(
-            (steps[steps > 0] == 1).all()
-            and (steps != 0).all()
-            and (values[1:][steps < 0] == values.min()).all()
-        )
-
-    def _only_grows(self, values: NDArray[np.floating]) -> bool:
-        if len(values) < _FEWEST_ROWS or self.roles.devices is not None:
-            return False
-        if not (values[1:_FEWEST_ROWS] >= values[: _FEWEST_ROWS - 1]).all():
-            return False
-        told = values[~np.isnan(values)]
-        steps = np.diff(told)
-        grown = np.count_nonzero(steps > 0)
-        return bool((steps >= 0).all() and grown >= max(_FEWEST_ROWS // 2, len(steps) // 20))
-
     def _labelled(self, column: RawColumn) -> tuple[ColumnKind, str]:
         found = labels_of_column(column, self._answers, self._table)
         if found is None:
@@ -354,7 +328,7 @@ class _Decision:
             and all(c is not device for device in self._devices)
             and not is_state_name(c.name)
         ]
-        return sum(not self._counts(c) for c in numbers) == 1
+        return sum(not counts_rows(c, self.roles.devices) for c in numbers) == 1
 
     def _may_be_key(self, column: RawColumn) -> bool:
         """Do times repeat, but no time together with a value of this column?"""

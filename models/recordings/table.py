@@ -26,6 +26,7 @@ from models.recordings.numerals import FLAG_WORDS, MISSING_WORDS, Style, is_valu
 from models.recordings.odd_lines import OddLines, is_torn_number
 from models.recordings.raw_columns import RawColumn, Table, own_names, sort_of
 from models.recordings.recording import MAXIMUM_COLUMNS, shown
+from models.recordings.spacing import hides_in_float32
 from models.recordings.stamps import ORDERS, read_stamps
 from models.recordings.styles import StyleEvidence, chosen_styles, lost_marks
 from models.recordings.text import TextFile, opened_text
@@ -162,7 +163,7 @@ class _Reader:
             return True
         cells = [row[c] for row in self._dialect.body[:200]]
         numbers = [v for v in (said(cell, self._columns[c].style)[0] for cell in cells) if v is not None]
-        return any(abs(v) >= _LARGE for v in numbers)
+        return any(abs(v) >= _LARGE for v in numbers) or hides_in_float32(numbers)
 
     def read(self, progress: Callable[[float], None] | None) -> Table:
         dialect, table = self._dialect, self._table

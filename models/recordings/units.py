@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["TIME_UNITS", "is_unit", "unit_of_name"]
+__all__ = ["TIME_UNITS", "is_unit", "unit_of_name", "unit_of_time"]
 
 _UNITS: Final = frozenset(
     [
@@ -231,3 +231,13 @@ def unit_of_name(name: str) -> str:
     if last in _SPELT:
         return _SPELT[last]
     return last if last in TIME_UNITS and last != name.strip().casefold() else ""
+
+
+def unit_of_time(text: str) -> str:
+    """The unit of time that `text` spells, "" for none.
+
+    >>> unit_of_time("[sec]"), unit_of_time("Minutes"), unit_of_time("bar")
+    ('s', 'min', '')
+    """
+    word = text.strip("[]() .").casefold()
+    return _SPELT.get(word, word if word in TIME_UNITS else "")

@@ -133,3 +133,39 @@ def test_questions_about_times_and_columns_come_together(tmp_path: Path) -> None
     with pytest.raises(QuestionsOpen) as error:
         read_machines([path])
     assert [question.key for question in error.value.questions] == ["column:alarm", "date_order"]
+
+
+def test_a_column_that_float32_holds_coarsely_is_named(tmp_path: Path) -> None:
+    w = World(np.random.default_rng(7), 80)
+    lines = table(w)
+    path = text(
+        tmp_path,
+        [lines[0] + ",p", *(f"{line},{101325 + k % 5 / 100:.2f}" for k, line in enumerate(lines[1:]))],
+    )
+    assert any("column 'p'" in note and "float32" in note for note in read_machines([path]).notes)
+
+
+def test_names_of_two_folders_that_are_given_are_asked_about_too(tmp_path: Path) -> None:
+    for folder in ("ok", "nok"):
+        text(tmp_path, table(World(np.random.default_rng(8), 80)), name=f"{folder}/x.csv")
+    paths = [tmp_path / "ok", tmp_path / "nok"]
+    with pytest.raises(QuestionsOpen, match="names=labels or names=machines"):
+        read_machines(paths)
+    apart = read_machines(paths, answers={"names": "machines"})
+    assert {m.name for m in apart.machines} == {"ok-x", "nok-x"}
+
+
+def test_a_file_s_name_of_two_lines_makes_no_line_of_its_own(tmp_path: Path) -> None:
+    w = World(np.random.default_rng(9), 60)
+    text(tmp_path, table(w), name="a.csv")
+    text(tmp_path, ["time,a", *["2026-02-10 08:00:00,0,1,2"] * 9], name="b\nall.csv: is well\x1b[2K.csv")
+    text(tmp_path, ["x"], name="b\nall is well.h5")
+    text(tmp_path, table(w), name="c\nd.csv")
+    reading = read_machines([tmp_path])
+    said = [*reading.notes, *(reason for _, reason in reading.refused), *(m.name for m in reading.machines)]
+    assert len(reading.refused) == 2
+    assert all(line.isprintable() for line in said)
+    path = text(tmp_path, table(w, form="%d/%m/%Y %H:%M:%S"), name="e\nf.csv")
+    with pytest.raises(QuestionsOpen) as error:
+        read_machines([path])
+    assert str(error.value).isprintable()

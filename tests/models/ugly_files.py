@@ -11,6 +11,7 @@ import ugly_columns
 import ugly_layouts
 import ugly_lines
 import ugly_machines
+import ugly_names
 import ugly_numbers
 import ugly_strangers
 import ugly_times
@@ -26,5 +27,6 @@ GROUPS = (
     ugly_columns,
     ugly_times,
     ugly_machines,
+    ugly_names,
     ugly_arrays,
 )
