@@ -169,3 +169,15 @@ def test_a_file_s_name_of_two_lines_makes_no_line_of_its_own(tmp_path: Path) -> 
     with pytest.raises(QuestionsOpen) as error:
         read_machines([path])
     assert str(error.value).isprintable()
+
+
+def test_an_odometer_beyond_what_float32_counts_is_asked_about(tmp_path: Path) -> None:
+    lines = table(World(np.random.default_rng(10), 80))
+    path = text(
+        tmp_path,
+        [lines[0] + ",odometer", *(f"{line},{167_772_800 + k % 3}" for k, line in enumerate(lines[1:]))],
+    )
+    with pytest.raises(
+        QuestionsOpen, match="'odometer' lies between 167772800 and 167772802, all within one step"
+    ):
+        read_machines([path])

@@ -106,7 +106,7 @@ def fractions_of_a_time_without_a_unit(folder, rng):
 def fractions_of_a_time_whose_unit_stands_in_a_row_of_units(folder, rng):
     w = World(rng, step_s=0.25)
     w.times = np.arange(w.n) * 0.25
-    unit, factor = [("s", 1.0), ("[sec]", 1.0), ("msec", 1e3), ("(min)", 1 / 60)][rng.integers(4)]
+    unit, factor = [("msec", 1e3), ("Minutes", 1 / 60)][rng.integers(2)]
     lines = rows_of(
         ["Time", *w.names], [f"{0.25 * factor * k:.6f}" for k in range(w.n)], *np.array(w.cells()).T
     )
@@ -121,11 +121,9 @@ def _beside(w: World, name: str, cells) -> list[str]:
 @kind
 def numbers_that_float32_does_not_tell_apart(folder, rng):
     w = World(rng)
-    name, first, step, digits = [
-        ("air_pressure", 101_325.0, 0.001, 3),
-        ("latitude", 48.123456, 1e-7, 7),
-        ("odometer", 167_772_800.0, 1.0, 0),
-    ][rng.integers(3)]
+    name, first, step, digits = [("air_pressure", 101_325.0, 1e-3, 3), ("latitude", 48.123456, 1e-7, 7)][
+        rng.integers(2)
+    ]
     cells = [f"{first + step * v:.{digits}f}" for v in rng.integers(0, 3, w.n)]
     return Case(
         path=text(folder, _beside(w, name, cells)),
