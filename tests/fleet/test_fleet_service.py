@@ -233,7 +233,7 @@ def test_the_command_line_shows_tables_to_people_and_json_to_programs(site: Site
         assert json.loads(site.cli("devices", "list", "--json", *reach)) == []
         assert json.loads(site.cli("anomalies", "--json", *reach)) == []
         assert json.loads(site.cli("drift", "--summary", "--family", "motor", *reach))["devices"] == 0
-        assert "precision holds" in site.cli("precision", "--family", "motor", *reach)
+        assert "nothing is known of its precision yet" in site.cli("precision", "--family", "motor", *reach)
         assert "needs operator" in site.cli("judge", "1", "false_alarm", *reach, status=1)
         assert json.loads(site.cli("dead-letters", "list", "--json", *reach)) == []
         assert "0 of 0 dead letters" in site.cli("dead-letters", "list", *reach)
