@@ -28,7 +28,6 @@ def test_both_sides_are_written_for_the_installed_version() -> None:
 @pytest.mark.parametrize(
     "file",
     [
-        "README.md",
         "docs/agent.md",
         "docs/decisions/0002-flower-on-the-device-without-its-server.md",
         "pyproject.toml",
