@@ -11,8 +11,8 @@ PEERS_READY := $(PEERS)/.ready-peers
 ARGS ?=
 SECONDS ?= 600
 DEVICES ?= 12
-# A worker more than cores: tests that wait leave room. A file stays on one worker, so that its world is made once.
-WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
+# Two workers more than cores: tests that wait leave room. A file stays on one worker, so that its world is made once.
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 2)
 # Small arrays: more threads of a BLAS would only wait for each other, for three times the processor time.
 export OPENBLAS_NUM_THREADS := 1
 # Containers often forbid Python to keep what it compiles; then each of some thousand processes compiles everything again.
