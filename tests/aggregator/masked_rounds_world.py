@@ -29,15 +29,16 @@ def masked_collector(
     accounts: PrivacyAccounts,
     *,
     norm_limit: float = 10.0,
+    grace_s: float = 0.5,
 ) -> SecureCollector:
-    """As production collects, but for its deadline."""
+    """As production collects, but for its deadline; `grace_s` as long as a test asks, where each answer of a device counts."""
     return SecureCollector(
         server.stage_link(run),
         roster={device.id: device.key.public_key() for device in cohort},
         policy=SumPolicy(
             norm_limit=norm_limit,
             maximum_examples=world.PROFILE.maximum_examples,
-            stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=0.5),
+            stages=SecureSumSettings(stage_deadline_s=AMPLE_S, grace_s=grace_s),
         ),
         accounts=accounts,
         family=FamilyName("press"),

@@ -46,8 +46,9 @@ def test_row_2_three_of_four_learners_do_not_answer_what_the_four_have_answered(
     accounts = PrivacyAccounts(tmp_path / "privacy.sqlite", {}, now=time.time)
     devices = [world.make_device(tmp_path, f"press-{i}", bundle, tls, seed=i, fleet=fleet) for i in range(4)]
     server.sync_roster({device.id: device.public_key for device in devices})
+    norm_limit = world.PROFILE.update_norm or 1.0
     collector = masked_collector(
-        server, server.start_run(), devices, accounts, norm_limit=world.PROFILE.update_norm or 1.0
+        server, server.start_run(), devices, accounts, norm_limit=norm_limit, grace_s=AMPLE_S
     )
     asked = CohortQuestion(question=QUESTION, arrays=ARRAYS, layout=LAYOUT, admission=admit_assessment())
     with world.learners(devices, server.port):
