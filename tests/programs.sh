@@ -11,6 +11,7 @@ has mosquitto || missing+=(mosquitto)
 postgres=(/usr/lib/postgresql/*/bin/initdb)
 has initdb || [ ${#postgres[@]} -gt 0 ] || missing+=(postgresql)
 has openssl || missing+=(openssl)
+has git || missing+=(git)
 # chips: a token, and a TPM behind the same port
 has softhsm2-util || missing+=(softhsm2)
 has swtpm || missing+=(swtpm)

@@ -70,6 +70,7 @@ class JoinedFolder:
         """
         self._check_owner(join)
         private_directory(self.path)
+        write_durably(self.path / ".gitignore", b"*\n")  # a key belongs into no repository
         write_durably(self.ca, join.ca.encode())
         write_durably(self.path / "root.json", join.root.encode())
         if join.aggregator_key is not None:

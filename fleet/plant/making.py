@@ -66,6 +66,15 @@ def without_password(url: str) -> tuple[str, str]:
     return parsed.set(drivername="postgresql")._replace(password=None).render_as_string(), whole
 
 
+_FOR_NO_REPOSITORY: Final = """# Keys, tokens and databases belong into no repository; what a person writes may.
+*
+!/.gitignore
+!/plant.toml
+!/families/
+!/families/*
+"""
+
+
 def make_plant(
     folder: Path, description: Description, *, database_url: str | None = None, renew: bool = False
 ) -> tuple[Plant, WrittenFiles]:
@@ -94,6 +103,7 @@ def _make(plant: Plant, *, database_url: str | None, renew: bool) -> WrittenFile
         plant.file,
         _toml(_described(description), "What this plant is; `fedge init plant` reads and writes it."),
     )
+    files.write(plant.folder / ".gitignore", _FOR_NO_REPOSITORY)  # before any key is here
     make_certificates(plant, files, renew=renew)
     make_release_key(plant, files)
     for directory in (plant.families, plant.devices, plant.log, plant.run, plant.aggregator_data):

@@ -62,6 +62,17 @@ def test_a_secret_is_its_owners_alone(made_plant: Plant) -> None:
     assert stat.S_IMODE(made_plant.folder.stat().st_mode) == 0o700
 
 
+def test_a_plant_within_a_repository_hands_no_key_to_it(made_plant: Plant, tmp_path: Path) -> None:
+    where = tmp_path / "repository"
+    shutil.copytree(made_plant.folder, where / "plant", ignore=shutil.ignore_patterns("*.sock"))
+    (where / "plant" / "families").mkdir(exist_ok=True)
+    (where / "plant" / "families" / "pump.toml").write_text("x = 1\n")
+    for words in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", *words], cwd=where, check=True)
+    taken = subprocess.run(["git", "ls-files"], cwd=where, check=True, capture_output=True, text=True).stdout
+    assert taken.split() == ["plant/.gitignore", "plant/families/pump.toml", "plant/plant.toml"]
+
+
 def test_units_and_containers_start_this_plants_own_files_and_nothing_that_is_not_there(
     made_plant: Plant,
 ) -> None:
