@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet.plant.status import PlantStatus
+from fleet.rollouts.states import OPEN, RolloutState
 from fleet.views.devices import DeviceView
 from runtime.printable import printable
 
@@ -81,7 +82,14 @@ def _rollouts(status: PlantStatus) -> Text:
     lines = []
     for one in status.rollouts:
         stand = ", ".join(f"{number} {state.lower()}" for state, number in one.counts.items() if number)
-        lines.append(f"rollout {one.id} of {one.release}: {one.state} ({stand or 'no device yet'})")
+        # a dynamic one whose groups are over goes on by itself
+        later = (
+            "; whoever comes later gets it too"
+            if one.state is RolloutState.COMPLETED
+            and OPEN & {s for s, number in one.counts.items() if number}
+            else ""
+        )
+        lines.append(f"rollout {one.id} of {one.release}: {one.state} ({stand or 'no device yet'}){later}")
     return Text(printable_lines(lines or ["no rollout yet"]))
 
 
