@@ -242,7 +242,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 def test_a_unit_that_could_not_see_its_files_is_not_made(tmp_path: Path) -> None:
     open_folder = JoinedFolder(path=Path("/var/lib/fedge/pump-1"))
     assert hindrance(open_folder, Path("/usr/bin/env")) == ""
-    assert "below /root" in hindrance(open_folder, Path("/root/venv/bin/python"))
+    assert "below /run/user" in hindrance(open_folder, Path("/run/user/1000/venv/bin/python"))
     assert "below /home" in hindrance(JoinedFolder(path=Path("/home/me/pump-1")), Path("/usr/bin/env"))
     assert "holds a blank" in hindrance(JoinedFolder(path=Path("/var/lib/my pump")), Path("/usr/bin/env"))
 
