@@ -31,6 +31,7 @@ from edge_agent.joining.first_calls import broker_trouble, call_fleet
 from edge_agent.joining.folder import JoinedFolder
 from edge_agent.joining.source_words import source_tables
 from edge_agent.joining.unit import STATE, Systemd, hindrance
+from edge_agent.private_file import read_private
 from edge_agent.settings import Settings, load_agent_settings
 from edge_agent.sources.factory import open_source
 from models.columns import describe_difference
@@ -116,12 +117,14 @@ def _opened(file: Path, passphrase_file: Path | None) -> JoinFile:
 
 def _passphrase(file: Path, passphrase_file: Path | None) -> str | None:
     if passphrase_file is not None:
-        try:
-            return passphrase_file.read_text(encoding="utf-8").splitlines()[0]
-        except (OSError, ValueError, IndexError) as error:
+        content = read_private(passphrase_file)
+        lines = (content or b"").decode("utf-8", "replace").splitlines()
+        if len(lines) != 1 or not lines[0].strip():
+            said = "is not there" if content is None else "does not hold one line"
             raise SettingsError(
-                f"--passphrase-file {passphrase_file} holds no line of text: {error}"
-            ) from None
+                f"--passphrase-file {passphrase_file} {said}: write the passphrase into it, and nothing else"
+            )
+        return lines[0].strip()
     if not sys.stdin.isatty():
         raise SettingsError(f"{file} is sealed: give --passphrase-file, for there is no terminal to ask at")
     return getpass.getpass(f"passphrase of {file}: ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleet.commands.connection import JsonOption
-from service.errors import ClientError
+from fleet.commands.passphrases import passphrase_for, passphrase_of
 from service.plant import PlantOption, find_plant
 
 if TYPE_CHECKING:  # the database layer takes a second to import
@@ -48,7 +47,9 @@ def backup(
     from fleet.plant.last_backup import LastBackup, note_backup
 
     found = find_plant(plant)
-    passphrase = _new_passphrase(passphrase_file) if seal or passphrase_file is not None else None
+    passphrase = (
+        passphrase_for("the backup", passphrase_file) if seal or passphrase_file is not None else None
+    )
     began = time.monotonic()
     taken = take_backup(found, out, passphrase)
     took_s, listed = time.monotonic() - began, taken.listed
@@ -97,7 +98,9 @@ def restore(
     """Make a plant out of a backup, in a folder (and a PostgreSQL database) where nothing is. The former one must not run any more."""
     from fleet.backups.restoring import restore_backup
 
-    restored = restore_backup(file, to, passphrase=_asker(passphrase_file), database_url=database)
+    restored = restore_backup(
+        file, to, passphrase=lambda: passphrase_of("the backup", passphrase_file), database_url=database
+    )
     print("\n".join(_words(restored, time.time())))
 
 
@@ -132,26 +135,3 @@ def _counted(count: int, what: str) -> str:
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _new_passphrase(file: Path | None) -> str:
-    if file is not None:
-        return _read(file)
-    return _prompted("A passphrase for the backup (a sentence that only you know)", confirm=True)
-
-
-def _asker(file: Path | None) -> Callable[[], str]:
-    return lambda: _read(file) if file is not None else _prompted("Passphrase of the backup", confirm=False)
-
-
-def _read(file: Path) -> str:
-    from service.secret_files import read_secret
-
-    return read_secret(file, "--passphrase-file")
-
-
-def _prompted(question: str, *, confirm: bool) -> str:
-    try:
-        return str(typer.prompt(question, hide_input=True, confirmation_prompt=confirm, err=True))
-    except typer.Abort:
-        raise ClientError("no passphrase was typed: --passphrase-file FILE reads it from a file") from None

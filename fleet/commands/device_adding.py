@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import secrets
 import sys
 import time
@@ -15,8 +14,8 @@ import typer
 from fleet.commands.claims import LabelsOption, key_values
 from fleet.commands.connection import JsonOption
 from fleet.commands.on_server import changing, note
+from fleet.commands.passphrases import passphrase_for
 from fleet.commands.printing import print_json, say
-from runtime.errors import SettingsError
 from runtime.settings import check_document
 from service.durations import read_duration
 from service.errors import ClientError
@@ -57,7 +56,8 @@ def add_devices(
     from fleet.plant.join_files import choose_family, make_join_file
 
     found = find_plant(plant)
-    passphrase = _passphrase(passphrase_file, is_asked=seal)
+    is_sealed = seal or passphrase_file is not None
+    passphrase = passphrase_for("the join files", passphrase_file) if is_sealed else None
     if taken := [name for name in names if name.casefold() in SERVICES]:
         raise ClientError(f"{taken[0]} is the name of a service; choose another")
     if len(set(names)) < len(names):
@@ -108,19 +108,3 @@ def _require(plant: Plant, extras: list[str], *, is_silent: bool) -> None:
     was_written = write_agent_requirements(path, extras)
     if not is_silent:
         say(f"{path}: {'what a device installs, with hashes' if was_written else 'as it was'}")
-
-
-def _passphrase(file: Path | None, *, is_asked: bool) -> str | None:
-    if file is not None:
-        try:
-            return file.read_text(encoding="utf-8").splitlines()[0]
-        except (OSError, ValueError, IndexError) as error:
-            raise SettingsError(f"--passphrase-file {file} holds no line of text: {error}") from None
-    if not is_asked:
-        return None
-    if not sys.stdin.isatty():
-        raise SettingsError("--seal asks at a terminal, and there is none: give --passphrase-file")
-    first = getpass.getpass("passphrase for the join files: ")
-    if getpass.getpass("again: ") != first:
-        raise SettingsError("the two passphrases differ; nothing was made")
-    return first

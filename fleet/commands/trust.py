@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fleet.commands.connection import ConfigOption
+from fleet.commands.passphrases import passphrase_for, passphrase_of
 from fleet.commands.printing import say
 from runtime.errors import SettingsError
 
@@ -58,7 +59,7 @@ def keys_create(
 
     from fleet.trust.key_files import write_key_pair
 
-    passphrase = None if no_passphrase else _new_passphrase(out, passphrase_file)
+    passphrase = None if no_passphrase else passphrase_for(out, passphrase_file).encode()
     public = write_key_pair(out, Ed25519PrivateKey.generate(), passphrase)
     say(
         f"{out} is the key: keep it on this machine or a stick in a safe, and a copy elsewhere; give it to nobody"
@@ -90,7 +91,7 @@ def sign(
     say_lines(change_words(change))
     if not yes and not typer.confirm("Is this what you were asked to sign, and are these the keys?"):
         raise SettingsError("nothing was signed")
-    signed = change.sign(load_private_key(key, _asker(passphrase_file)))
+    signed = change.sign(load_private_key(key, lambda of: passphrase_of(of, passphrase_file).encode()))
     save_signatures(folder, change)
     say(f"signed: {', '.join(signed)}")
     _say_what_is_missing(folder)
@@ -175,30 +176,3 @@ def _id_of(public: Path) -> str:
     from fleet.trust.words import key_words
 
     return key_words(public_key(load_public_key(public)).keyid)
-
-
-def _asker(file: Path | None) -> Callable[[Path], bytes]:
-    def ask(key: Path) -> bytes:
-        if file is not None:
-            return _read_passphrase(file)
-        return str(typer.prompt(f"Passphrase of {key}", hide_input=True, err=True)).encode()
-
-    return ask
-
-
-def _new_passphrase(key: Path, file: Path | None) -> bytes:
-    if file is not None:
-        return _read_passphrase(file)
-    asked = typer.prompt(
-        f"A passphrase for {key} (a sentence that only you know)",
-        hide_input=True,
-        confirmation_prompt=True,
-        err=True,
-    )
-    return str(asked).encode()
-
-
-def _read_passphrase(file: Path) -> bytes:
-    from service.secret_files import read_secret
-
-    return read_secret(file, "--passphrase-file").encode()

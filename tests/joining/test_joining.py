@@ -277,11 +277,21 @@ def test_a_sealed_file_opens_to_its_passphrase_and_a_changed_agent_toml_is_kept(
     site: JoinSite, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "secret").write_text("correct horse\n")
+    (tmp_path / "secret").chmod(0o644)
+    refused = site.add("pump-8", "--passphrase-file", str(tmp_path / "secret"))
+    assert refused.returncode == 2
+    assert "is open to every user of this machine" in refused.stderr
+    assert not site.plant.join_file("pump-8").exists()
+    (tmp_path / "secret").chmod(0o600)
     made = site.add("pump-8", "--passphrase-file", str(tmp_path / "secret"))
     assert "sealed" in made.stdout
     file, state = site.plant.join_file("pump-8"), tmp_path / "pump-8"
     with pytest.raises(SettingsError, match="is sealed: give --passphrase-file"):
         join_device(file, Wishes(source=str(recording), state=state, is_foreground=True))
+    (tmp_path / "letter").write_text("Dear Ann,\ncorrect horse\n")
+    for wrong, why in (("letter", "does not hold one line"), ("nothing", "is not there")):
+        with pytest.raises(SettingsError, match=why):
+            join_device(file, Wishes(source=str(recording), state=state, passphrase_file=tmp_path / wrong))
     wishes = Wishes(
         source=str(recording), state=state, is_foreground=True, passphrase_file=tmp_path / "secret"
     )
