@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -181,7 +183,18 @@ def found_files(paths: Sequence[Path]) -> tuple[list[FoundFile], list[tuple[Path
         else:
             shown_parts = tuple(map(one_line, parts))
             taken.append(FoundFile(path, shown_parts, one_line(above) if len(paths) > 1 else "", way))
-    return taken, refused, notes
+    return _told_apart(taken), refused, notes
+
+
+def _told_apart(files: list[FoundFile]) -> list[FoundFile]:
+    """Files of one name in several places, by the names of those places: as if the folder that holds them all had been given."""
+    if twice := [path for path, count in Counter(one.path.resolve() for one in files).items() if count > 1]:
+        raise RecordingError(f"{one_line(str(twice[0]))}: is given twice")
+    if len({one.machine for one in files}) == len(files):
+        return files
+    folder = Path(os.path.commonpath([one.path.absolute().parent for one in files]))
+    named = ((one, one.path.absolute().relative_to(folder).with_suffix("").parts) for one in files)
+    return [FoundFile(one.path, tuple(map(one_line, parts)), "", one.way) for one, parts in named]
 
 
 def conversion(path: Path, way: str) -> str | None:

@@ -155,6 +155,28 @@ def test_names_of_two_folders_that_are_given_are_asked_about_too(tmp_path: Path)
     assert {m.name for m in apart.machines} == {"ok-x", "nok-x"}
 
 
+@pytest.mark.parametrize("given", [["north", "south"], ["north/x.csv", "south/x.csv"], ["."]])
+def test_files_of_one_name_in_two_places_are_two_machines(tmp_path: Path, given: list[str]) -> None:
+    for seed, folder in enumerate(("north", "south")):
+        text(tmp_path, table(World(np.random.default_rng(seed), 80)), name=f"{folder}/x.csv")
+    reading = read_machines([tmp_path / one for one in given])
+    assert [(m.name, len(m.rows)) for m in reading.machines] == [("north-x", 80), ("south-x", 80)]
+
+
+def test_days_that_are_given_one_by_one_are_asked_about_as_their_folder_is(tmp_path: Path) -> None:
+    days = [f"2026-01-0{day}/x.csv" for day in (1, 2)]
+    for seed, day in enumerate(days):
+        text(tmp_path, table(World(np.random.default_rng(seed), 80)), name=day)
+    with pytest.raises(QuestionsOpen, match="differ by a date alone"):
+        read_machines([tmp_path / day for day in days])
+
+
+def test_a_file_that_is_given_twice_is_no_second_recording(tmp_path: Path) -> None:
+    path = text(tmp_path, table(World(np.random.default_rng(1), 80)), name="x.csv")
+    with pytest.raises(RecordingError, match="is given twice"):
+        read_machines([path, path.parent / "." / path.name])
+
+
 def test_a_file_s_name_of_two_lines_makes_no_line_of_its_own(tmp_path: Path) -> None:
     w = World(np.random.default_rng(9), 60)
     text(tmp_path, table(w), name="a.csv")
