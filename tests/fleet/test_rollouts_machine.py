@@ -11,11 +11,12 @@ from databases import Databases, SqliteDatabases
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from rollout_machine import AnyFleet
+from rollout_machine_parts import PLANS, QUERIES
 
 from fleet.rollouts import decisions, desired_states, engine, giving, records, returning, saying, store
 from fleet.rollouts.counts import Judgement, Outcome, judge_counts
 from fleet.rollouts.executions import Index, Mark
-from fleet.rollouts.states import GroupState
+from fleet.rollouts.states import GroupState, RolloutState, Verb
 from fleet.rollouts.steps import Decision, MoveGroup
 from protocol.messages.kinds import InstallStatus
 
@@ -50,6 +51,31 @@ def quiet() -> Any:
 
 def test_whatever_a_fleet_does_the_engine_keeps_its_invariants(databases: Databases) -> None:
     run(databases, examples=6 if isinstance(databases, SqliteDatabases) else 2)
+
+
+def test_a_rollback_that_begins_at_the_very_end_has_its_time_and_is_over_then(databases: Databases) -> None:
+    machine = type("Machine", (AnyFleet,), {"databases": databases})()
+    machine.begins(plan=PLANS[0], whom=QUERIES[2], names=False)
+    # with the limits of a plan by default: whose devices say no health has failed some seconds after its soak
+    machine.another_rollout_begins(plan=PLANS[0], whom=QUERIES[1], version=3, is_seen=True)
+    machine.devices_end_what_they_were_told(status=InstallStatus.SUCCEEDED, most=9)
+    try:
+        machine.ends()
+        assert [one.state for one in machine.loaded()][1] is RolloutState.ROLLED_BACK
+    finally:
+        machine.teardown()
+
+
+def test_a_rollback_that_does_not_end_in_its_time_is_found(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(returning, "_end", lambda _decision: None)
+    machine = type("Machine", (AnyFleet,), {"databases": SqliteDatabases(tmp_path_factory.mktemp("ends"))})()
+    machine.begins(plan=PLANS[2], whom="", names=False)
+    machine.devices_end_what_they_were_told(status=InstallStatus.SUCCEEDED, most=9)
+    machine.person_says(pick=0, verb=Verb.ROLLBACK, named=False)
+    with pytest.raises(AssertionError, match="never ends"):
+        machine.teardown()
 
 
 @pytest.mark.long
