@@ -13,6 +13,7 @@ the app's (`body_limit`), which knows what may come.
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,10 @@ FLUSH_S: Final = 30.0
 """For what is left to send once a connection is closed: some 600 kB, which asyncio buffers without asking."""
 
 PIECE_BYTES: Final = 64 * 1024
+
+TLS_BYTES: Final = 16 * 1024
+"""What asyncio reads of TLS at once, and keeps a buffer for as long as a connection is open: of its own accord 256 kB, for each page that
+somebody looks at, and each device that waits. One record of TLS is as long."""
 
 TICKS_OF_A_LOOK: Final = round(LOOK_S / 0.1)
 """uvicorn ticks ten times a second."""
@@ -112,6 +117,8 @@ class HttpsServer(uvicorn.Server):
                 "ssl_handshake_timeout": HANDSHAKE_S,
                 "ssl_shutdown_timeout": FLUSH_S,
             }
+        # of the whole process: asyncio has no place to say it of one server
+        asyncio.sslproto.SSLProtocol.max_size = TLS_BYTES
         loop = asyncio.get_running_loop()
         self.servers = [
             await loop.create_server(

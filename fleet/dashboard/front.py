@@ -2,7 +2,7 @@
 
 ::
 
-    a request ─► open? (sign-in, assets) ─► POST: Origin is ours ─► cookie ─► who ─► a place ─► the page
+    a request ─► open? (sign-in) ─► POST: Origin is ours ─► cookie ─► who ─► a place ─► the page
                                               └ 403                   └ 303 to sign-in; a form: 401
 
 A form is believed where the browser says that it came from this very host (``Origin``, which no script can forge); the cookie is
@@ -25,6 +25,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fleet.auth.web_sessions import WebSessions
+from fleet.dashboard.inlined import POLICY
 from fleet.dashboard.rendering import page
 from runtime.errors import FedgeError
 from service.connections import has_place
@@ -41,10 +42,6 @@ COOKIES: Final = (SECURE_COOKIE, PLAIN_COOKIE)
 PLACES: Final = 64
 """Connections of one person's pages: each that is open holds one."""
 
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 HEADERS: Final = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -55,7 +52,7 @@ HEADERS: Final = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
-OPEN: Final = ("/assets/", "/sign-in")
+OPEN: Final = "/sign-in"
 
 AGAIN: Final = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0">'

@@ -189,7 +189,7 @@ class LivePages:
         page: Annotated[str, Query(max_length=2000, pattern=r"^/[^\r\n]*$")],
     ) -> StreamingResponse:
         """``/live?page=ADDRESS``: its regions as they change, as server-sent events; `end` says that it must be loaded anew."""
-        if page.startswith(("/live", "/assets", "//")):
+        if page.startswith(("/live", "//")):
             raise NotFoundError("there is no such page to look at")
         session: str = request.state.session
         window: asyncio.Queue[Regions | None] = asyncio.Queue(WAITING)

@@ -6,7 +6,6 @@ Whatever a device, a file or a person has written is escaped where it is shown. 
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -20,22 +19,15 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from fleet.dashboard.inlined import icon, inline
 from fleet.dashboard.notices import DELETED, notice_of
 from service.roles import Caller, Role, allows
 
-__all__ = ["ASSETS", "ago", "asset", "page", "power", "render"]
+__all__ = ["ago", "page", "power", "render"]
 
 HERE: Final = Path(__file__).parent
-ASSETS: Final = HERE / "assets"
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
-
-
-@cache
-def asset(name: str) -> str:
-    """The address of a file of ours, which changes when the file does."""
-    digest = hashlib.sha256((ASSETS / name).read_bytes()).hexdigest()[:12]
-    return f"/assets/{name}?v={digest}"
 
 
 def page(
@@ -218,5 +210,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    environment.globals.update(asset=asset, may=may, now=time.time)
+    environment.globals.update(icon=icon, inline=inline, may=may, now=time.time)
     return environment

@@ -11,8 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match, Mount
-from starlette.staticfiles import StaticFiles
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from fleet.api.page_paths import is_page
 from fleet.auth.web_sessions import WebSessions
@@ -34,7 +33,6 @@ from fleet.dashboard.pages import (
     sign_in,
     training,
 )
-from fleet.dashboard.rendering import ASSETS
 from service.errors import ServiceError
 from service.problems import StatusTable, problem_of
 
@@ -74,7 +72,6 @@ def mount_pages(
     for router in PAGES:
         pages.include_router(router)
     pages.add_api_route("/live", LivePages(hub, pages).stream, include_in_schema=False)
-    pages.mount("/assets", _Assets(directory=ASSETS))
     _answer_errors(pages, statuses)
     app.router.routes.append(_Pages("/", app=pages))
 
@@ -84,18 +81,6 @@ class _Pages(Mount):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         return super().matches(scope) if is_page(scope["path"]) else (Match.NONE, {})
-
-
-class _Assets(StaticFiles):
-    """Our own few files; an address says which edition of them it means, so a browser asks once."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def kept(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == HTTPStatus.OK:
-                message["headers"].append((b"cache-control", b"public, max-age=31536000, immutable"))
-            await send(message)
-
-        await super().__call__(scope, receive, kept)
 
 
 def _answer_errors(pages: FastAPI, statuses: StatusTable) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from typing import Any
 
 import pytest
 from dashboard_world import HOST, Browser, text_of
 from fleet_api_world import Fleet, fleet, is_problem
+from fleet_world import Machine, enrol_directly
 
 from fleet.auth import web_sessions
 from fleet.auth.operator_tokens import SessionRows
@@ -162,12 +166,26 @@ def test_people_end_their_own_sessions_and_an_admin_anybodys(fleet: Fleet) -> No
 
 def test_every_page_forbids_what_a_page_need_not_do(fleet: Fleet) -> None:
     browser = Browser(fleet)
-    for address in ("/", "/sign-in", "/nowhere", "/assets/fedge.css"):
+    for address in ("/", "/sign-in", "/nowhere", "/devices/press-1?span=1h"):
         policy = browser.get(address).headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
+        assert "script-src 'sha256-" in policy
     assert browser.get("/").headers["cache-control"] == "no-store"
-    assert "immutable" in browser.get("/assets/fedge.js").headers["cache-control"]
+
+
+def test_a_page_is_one_answer_and_the_policy_lets_in_its_own_script_and_style_alone(fleet: Fleet) -> None:
+    enrol_directly(fleet.database, Machine(name="press-inline"))
+    browser = Browser(fleet)
+    for address, scripts in (("/", 1), ("/devices/press-inline", 2)):
+        answer = browser.get(address)
+        policy = answer.headers["content-security-policy"]
+        assert not re.findall(r"<[^>]+ (?:src|rel=\"stylesheet\")", answer.text), "nothing is fetched besides"
+        found = re.findall(r"<(script|style)>(.*?)</\1>", answer.text, re.DOTALL)
+        assert [tag for tag, _ in found] == ["style", *["script"] * scripts]
+        for tag, text in found:
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in policy.partition(f"{tag}-src")[2].partition(";")[0]
 
 
 def test_what_is_no_page_is_said_on_a_page_and_of_the_api_as_a_problem(fleet: Fleet) -> None:

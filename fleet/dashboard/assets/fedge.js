@@ -2,15 +2,19 @@
 // Without this file every page works by links and forms.
 "use strict";
 
-const local = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+let format = null;
 
-function dress(root) {
-  for (const time of root.querySelectorAll("time[data-local]")) {
-    const at = new Date(time.dateTime);
-    if (!isNaN(at)) time.title = `${local.format(at)} here`;
-  }
-  reach(root);
+function local(at) {
+  format ??= new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  return format.format(at);
 }
+
+// A time says what it is here once it is pointed at.
+document.addEventListener("pointerover", (event) => {
+  const time = event.target.closest?.("time[data-local]:not([title])");
+  const at = time && new Date(time.dateTime);
+  if (at && !isNaN(at)) time.title = `${local(at)} here`;
+});
 
 // A table that is wider than its frame can be scrolled by keys as well.
 function reach(root) {
@@ -33,13 +37,13 @@ function replace(regions) {
     const opened = [...region.querySelectorAll("details[open][id]")].map((one) => one.id);
     region.innerHTML = html;
     for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
-    dress(region);
+    reach(region);
     region.classList.remove("fresh");
     void region.offsetWidth;
     region.classList.add("fresh");
   }
   const pulse = document.getElementById("pulse");
-  if (pulse) pulse.textContent = `live · ${local.format(new Date())}`;
+  if (pulse) pulse.textContent = `live · ${local(new Date())}`;
 }
 
 const address = document.body.dataset.live;
@@ -96,5 +100,5 @@ document.addEventListener("keydown", (event) => {
 const marked = location.hash && document.getElementById(location.hash.slice(1));
 if (marked && marked.matches("[data-rows] [data-row]")) choose(marked);
 
-dress(document);
-listen();
+// First the page is seen; what measures it, and what has the server make it once more, comes after.
+addEventListener("load", () => setTimeout(() => { reach(document); listen(); }));
