@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-__all__ = ["POLICY", "STYLES", "SCRIPTS", "icon", "inline"]
+__all__ = ["POLICY", "SCRIPTS", "STYLES", "icon", "inline"]
 
 ASSETS: Final = Path(__file__).parent / "assets"
 
