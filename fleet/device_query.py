@@ -42,7 +42,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from fleet.errors import QuerySyntaxError
 from fleet.storage.boot_tables import IdentityConflict
 from fleet.storage.device_tables import Device, DeviceState
-from fleet.storage.event_tables import Anomaly
+from fleet.storage.event_tables import LASTS, Anomaly
 from protocol.messages.kinds import AgentState
 from runtime.errors import Refused
 
@@ -67,7 +67,7 @@ _TEXT_FIELDS: Final = {
 _FLAG_FIELDS: Final[dict[str, ColumnElement[bool]]] = {
     "online": Device.online.expression,
     "drifted": Device.drifted.expression,
-    "in_alarm": Device.id.in_(select(Anomaly.device).where(Anomaly.is_open == true())),
+    "in_alarm": Device.id.in_(select(Anomaly.device).where(LASTS)),
     "identity_conflict": Device.id.in_(
         select(IdentityConflict.device).where(IdentityConflict.since.is_not(None))
     ),

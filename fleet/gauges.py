@@ -10,7 +10,7 @@ from fleet.metrics import FleetMetrics
 from fleet.repeating import repeat
 from fleet.storage.base import Database
 from fleet.views.alerts import count_open, count_undelivered
-from fleet.views.overview import UNDER_WAY, read_overview
+from fleet.views.overview import UNDER_WAY, count_lasting, read_overview
 
 __all__ = ["Gauges"]
 
@@ -46,6 +46,7 @@ class Gauges:
         """Do it now."""
         with self._database.read() as session:
             overview = read_overview(session, since=self._now() - RECENT_S)
+            lasting = count_lasting(session, since=self._now() - RECENT_S)
             alerts, undelivered = count_open(session), count_undelivered(session)
         metrics = self._metrics
         for state, count in overview.devices.items():
@@ -55,7 +56,7 @@ class Gauges:
         metrics.identity_conflicts.set(overview.identity_conflicts)
         metrics.dead_letters_present.set(overview.dead_letters)
         metrics.unjudged.set(overview.unjudged)
-        metrics.open_anomalies.set(overview.open_anomalies)
+        metrics.open_anomalies.set(lasting)
         for kind, count in alerts.items():
             metrics.alerts_open.labels(kind).set(count)
         for receiver in self._receivers:

@@ -6,13 +6,13 @@ import base64
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from sqlalchemy import ColumnElement, and_, false, select, true
+from sqlalchemy import ColumnElement, and_, select, true
 
 from fleet.api.dependencies import Services, get_services
 from fleet.api.paging import RowId, equals, newest_first, read_page
 from fleet.errors import NotFoundError
 from fleet.storage.device_tables import Device, DeviceState
-from fleet.storage.event_tables import Anomaly, DriftRecord
+from fleet.storage.event_tables import LASTS, WAITS, Anomaly, DriftRecord
 from fleet.verdicts import precision_of_family
 from fleet.views.observations import (
     AnomalyView,
@@ -57,7 +57,7 @@ def list_anomalies(
         _received(Anomaly, since, until), equals(Anomaly.device, device), _is_open(is_open)
     )
     if judged is not None:
-        rows = rows.where(Anomaly.is_judged == (true() if judged else false()))
+        rows = rows.where(Anomaly.is_judged == true() if judged else WAITS)
     with services.database.read() as session:
         return read_page(session, rows, AnomalyView, limit)
 
@@ -134,7 +134,7 @@ def summarise_drift(
 def _is_open(wanted: bool | None) -> ColumnElement[bool]:
     if wanted is None:
         return true()
-    return Anomaly.is_open == true() if wanted else Anomaly.end.has()
+    return LASTS if wanted else Anomaly.end.has()
 
 
 def _received(

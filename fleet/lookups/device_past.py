@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, defer
 
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device
-from fleet.storage.event_tables import Anomaly, DriftRecord, InstallRecord
+from fleet.storage.event_tables import LASTS, Anomaly, DriftRecord, InstallRecord
 from fleet.storage.rollout_tables import RolloutExecution, RolloutRecord
 from fleet.storage.verdict_tables import Verdict, VerdictRecord
 
@@ -66,7 +66,7 @@ def read_alarms(session: Session, device: str, *, start: float, until: float) ->
         .where(Anomaly.device == device)
     )
     within = query.where(Anomaly.received_at.between(start, until))
-    lasting = query.where(Anomaly.is_open.is_(True), Anomaly.received_at < start)
+    lasting = query.where(LASTS, Anomaly.received_at < start)
     found = [
         *session.execute(within.order_by(Anomaly.received_at.desc()).limit(ALARMS)),
         *session.execute(lasting.order_by(Anomaly.received_at.desc()).limit(ALARMS)),

@@ -14,7 +14,7 @@ from fleet.errors import NotFoundError
 from fleet.storage.boot_tables import LATEST_FIRST, Boot, EventRange, IdentityConflict
 from fleet.storage.command_tables import CommandRecord, DeviceCommands
 from fleet.storage.device_tables import Desired, Device
-from fleet.storage.event_tables import Anomaly
+from fleet.storage.event_tables import LASTS, Anomaly
 from fleet.views.commands import CommandView
 from fleet.views.devices import BootView, DeviceView
 from service.paging import Page, cut_page, decode_cursor, decode_row_cursor
@@ -43,10 +43,7 @@ _VIEWS: Final = (
         .where(CommandRecord.device == Device.id, CommandRecord.status.in_(OUTSTANDING))
         .correlate(Device)
         .scalar_subquery(),
-        select(func.count())
-        .where(Anomaly.device == Device.id, Anomaly.is_open == true())
-        .correlate(Device)
-        .scalar_subquery(),
+        select(func.count()).where(Anomaly.device == Device.id, LASTS).correlate(Device).scalar_subquery(),
     )
     .outerjoin(Desired, Desired.device == Device.id)
     .outerjoin(DeviceCommands, DeviceCommands.device == Device.id)

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, select, true
+from sqlalchemy import ColumnElement, Select, and_, func, select, true
 from sqlalchemy.orm import Session, defer
 
 from fleet.errors import BadRequestError
 from fleet.storage.device_tables import Device
-from fleet.storage.event_tables import Anomaly
+from fleet.storage.event_tables import WAITS, Anomaly
 from service.paging import MAXIMUM_ROW_ID
 
 __all__ = [
@@ -222,7 +222,7 @@ def narrow_waiting(
     """`columns` of anomalies that wait for a verdict; `has_devices`: they are of their devices, too."""
     if has_devices or narrowed.is_of_devices:
         columns = columns.outerjoin(Device, Device.id == Anomaly.device)
-    return columns.where(Anomaly.is_judged == false(), narrowed.condition())
+    return columns.where(WAITS, narrowed.condition())
 
 
 def _lines(rows: Sequence[_Row]) -> list[Line]:

@@ -1,8 +1,8 @@
 """How a device was over time: of each figure the lowest and the highest of some 400 buckets, made by the database.
 
 Short spans are read from the health messages themselves, longer ones from their blocks (`fleet.storage.block_tables`): ten minutes
-for a week, an hour for a quarter of a year. No message is read into Python, so a hundred thousand cost what the database takes to
-look through them.
+for a week, an hour for a quarter of a year. So is a day in which a device told more than `MOST_MESSAGES`, up to the messages that are in no
+block yet. No message is read into Python, and what the database looks through is bounded, however much was told.
 
 Time is ours, `received_at`: what lay in an outbox stands where it arrived. In a block a figure is the mean that its sums
 tell, and a score the highest one.
@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import BigInteger, ColumnElement, Double, Select, and_, case, cast, func, select
 from sqlalchemy.orm import Session
 
-from fleet.storage.block_tables import BLOCK_S, HealthBlock
+from fleet.storage.block_tables import BLOCK_S, HealthBlock, RollUp
 from fleet.storage.event_tables import HealthRecord
 
 __all__ = ["BUCKETS", "SPANS", "Reading", "Series", "read_series"]
@@ -31,6 +31,9 @@ DAY_S: Final = 86_400.0
 
 SPANS: Final[Mapping[str, float]] = {"1h": HOUR_S, "1d": DAY_S, "7d": 7 * DAY_S, "90d": 90 * DAY_S}
 """What may be looked at, seconds."""
+
+MOST_MESSAGES: Final = 20_000
+"""Of one span that are looked through one by one: some 30 ms. Fifty for each bucket, of a device that says something every four seconds."""
 
 _LARGEST_LOG: Final = 700.0
 """exp() of more is no number of a database."""
@@ -61,7 +64,13 @@ class Series:
 
 
 def read_series(
-    session: Session, device: str, *, start: float, until: float, offline_after_s: float
+    session: Session,
+    device: str,
+    *,
+    start: float,
+    until: float,
+    offline_after_s: float,
+    most_messages: int = MOST_MESSAGES,
 ) -> Series:
     """What `device` told in [start, until].
 
@@ -71,17 +80,38 @@ def read_series(
         start: Unix seconds.
         until: Unix seconds; up to a day is read from messages.
         offline_after_s: the longest time between two messages that is no silence, seconds.
+        most_messages: that are read from; of more the blocks are.
     """
     width = (until - start) / BUCKETS
-    if until - start <= DAY_S:
-        rows, gap_s = _messages(device, start, until, width), offline_after_s
-    else:
+    if until - start > DAY_S:
         length_s = BLOCK_S if until - start <= 7 * DAY_S else HOUR_S
-        rows, gap_s = _blocks(device, start, until, width), 1.5 * length_s
+        parts, gap_s = [_blocks(device, start, until, width)], 1.5 * length_s
+    elif _has_more(session, device, start, until, most_messages):
+        fresh = _messages(device, start, until, width).where(*_in_no_block(session, device))
+        parts, gap_s = [_blocks(device, start, until, width), fresh], 1.5 * BLOCK_S
+    else:
+        parts, gap_s = [_messages(device, start, until, width)], offline_after_s
     series = Series(start=start, until=until, gap_s=max(gap_s, 1.6 * width))
-    for row in session.execute(rows).mappings():
-        _note(series, row)
+    for rows in parts:
+        for row in session.execute(rows).mappings():
+            _note(series, row)
     return series
+
+
+def _has_more(session: Session, device: str, start: float, until: float, than: int) -> bool:
+    told = select(HealthRecord.id).where(_within(device, start, until)).limit(than + 1).subquery()
+    return (session.scalar(select(func.count()).select_from(told)) or 0) > than
+
+
+def _in_no_block(session: Session, device: str) -> tuple[ColumnElement[bool], ...]:
+    """Which messages of a device no block has counted: by their number, and by their time, for which there is an index."""
+    done_to = session.scalar(select(RollUp.done_to).where(RollUp.table_name == HealthRecord.__tablename__))
+    last_at = session.scalar(select(func.max(HealthBlock.last_at)).where(HealthBlock.device == device))
+    return HealthRecord.id > (done_to or 0), HealthRecord.received_at >= (last_at or 0.0) - BLOCK_S
+
+
+def _within(device: str, start: float, until: float) -> ColumnElement[bool]:
+    return and_(HealthRecord.device == device, HealthRecord.received_at.between(start, until))
 
 
 def _note(series: Series, row: Mapping[Any, Any]) -> None:
@@ -123,8 +153,9 @@ def _messages(device: str, start: float, until: float, width: float) -> Select[A
         "first_at": message.received_at,
         "last_at": message.received_at,
     }
-    within = and_(message.device == device, message.received_at.between(start, until))
-    return _in_buckets(figures, counts, message.received_at, (start, width)).where(within)
+    return _in_buckets(figures, counts, message.received_at, (start, width)).where(
+        _within(device, start, until)
+    )
 
 
 def _blocks(device: str, start: float, until: float, width: float) -> Select[Any]:

@@ -8,13 +8,33 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Index, Integer, LargeBinary, String, UniqueConstraint, false, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    UniqueConstraint,
+    false,
+    literal_column,
+    text,
+)
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship
 
 from fleet.storage.base import Base
 
-__all__ = ["Anomaly", "AnomalyEnd", "DriftRecord", "HealthRecord", "InstallRecord", "Received"]
+__all__ = [
+    "LASTS",
+    "WAITS",
+    "Anomaly",
+    "AnomalyEnd",
+    "DriftRecord",
+    "HealthRecord",
+    "InstallRecord",
+    "Received",
+]
 
 
 def _tells_of_its_end(context: DefaultExecutionContext) -> bool:
@@ -93,6 +113,11 @@ class Anomaly(Received, Base):
         uselist=False,
         lazy="joined",
     )
+
+
+LASTS: Final[ColumnElement[bool]] = Anomaly.is_open == literal_column("true")
+WAITS: Final[ColumnElement[bool]] = Anomaly.is_judged == literal_column("false")
+"""An anomaly lasts; one waits for a verdict: in the very words of their indexes, without which SQLite reads every anomaly instead."""
 
 
 class AnomalyEnd(Received, Base):

@@ -5,18 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, false, func, literal, select, true
+from sqlalchemy import ColumnElement, false, func, literal, select
 from sqlalchemy.orm import Session
 
 from fleet.rollouts.states import RolloutState
 from fleet.storage.boot_tables import IdentityConflict
 from fleet.storage.dead_letter_tables import DeadLetter
 from fleet.storage.device_tables import Device, DeviceState
-from fleet.storage.event_tables import Anomaly
+from fleet.storage.event_tables import LASTS, WAITS, Anomaly
 from fleet.storage.rollout_tables import RolloutRecord
 from protocol.messages.kinds import AgentState
 
-__all__ = ["DEVICE_PLIGHTS", "MOST_COUNTED", "PERSON_DECIDES", "UNDER_WAY", "Overview", "read_overview"]
+__all__ = [
+    "DEVICE_PLIGHTS",
+    "MOST_COUNTED",
+    "PERSON_DECIDES",
+    "UNDER_WAY",
+    "Overview",
+    "count_lasting",
+    "read_overview",
+]
 
 _ENROLLED: Final = Device.state == DeviceState.ENROLLED
 
@@ -47,14 +55,12 @@ class Overview:
 
     devices: how many are in which plight (`DEVICE_PLIGHTS`).
     unjudged: recent anomalies on which nobody has given a verdict; `MOST_COUNTED` stands for that many or more.
-    open_anomalies: of those, how many last.
     rollouts: how many are in each state that is not over.
     versions: family, release (empty: none said), and how many enrolled devices run it; the families by name.
     """
 
     devices: dict[str, int]
     unjudged: int
-    open_anomalies: int
     rollouts: dict[str, int]
     dead_letters: int
     identity_conflicts: int
@@ -76,7 +82,6 @@ def _count_waiting(session: Session) -> tuple[int, int]:
 
 def read_overview(session: Session, *, since: float) -> Overview:
     """The fleet as it stands; anomalies are counted from Unix second `since` on."""
-    waits = (Anomaly.received_at >= since, Anomaly.is_judged == false())
     versions = (
         select(Device.family, func.coalesce(Device.release, ""), func.count())
         .where(_ENROLLED)
@@ -91,8 +96,7 @@ def read_overview(session: Session, *, since: float) -> Overview:
     letters, conflicts = _count_waiting(session)
     return Overview(
         devices=_count_devices(session),
-        unjudged=_count_some(session, *waits),
-        open_anomalies=_count_some(session, *waits, Anomaly.is_open == true()),
+        unjudged=_count_waiting_anomalies(session, since),
         rollouts={row.state: row[1] for row in session.execute(rollouts)},
         dead_letters=letters,
         identity_conflicts=conflicts,
@@ -100,6 +104,13 @@ def read_overview(session: Session, *, since: float) -> Overview:
     )
 
 
-def _count_some(session: Session, *conditions: ColumnElement[bool]) -> int:
-    some = select(literal(1)).select_from(Anomaly).where(*conditions).limit(MOST_COUNTED).subquery()
-    return session.scalar(select(func.count()).select_from(some)) or 0
+def count_lasting(session: Session, *, since: float) -> int:
+    """How many anomalies from Unix second `since` on last and are not judged, among the first `MOST_COUNTED` that last."""
+    lasting = select(Anomaly.received_at, Anomaly.is_judged).where(LASTS).limit(MOST_COUNTED).subquery()
+    meant = (lasting.c.received_at >= since, lasting.c.is_judged == false())
+    return session.scalar(select(func.count()).select_from(lasting).where(*meant)) or 0
+
+
+def _count_waiting_anomalies(session: Session, since: float) -> int:
+    waiting = select(literal(1)).select_from(Anomaly).where(Anomaly.received_at >= since, WAITS)
+    return session.scalar(select(func.count()).select_from(waiting.limit(MOST_COUNTED).subquery())) or 0

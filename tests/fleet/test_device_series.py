@@ -139,3 +139,34 @@ def test_whatever_a_device_says_its_page_can_be_drawn(database: Database) -> Non
     for span in SPANS:
         for readings in over(database, span).figures.values():
             assert all(math.isfinite(value) for reading in readings for value in reading)
+
+
+def test_a_device_that_talks_without_end_is_read_from_its_blocks_and_from_what_is_in_none_yet(
+    database: Database,
+) -> None:
+    def told(first: int, last: int, **changed: float) -> None:
+        rows = [
+            {"received_at": END - 10 * (3000 - number), "boot_id": f"b{first}"}
+            | (changed if number == (first + last) // 2 else {})
+            for number in range(first, last)
+        ]
+        tell(database, rows)
+
+    told(0, 2900, score_max=7.5)
+    while HealthRollUp(database, offline_after_s=OFFLINE_S).roll_up():
+        pass
+    told(2900, 3000, score_max=8.5)
+    with database.read() as session:
+        span: dict[str, Any] = {"start": END - DAY_S, "until": END, "offline_after_s": OFFLINE_S}
+        whole = read_series(session, "press-1", **span)
+        rolled = read_series(session, "press-1", **span, most_messages=2999)
+        exact = read_series(session, "press-1", **span, most_messages=3000)
+    assert exact == whole
+    assert (rolled.windows, rolled.unjudged) == (whole.windows, whole.unjudged), "each message counts once"
+    assert sorted(one.high for one in rolled.figures["score"])[-2:] == [7.5, 8.5], (
+        "none is lost among the others"
+    )
+    times = [one.at for one in rolled.figures["score"]]
+    assert times == sorted(times)
+    assert END - times[-1] < 300
+    assert len(times) < 80

@@ -3,7 +3,12 @@
 "use strict";
 
 const UNITS = 1000;
-const clock = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+let clock = null;
+
+function at(time) {
+  clock ??= new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  return clock.format(new Date(time * 1000));
+}
 
 function points(path) {
   return (path.getAttribute("d").match(/-?[\d.]+(e-?\d+)?,-?[\d.]+(e-?\d+)?/g) || []).map((pair) => pair.split(",").map(Number));
@@ -40,7 +45,7 @@ class Chart {
     this.line.classList.add("on");
     if (!this.output) return;
     const told = this.bands.map((band) => this.tell(band, x)).filter(Boolean);
-    this.output.textContent = `${clock.format(new Date(time * 1000))} UTC · ${told.join(", ") || "nothing was told"}`;
+    this.output.textContent = `${at(time)} UTC · ${told.join(", ") || "nothing was told"}`;
   }
 
   tell(band, x) {
