@@ -31,7 +31,7 @@ RETRY_MS: Final = 2000
 _ALWAYS: Final = frozenset({ChangeKind.SKIPPED, ChangeKind.END})
 _CHOICE: Final = tuple(kind for kind in ChangeKind if kind not in _ALWAYS)
 EXAMPLE: Final = (
-    "retry: 2000\n\nid: t812.a90.e88.d4.v3071.u412\nevent: rollout\n"
+    "retry: 2000\n\nid: t812.a90.e88.d4.v3071.u412.g1767225600000\nevent: rollout\n"
     'data: {"kind":"rollout","at":1767225600.0,"name":"ro-4f1c0a7be2d95386","what":"group","group":0,"state":"SOAKING","was":"RUNNING"}\n\n'
 )
 
@@ -64,7 +64,7 @@ async def stream_events(
     name: Annotated[str | None, Query(max_length=200, description="only of this rollout or device")] = None,
     last_event_id: Annotated[str | None, Header(max_length=200)] = None,
 ) -> StreamingResponse:
-    """What changes: `rollout` (with its groups), `device`, `anomaly`, `drift`, `alarm`, and for admins `audit`.
+    """What changes: `rollout` (with its groups), `device`, `anomaly`, `drift`, `alarm`, `alert`, and for admins `audit`.
 
     `data` is JSON. Who comes back with the last id as ``Last-Event-ID`` hears what happened meanwhile; where that is more than 500 of
     a kind, the latest, and `skipped` names the kind. `end` says why nothing more comes: come back then. A publisher hears of rollouts of

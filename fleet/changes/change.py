@@ -26,6 +26,7 @@ class ChangeKind(StrEnum):
     ANOMALY = "anomaly"  # one began, or was told to be over
     DRIFT = "drift"  # a device said that its world left its reference, or came back
     ALARM = "alarm"  # something that an operator should look at
+    ALERT = "alert"  # who is told of what: a storm began, grew, was told, reminded of, or is over; a receiver failed or has it
     AUDIT = "audit"  # who changed what
     SKIPPED = "skipped"  # more happened than is told: read anew what you show
     END = "end"  # nothing more comes on this connection; `reason` says why
@@ -57,14 +58,18 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     drifted: bool | None = None
 
 
-_MARKS: Final = re.compile(r"t(\d{1,18})\.a(\d{1,18})\.e(\d{1,18})\.d(\d{1,18})\.v(\d{1,18})\.u(\d{1,18})")
+_MARKS: Final = re.compile(
+    r"t(\d{1,18})\.a(\d{1,18})\.e(\d{1,18})\.d(\d{1,18})\.v(\d{1,18})\.u(\d{1,18})(?:\.g(\d{1,18}))?"
+)
 
 
 class Marks(Struct, frozen=True):
-    """The last number seen of the timeline, of anomalies, their ends, drift reports, devices, and the audit log.
+    """The last number seen of the timeline, of anomalies, their ends, drift reports, devices, and the audit log; of alerts a time.
+
+    Alerts change where they stand, so `g` is when one last did, Unix ms. A place that was given out before there was such a time is good.
 
     >>> str(Marks(t=3, u=9)), Marks.parse("t3.a0.e0.d0.v0.u9").moved("a", 4).a
-    ('t3.a0.e0.d0.v0.u9', 4)
+    ('t3.a0.e0.d0.v0.u9.g0', 4)
     """
 
     t: int = 0
@@ -73,10 +78,11 @@ class Marks(Struct, frozen=True):
     d: int = 0
     v: int = 0
     u: int = 0
+    g: int = 0
 
     def __str__(self) -> str:
         """As the id of an event."""
-        return f"t{self.t}.a{self.a}.e{self.e}.d{self.d}.v{self.v}.u{self.u}"
+        return f"t{self.t}.a{self.a}.e{self.e}.d{self.d}.v{self.v}.u{self.u}.g{self.g}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -86,7 +92,7 @@ class Marks(Struct, frozen=True):
             raise InvalidQueryError(
                 f"{text[:80]!r} is no id of an event; give the last one as Last-Event-ID, or none"
             )
-        return cls(*map(int, match.groups()))
+        return cls(*(int(number or 0) for number in match.groups()))
 
     def moved(self, table: str, number: int) -> Self:
         """The place after row `number` of a table."""

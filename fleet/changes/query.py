@@ -1,4 +1,4 @@
-"""The one statement that finds what changed since a place: the latest rows of six tables, each by its own index.
+"""The one statement that finds what changed since a place: the latest rows of six tables, each by its own index, and whether alerts did.
 
 However much has happened, it reads at most `AT_ONCE` rows of a table, the latest ones: who was away for long, or watches while
 thousands of anomalies come in a second, is told that something was skipped, and holds up nobody.
@@ -16,6 +16,7 @@ from sqlalchemy import (
     CompoundSelect,
     Double,
     Integer,
+    ScalarSelect,
     Select,
     String,
     bindparam,
@@ -30,6 +31,7 @@ from sqlalchemy.orm import Session
 
 from fleet.changes.change import Change, ChangeKind, Marks
 from fleet.storage.access_tables import AuditEntry
+from fleet.storage.alert_tables import Alert, AlertGroup, AlertReceiver
 from fleet.storage.device_tables import Device, DeviceChange
 from fleet.storage.event_tables import Anomaly, AnomalyEnd, DriftRecord
 from fleet.storage.rollout_tables import RolloutRecord, RolloutTransition
@@ -96,6 +98,7 @@ class Batch:
 def present_marks(session: Session) -> Marks:
     """The place after everything that is stored."""
     newest = [select(func.max(table.id)).scalar_subquery() for table in _TABLES.values()]  # type: ignore[attr-defined] # each has one
+    newest.append(_alerts_changed())
     return Marks(*(number or 0 for number in session.execute(select(*newest)).one()))
 
 
@@ -119,6 +122,10 @@ def read_changes(session: Session, since: Marks, upto: Marks | None = None) -> B
         for row in rows:
             marks = marks.moved(table, row["id_"])
             changes.append((marks, _change(kind, row)))
+    alerts = newest["g"] if upto is None else upto.g
+    if alerts > since.g:
+        marks = marks.moved("g", alerts)
+        changes.append((marks, Change(kind=ChangeKind.ALERT, at=alerts / 1000)))
     # also past what is not told: what single devices do in a rollout must not be looked through again each time
     marks = Marks(**newest) if upto is None else upto
     return Batch(changes=changes, skipped=list(dict.fromkeys(skipped)), marks=marks)
@@ -142,7 +149,24 @@ def _statement() -> CompoundSelect[Any]:
         select(literal(_NEWEST + table), func.max(entity.id), *nothing)  # type: ignore[attr-defined] # each has one
         for table, entity in _TABLES.items()
     ]
+    newest.append(select(literal(_NEWEST + "g"), _alerts_changed(), *nothing))
     return union_all(*(select(part.subquery()) for part in parts), *newest)
+
+
+def _alerts_changed() -> ScalarSelect[Any]:
+    """When alerts were last another than before, Unix ms: their rows are changed and not added to. Each part reads a few rows, or one of an index."""
+    lasts = AlertGroup.resolved_at.is_(None)
+    moments = (
+        select(func.max(AlertGroup.joined_at).label("at")).where(lasts),
+        select(func.max(AlertGroup.told_at)).where(lasts),
+        select(func.max(AlertGroup.reminded_at)).where(lasts),
+        select(func.max(AlertGroup.resolved_at)),
+        select(func.max(Alert.settled_at)),
+        select(func.max(AlertReceiver.delivered_at)),
+        select(func.max(AlertReceiver.failing_since)),
+    )
+    at = func.max(union_all(*moments).subquery().c.at)
+    return select(cast(func.coalesce(1000 * at, 0), BigInteger)).scalar_subquery()
 
 
 def _rows(table: str, entity: Any) -> Select[Any]:

@@ -51,4 +51,5 @@ class Browser:
 
 def text_of(answer: Any) -> str:
     """What a person reads on a page."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.text))
+    shown = re.sub(r"<(script|style)>.*?</\1>", " ", answer.text, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", shown))

@@ -67,7 +67,7 @@ document.addEventListener("visibilitychange", () => {
 });
 addEventListener("pagehide", () => { stream?.close(); stream = null; });
 
-// Keys: a button with data-key="t" is pressed by t; j and k go through the rows of a list with data-rows.
+// Keys: a button is pressed by the letter that is its data-key; j and k go through the rows of a list with data-rows.
 function rows() { return [...document.querySelectorAll("[data-rows] [data-row]")]; }
 
 function choose(row) {

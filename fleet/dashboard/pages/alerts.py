@@ -23,7 +23,7 @@ router = APIRouter(prefix="/alerts", include_in_schema=False)
 
 ROWS: Final = 50
 MEMBERS: Final = 200
-LIVE: Final = ("anomaly", "drift", "device", "rollout", "alarm", "audit")
+LIVE: Final = ("alert", "audit")
 HOUR_S: Final = 3600.0
 
 Viewer = Annotated[Caller, Depends(signed_in())]

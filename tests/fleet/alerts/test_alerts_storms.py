@@ -9,6 +9,8 @@ from sqlalchemy import delete
 from fleet import audit
 from fleet.alert_settings import AlertKind
 from fleet.alerts.outbox import Event
+from fleet.changes.change import ChangeKind, Marks
+from fleet.changes.query import present_marks, read_changes
 from fleet.erasure import erase_device
 from fleet.storage.alert_tables import Alert, AlertPlace
 from fleet.storage.base import Database
@@ -250,3 +252,33 @@ def test_rollouts_and_what_the_audit_log_says_are_told(world: AlertsWorld) -> No
     world.pass_time(3600 + 900)
     over = [title for title in world.ear.titles if title.startswith("Over")]
     assert len(over) == 3, "a release that was published is never over"
+
+
+def test_who_listens_hears_when_a_storm_is_told_and_when_it_is_over_and_nothing_in_between(
+    world: AlertsWorld,
+) -> None:
+    def heard_since(place: Marks) -> tuple[list[ChangeKind], Marks]:
+        with world.database.read() as session:
+            batch = read_changes(session, place)
+        return [change.kind for _, change in batch.changes if change.kind is ChangeKind.ALERT], batch.marks
+
+    world.enrol("press-1")
+    with world.database.read() as session:
+        place = present_marks(session)
+    world.alarm(["press-1"])
+    told, place = heard_since(place)
+    assert told == [], "nobody has been told yet"
+    world.pass_time(60)
+    told, place = heard_since(place)
+    assert told == [ChangeKind.ALERT]
+    assert Marks.parse(str(place)) == place
+    world.pass_time(600)
+    told, place = heard_since(place)
+    assert told == []
+    world.calm(["press-1"])
+    world.pass_time(3600)
+    told, place = heard_since(place)
+    assert told == [ChangeKind.ALERT]
+    assert heard_since(place) == ([], place)
+    before_alerts_were_told = str(place).rpartition(".")[0]
+    assert heard_since(Marks.parse(before_alerts_were_told))[0] == [ChangeKind.ALERT]
