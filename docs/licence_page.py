@@ -9,13 +9,15 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from fleet.device_bundle.licences import licence_of
 
 ROOT: Final = Path(__file__).parents[1]
 MACHINES: Final = ("edge", "fleet", "aggregator", "sim", "pkcs11", "opcua", "modbus", "export", "kafka")
@@ -28,22 +30,6 @@ PLATFORM: Final = {
     "sys_platform": "linux",
     "platform_machine": "x86_64",
 }
-SPDX: Final = {
-    "Apache Software License": "Apache-2.0",
-    "Apache 2.0": "Apache-2.0",
-    "Apache License 2.0": "Apache-2.0",
-    "3-Clause BSD": "BSD-3-Clause",
-    "MIT License": "MIT",
-    "BSD License": "BSD",
-    "ISC License (ISCL)": "ISC",
-    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
-    "Python Software Foundation License": "PSF-2.0",
-    "GNU Lesser General Public License v3 (LGPLv3)": "LGPL-3.0",
-    "GNU Lesser General Public License v3 or later (LGPLv3+)": "LGPL-3.0-or-later",
-    "GNU Library or Lesser General Public License (LGPL)": "LGPL",
-}
-"""Other ways to name a licence."""
-
 HEAD: Final = """# Licences of what Fedge brings along
 
 Fedge is under Apache-2.0 ([LICENSE](../LICENSE)). Each machine installs what its extra of pyproject.toml needs; below is
@@ -63,7 +49,7 @@ def main() -> str:
         for name in closure(f"fedge[{machine}]") | {WITHOUT_DEPENDENCIES.get(machine, "numpy")}:
             wanted.setdefault(name, set()).add(machine)
     wanted.pop("fedge")
-    licences = {name: licence_of(distribution(name)) for name in wanted}
+    licences = {name: licence_of(distribution(name).metadata) for name in wanted}
     counts = {licence: list(licences.values()).count(licence) for licence in set(licences.values())}
     lines = ["| licence | packages |", "|---|---|"]
     lines += [
@@ -113,24 +99,6 @@ def needs(name: str, extras: set[str]) -> Iterator[Requirement]:
             needed.marker.evaluate({**environment, "extra": extra}) for extra in extras or {""}
         ):
             yield needed
-
-
-def licence_of(package: Distribution) -> str:
-    """What it says of itself: an SPDX expression, else its classifiers, else the first line of its licence field."""
-    said = package.metadata
-    if expression := said["License-Expression"]:
-        return expression
-    classifiers = [
-        line.rpartition(" :: ")[2]
-        for line in said.get_all("Classifier") or []
-        if line.startswith("License ::")
-    ]
-    named = [SPDX.get(name, name) for name in classifiers if name != "OSI Approved"]
-    free = (said["License"] or "").strip().splitlines()
-    if named and not (named == ["BSD"] and free and free[0].startswith("BSD-")):
-        return " or ".join(sorted(set(named)))
-    said_freely = free[0].removesuffix(" License").strip() if free else "not said"
-    return SPDX.get(said_freely, said_freely)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from fleet.commands import (
     claims,
     dead_letters,
     device_adding,
+    device_bundles,
     device_ca,
     devices,
     export,
@@ -84,6 +85,7 @@ app.command("export")(export.export)
 app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)
 app.command("upgrade")(upgrades.upgrade)
+app.command("bundle")(device_bundles.bundle)
 app.command("broker-files")(broker_files.broker_files)
 app.command("drift")(resources.drift)
 app.command("sign-in")(sign_in.sign_in)

@@ -190,7 +190,8 @@ def _uv(*words: str) -> str:
             text=True,
             check=False,
             timeout=_PATIENCE_S,
-            env={**os.environ, **_index_of_pip(os.environ)},
+            # a fixed time in our wheel: the same sources, the same bytes, the same hash
+            env={"SOURCE_DATE_EPOCH": "315532800", **os.environ, **_index_of_pip(os.environ)},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RequirementsError(f"uv {words[0]}: {error}") from None

@@ -1,0 +1,87 @@
+"""The real bundle, twice, and in a Debian that holds Python and nothing else: no network, no user of this machine, nothing to write to."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fleet.device_bundle.archive import MOST_BYTES, read_bundle, unpack_bundle
+from fleet.device_bundle.boards import Arch, Board
+from fleet.device_bundle.making import make_bundle
+from fleet.plant.agent_requirements import write_agent_requirements
+
+pytestmark = pytest.mark.long
+DEBIAN = ("bookworm", "base-files,dash,coreutils,python3,libstdc++6,media-types")
+OF_OTHER_EXTRAS = {"torch", "opacus", "pkcs11", "asyncua", "pymodbus"}
+IMPORTS = """
+import importlib, json, os, pkgutil, sys
+ours, waiting = [], []
+for name in ("runtime", "protocol", "models", "edge_agent", "fedge"):
+    for module in pkgutil.walk_packages(importlib.import_module(name).__path__, name + "."):
+        if module.name.endswith("__main__"):
+            continue
+        try:
+            importlib.import_module(module.name)
+            ours.append(module.name)
+        except ModuleNotFoundError as error:
+            waiting.append(error.name.split(".")[0])
+site = next(path for path in sys.path if path.endswith("site-packages"))
+beside = []
+for name in sorted(os.listdir(site)):
+    first = name.split(".")[0]
+    if first.isidentifier() and (name.endswith((".py", ".so")) or os.path.isfile(os.path.join(site, name, "__init__.py"))):
+        importlib.import_module(first)
+        beside.append(first)
+print(json.dumps({"ours": ours, "waiting": waiting, "beside": beside, "prefix": sys.prefix}))
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mmdebstrap") is None, reason="unpacks a Debian: root, mmdebstrap"
+)
+def test_everything_imports_in_an_empty_debian_and_two_bundles_are_one(tmp_path: Path) -> None:
+    listed, board = tmp_path / "list" / "agent-requirements.txt", Board(arch=Arch.AMD64, python="3.11")
+    write_agent_requirements(listed)
+    first, second = (make_bundle(listed, board, tmp_path / name) for name in ("a", "b"))
+    assert first.size_bytes <= MOST_BYTES
+    assert first.path.read_bytes() == second.path.read_bytes()
+    root = tmp_path / "root"
+    suite, packages = DEBIAN
+    command = ["mmdebstrap", "--quiet", "--variant=extract", f"--include={packages}", suite, str(root)]
+    subprocess.run(command, check=True, capture_output=True)
+    tree = root / "opt" / "fedge"
+    tree.mkdir(parents=True)
+    unpack_bundle(read_bundle(first.path), tree)
+    (root / "imports.py").write_text(IMPORTS)
+    inside = [
+        "bwrap",
+        "--ro-bind",
+        str(root),
+        "/",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--unshare-all",
+        "--uid",
+        "65532",
+    ]
+    inside += ["--clearenv", "--setenv", "PATH", "/usr/bin:/bin", "--setenv", "OPENBLAS_NUM_THREADS", "1"]
+    done = subprocess.run(
+        [*inside, "/opt/fedge/bin/python", "-P", "/imports.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["prefix"] == "/opt/fedge"
+    assert len(found["ours"]) > 250
+    assert set(found["waiting"]) <= OF_OTHER_EXTRAS
+    assert {"numpy", "ai_edge_litert", "cryptography", "flwr", "grpc", "tuf"} <= set(found["beside"])
+    version = subprocess.run(
+        [*inside, "/opt/fedge/bin/fedge-agent", "--version"], capture_output=True, text=True, check=True
+    )
+    assert version.stdout.startswith("fedge-agent ")
