@@ -25,6 +25,7 @@ from fleet.commands import (
     device_ca,
     devices,
     export,
+    flashing,
     instruction_key,
     orders,
     plant,
@@ -86,6 +87,7 @@ app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)
 app.command("upgrade")(upgrades.upgrade)
 app.command("bundle")(device_bundles.bundle)
+app.command("flash")(flashing.flash)
 app.command("broker-files")(broker_files.broker_files)
 app.command("drift")(resources.drift)
 app.command("sign-in")(sign_in.sign_in)

@@ -12,6 +12,13 @@ postgres=(/usr/lib/postgresql/*/bin/initdb)
 has initdb || [ ${#postgres[@]} -gt 0 ] || missing+=(postgresql)
 has openssl || missing+=(openssl)
 has git || missing+=(git)
+# cards: file systems inside images, and an ordinary user
+has mcopy || missing+=(mtools)
+has fsck.fat || missing+=(dosfstools)
+has sfdisk || missing+=(fdisk)
+has debugfs || missing+=(e2fsprogs)
+has bwrap || missing+=(bubblewrap)
+has sshd || missing+=(openssh-server)
 # chips: a token, and a TPM behind the same port
 has softhsm2-util || missing+=(softhsm2)
 has swtpm || missing+=(swtpm)
