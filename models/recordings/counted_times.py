@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.recordings.questions import Question, QuestionsOpen
-from models.recordings.raw_columns import RawColumn, Table
-from models.recordings.recording import shown
+from models.recordings.raw_columns import RawColumn, Table, is_whole
+from models.recordings.recording import listed, shown
 from models.recordings.row_times import FIRST_S, LAST_S, Clock, check_others, date_of
 from models.recordings.stamps import DAY_S
 from models.recordings.units import TIME_UNITS, unit_of_name, unit_of_time
 from models.recordings.words import is_time_name, part_of_time, words_of
 
-__all__ = ["clock_of_numbers", "clock_of_parts", "is_clock_by_name"]
+__all__ = ["clock_of_nameless_parts", "clock_of_numbers", "clock_of_parts", "is_clock_by_name"]
 
 _EPOCHS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _SERIAL_DAYS: Final = (32_874.0, 51_136.0)
 """1990 to 2040 in days since 30 December 1899, as spreadsheets count."""
 _SERIAL_ZERO_DAYS: Final = 25_569.0
 _MOST_BACK: Final = 0.1
+_FEWEST_MOMENTS: Final = 10
+_PROVES: Final = 0.9
+_DATE_DIGITS: Final = ((14, 1), (12, 100), (10, 100))
+"""YYYYMMDDHHMMSS, YYYYMMDDHHMM, YYMMDDHHMM: how many digits, and by what such a number is multiplied to count seconds, too."""
 _NICE_STEPS_S: Final = (
     0.001,
     0.01,
@@ -59,29 +65,68 @@ def clock_of_parts(columns: list[RawColumn], table: Table) -> Clock | None:
             parts.setdefault(part, column)
     if not {"year", "month", "day"} <= set(parts):
         return None
-    years, months, days = (np.asarray(parts[p].values, np.float64) for p in ("year", "month", "day"))
-    if not (
-        np.nanmin(years) >= 1990
-        and np.nanmax(years) <= 2040
-        and np.nanmax(months) <= 12
-        and np.nanmax(days) <= 31
-    ):
+    seconds = _seconds_of(parts)
+    if seconds is None:
         return None
-    start = np.array(years - 1970, "datetime64[Y]").astype("datetime64[M]") + (
-        np.nan_to_num(months) - 1
-    ).astype(np.int64)
-    seconds = start.astype("datetime64[s]").astype(np.float64) + (days - 1) * DAY_S
-    used = [parts[p].place for p in ("year", "month", "day")]
-    for part, length in (("hour", 3600.0), ("minute", 60.0), ("second", 1.0)):
-        if part in parts:
-            seconds = seconds + np.asarray(parts[part].values, np.float64) * length
-            used.append(parts[part].place)
+    used = [parts[p].place for p in ("year", "month", "day", "hour", "minute", "second") if p in parts]
     names = ", ".join(c.name for c in table.columns if c.place in used)
     return Clock(
         seconds=seconds,
         used=tuple(used),
         notes=[f"the time was put together from the columns {names}, as UTC"],
     )
+
+
+def clock_of_nameless_parts(columns: list[RawColumn], table: Table) -> Clock | None:
+    """Year, month, day, hour and minute beside each other in a table without names; that rows then follow evenly proves it."""
+    if not all(re.fullmatch(r"f\d+", column.name) for column in table.columns):
+        return None
+    free = [
+        c for c in columns if c.sort == "number" and len(c.values) > _FEWEST_MOMENTS and is_whole(c.values)
+    ]
+    for year in free:
+        if not (np.nanmin(year.values) >= 1990 and np.nanmax(year.values) <= 2040):
+            continue
+        for skipped in (0, 1):  # a day of the year may stand between
+            places = range(year.place + 1 + skipped, year.place + 6 + skipped)
+            parts = [c for place in places for c in free if c.place == place]
+            for count in range(len(parts), 1, -1):
+                named = dict(zip(("month", "day", "hour", "minute", "second"), parts[:count], strict=False))
+                seconds = _seconds_of({"year": year} | named)
+                if seconds is None or np.isnan(seconds).any():
+                    continue
+                steps = np.diff(seconds)
+                if (steps > 0).all() and np.mean(steps == np.median(steps)) >= _PROVES:
+                    used = (year.place, *range(year.place + 1, parts[count - 1].place + 1))
+                    note = f"the time was put together from {listed([f'f{k}' for k in used])} (year to {[*named][-1]}), as UTC"
+                    return Clock(seconds=seconds, used=used, notes=[note])
+    return None
+
+
+def _seconds_of(parts: Mapping[str, RawColumn]) -> NDArray[np.float64] | None:
+    """Since 1970, of a year, month, day and so on; None where one of them is none."""
+    years, months, days = (np.asarray(parts[p].values, np.float64) for p in ("year", "month", "day"))
+    is_date = (
+        np.nanmin(years) >= 1990
+        and np.nanmax(years) <= 2040
+        and np.nanmin(months) >= 1
+        and np.nanmax(months) <= 12
+        and np.nanmin(days) >= 1
+        and np.nanmax(days) <= 31
+    )
+    if not is_date:
+        return None
+    start = np.array(years - 1970, "datetime64[Y]").astype("datetime64[M]") + (
+        np.nan_to_num(months) - 1
+    ).astype(np.int64)
+    seconds = start.astype("datetime64[s]").astype(np.float64) + (days - 1) * DAY_S
+    for part, length, most in (("hour", 3600.0, 24), ("minute", 60.0, 60), ("second", 1.0, 60)):
+        if part in parts:
+            values = np.asarray(parts[part].values, np.float64)
+            if np.nanmin(values) < 0 or np.nanmax(values) > most:
+                return None
+            seconds = seconds + values * length
+    return np.asarray(seconds)
 
 
 def clock_of_numbers(columns: list[RawColumn], table: Table, answers: Mapping[str, str]) -> Clock | None:
@@ -91,6 +136,7 @@ def clock_of_numbers(columns: list[RawColumn], table: Table, answers: Mapping[st
     named = [c for c in numbers if is_time_name(c.name) and _grows(c)]
     for column in forced or named:
         if (clock := _epoch(column)) or (clock := _serial(column)):
+            _check_digits(column, table)
             return clock
     for column in forced or named:
         if len(named) > 1 and not forced and all(c.values[0] == named[0].values[0] for c in named):
@@ -102,6 +148,7 @@ def clock_of_numbers(columns: list[RawColumn], table: Table, answers: Mapping[st
             and _grows(column)
             and (clock := _epoch(column))
         ):
+            _check_digits(column, table)
             return clock
     return None
 
@@ -124,7 +171,9 @@ def is_clock_by_name(column: RawColumn) -> bool:
     """Does a column tell the time by its name, and grow or hold dates?"""
     if not is_time_name(column.name) or not len(column.values) or np.isnan(column.values).all():
         return False
-    return _grows(column) or _epoch(column) is not None
+    # A flag or a setting with such a name falls but seldom, too.
+    is_told = len(np.unique(column.values[:5000])) > min(_FEWEST_MOMENTS, len(column.values) // 2)
+    return (_grows(column) and is_told) or _epoch(column) is not None
 
 
 def _epoch(column: RawColumn) -> Clock | None:
@@ -139,6 +188,34 @@ def _epoch(column: RawColumn) -> Clock | None:
                 ],
             )
     return None
+
+
+def _check_digits(column: RawColumn, table: Table) -> None:
+    """Raises QuestionsOpen for 202607061403 and 1202607061403: every number reads as a date and a time of day, which no count does."""
+    values = np.asarray(column.values, np.float64)
+    told = np.unique(values[~np.isnan(values)])
+    if len(told) < 3 or (told % 1 != 0).any():
+        return
+    for digits, factor in _DATE_DIGITS:
+        whole = told * factor
+        parts = [whole // 10.0**k % 100 for k in (0, 2, 4, 6, 8)]
+        is_one = (parts[0] < 60) & (parts[1] < 60) & (parts[2] < 24)  # seconds, minutes, hours
+        is_one &= (parts[3] >= 1) & (parts[3] <= 31) & (parts[4] >= 1) & (parts[4] <= 12)
+        years = whole // 10.0**10 % (10000 if digits > 10 else 100)
+        first, last = (1990, 2040) if digits > 10 else (10, 40)
+        if (is_one & (years >= first) & (years <= last)).all():
+            raise QuestionsOpen(
+                [
+                    Question(
+                        key=f"column:{column.name}",
+                        text=f"column {shown(column.name)} holds {told[0]:.0f} and the like, whose digits read as a date: write it as 2026-02-08 13:30:47, "
+                        f"or is it no time",
+                        allowed=("leave out", "sensor"),
+                        path=table.path,
+                        line=table.line_of(0),
+                    )
+                ]
+            )
 
 
 def _serial(column: RawColumn) -> Clock | None:

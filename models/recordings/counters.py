@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from models.recordings.raw_columns import RawColumn, is_whole
 from models.recordings.words import COUNTER_NAMES, words_of
 
-__all__ = ["counts_rows", "only_grows"]
+__all__ = ["counts_rows", "may_be_time", "only_grows"]
 
 _FEWEST_ROWS: Final = 50
 """Rows from which on a column that always grows is worth a question."""
+_FEWEST_MOMENTS: Final = 20
+_MOST_RISING: Final = 0.9
+_LEAST_EVEN: Final = 0.7
 
 
 def counts_rows(column: RawColumn, devices: NDArray[np.int64] | None) -> bool:
@@ -49,6 +52,18 @@ def only_grows(values: NDArray[np.floating]) -> bool:
     steps = np.diff(told)
     grown = np.count_nonzero(steps > 0)
     return bool((steps >= 0).all() and grown >= max(_FEWEST_ROWS // 2, len(steps) // 20))
+
+
+def may_be_time(values: NDArray[np.floating]) -> bool:
+    """Does a column (n,) rise by the same step nearly everywhere, but where it begins anew?"""
+    if len(values) < _FEWEST_MOMENTS or np.isnan(values).any():
+        return False
+    steps = np.diff(values.astype(np.float64))
+    rising = steps[steps > 0]
+    if len(rising) < _MOST_RISING * len(steps):
+        return False
+    usual = float(np.median(rising))
+    return bool(np.mean(np.abs(rising - usual) <= 0.1 * usual) >= _LEAST_EVEN)
 
 
 def _starts_again(values: NDArray[np.floating]) -> bool:

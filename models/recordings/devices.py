@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.recordings.raw_columns import RawColumn, Table, is_whole
 from models.recordings.times import Clock
 from models.recordings.units import is_unit
-from models.recordings.words import is_device_name, part_of_time
+from models.recordings.words import is_device_name, part_of_time, words_of
 
 __all__ = ["Devices", "found_devices"]
 
@@ -32,6 +32,7 @@ def found_devices(table: Table, clock: Clock | None, answers: Mapping[str, str])
     unsaid = [c for c in free if f"column:{c.name}" not in answers and not _holds_units(c)]
     forced = [c for c in free if answers.get(f"column:{c.name}") == "device"]
     named = [c for c in unsaid if is_device_name(c.name) and _repeats(c, table.count)]
+    named = [c for c in named if not _is_numbered(c, named) and not _is_mark(c)]
     candidates = forced or named or [c for c in unsaid if _is_numbered_run(c, free, table.count)][:1]
     if not candidates:
         return None
@@ -51,6 +52,24 @@ def found_devices(table: Table, clock: Clock | None, answers: Mapping[str, str])
             )
             codes = joint
     return Devices(columns=tuple(candidates), codes=codes, names=names)
+
+
+def _is_numbered(column: RawColumn, others: list[RawColumn]) -> bool:
+    """Pump1 beside Pump2: each tells how that pump is, and none which one a row is of."""
+    stem = words_of(column.name)
+    return any(
+        other is not column and other.name != column.name and words_of(other.name) == stem
+        for other in others
+        if any(c.isdigit() for c in other.name)
+    )
+
+
+def _is_mark(column: RawColumn) -> bool:
+    """One value or none: a mark, where the rows without it would be nobody's."""
+    if column.sort == "word":
+        return len(column.vocabulary) == 1 and bool((column.codes < 0).any())
+    told = column.values[~np.isnan(column.values)]
+    return 0 < len(told) < len(column.values) and len(np.unique(told)) == 1
 
 
 def _coded(column: RawColumn) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -89,6 +108,8 @@ def _is_numbered_run(column: RawColumn, others: list[RawColumn], count: int) -> 
             or part_of_time(other.name)
             or not is_whole(other.values[:1000])
         ):
+            continue
+        if np.nanmax(other.values) in {23, 59}:  # an hour beside a day, a minute beside an hour
             continue
         steps = np.diff(other.values)
         starts = other.values[np.append(0, turns)]

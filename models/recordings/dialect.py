@@ -9,20 +9,26 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
 from typing import Final
 
 from models.errors import RecordingError
 from models.recordings.grid import split
 from models.recordings.headers import Header
-from models.recordings.numerals import FLAG_WORDS, LONGEST_NUMBER, MISSING_WORDS, is_value
+from models.recordings.numerals import is_value
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.recording import shown
-from models.recordings.stamps import is_stamp
+from models.recordings.row_lines import (
+    check_above,
+    check_commas,
+    has_points,
+    has_values,
+    looks_like_row,
+    numbers_as_names,
+    worth,
+)
 from models.recordings.text import TextFile
 
-__all__ = ["Dialect", "found_dialect", "worth"]
+__all__ = ["Dialect", "found_dialect"]
 
 _DELIMITERS: Final = (",", ";", "\t", "|", " ")
 _DELIMITER_NAMES: Final = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " ", "none": ""}
@@ -31,11 +37,6 @@ _RULE: Final = re.compile(r"[-+=|:_ \t]{3,}")
 _LEAST_REGULAR: Final = 0.6
 _LEAST_WORTH: Final = 0.7
 _TIE: Final = 0.02
-_POINTED: Final = re.compile(r"[+-]?(?:\d*\.(?!\d{3}$)\d*(?:[eE][+-]?\d+)?|0*\.\d{3}|\d{4,}\.\d{3})")
-"""A point that can only be a decimal one."""
-_FIRST_GROUP: Final = re.compile(r"[+-]?\d{1,3}", re.ASCII)
-_GROUP: Final = re.compile(r"\d{3}(?:\.\d*)?", re.ASCII)
-_WHOLE: Final = re.compile(r"[+-]?(?:\d{1,18}|\d{1,3}(?:[' .]\d{3}){1,5})", re.ASCII)
 _DECIMAL_PAIR: Final = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 
 
@@ -109,18 +110,6 @@ def _logical(lines: Sequence[str]) -> list[tuple[int, str]]:
     return found
 
 
-@lru_cache(maxsize=65_536)
-def worth(cell: str) -> float:
-    """How much `cell` looks like one of a recording: 1 for a value, less for a word, least for a sentence."""
-    if len(cell) > LONGEST_NUMBER:
-        return 0.0
-    if cell.casefold() in MISSING_WORDS or cell.casefold() in FLAG_WORDS or is_value(cell) or is_stamp(cell):
-        return 1.0
-    if is_value(re.sub(r"^'| ?[^\d\s,;.:+-]{1,6}$", "", cell)):
-        return 0.9
-    return 0.3 if len(cell) <= 24 and not re.search(r"[,;|\t]", cell) else 0.0
-
-
 def _found_delimiter(said: Sequence[tuple[int, str]], body: Sequence[str], text: TextFile) -> str:
     scores: dict[str, tuple[float, int]] = {}
     for delimiter in _DELIMITERS:
@@ -188,13 +177,11 @@ def _laid_out(
     rows = [split(line, delimiter) for line in body]
     width = Counter(map(len, rows)).most_common(1)[0][0]
     if width > 1 and all(row[-1] == "" for row in rows if len(row) == width):
-        header = next(
-            (split(line, delimiter) for _, line in filled if not line.startswith(comment or "\0")), []
-        )
-        # Each line ends with a delimiter; so may the header, or not.
-        width -= len(header) < width or header[-1] == ""
+        # Each line ends with a delimiter; so may the header, or not: HOBO names columns that are empty but for events.
+        widest = [cells for _, line in filled if len(cells := split(line, delimiter)) >= width]
+        width -= not (widest and len(widest[0]) == width and widest[0][-1])
     table = [tuple(row[:width]) for row in rows if len(row) >= width and not any(row[width:])]
-    is_valued = [_is_valued([row[c] for row in table]) for c in range(width)]
+    is_valued = [has_values([row[c] for row in table]) for c in range(width)]
     if not any(is_valued):
         raise RecordingError(
             f"{text.path}:{filled[-1][0]}: {shown(filled[-1][1])} holds words and no numbers; a recording has a column for each sensor"
@@ -208,20 +195,22 @@ def _laid_out(
         raise RecordingError(
             f"{text.path}: no row of {width} cells with numbers among its first {len(text.head)} lines; remove what stands before the table"
         )
-    _check_before(split_lines[:start], width, comment, text)
+    check_above(split_lines[:start], table, is_valued, comment, text.path)
     head = Header(text, split_lines[:start], width, delimiter, comment)
     notes = list(head.notes)
     settled: list[tuple[str, str]] = [
         ("delimiter", next(n for n, d in _DELIMITER_NAMES.items() if d == delimiter))
     ]
     first = split_lines[start]
-    if not head.names and (as_header := _numbers_as_names(first[1][:width], table, text, first[0], answers)):
+    if not head.names and (
+        as_header := numbers_as_names(first[1][:width], table, text.path, first[0], answers)
+    ):
         settled.append(("header", as_header))
         if as_header == "yes":
             head.names, head.line = list(first[1][:width]), first[0]
             head.rows.append(tuple(head.names))
             first = split_lines[start + 1]
-    if head.names and delimiter == "," and not _has_points(table):
+    if head.names and delimiter == "," and not has_points(table):
         for c in range(1, width):
             if not head.names[c] and any(row[c] for row in table):
                 raise RecordingError(
@@ -229,7 +218,7 @@ def _laid_out(
                     f"commas in the numbers? write decimal points, or part the cells by semicolons"
                 )
     if not head.names and delimiter == ",":
-        _check_commas(table, text, first[0], answers)
+        check_commas(table, text.path, first[0], answers)
     if not head.names and width > 10 and len(table) * 3 < width and not is_valued[0]:
         raise RecordingError(
             f"{text.path}:{first[0]}: {len(table)} lines of {width} cells that begin with a word: the table lies on its side; turn it so that each line is a "
@@ -253,139 +242,14 @@ def _laid_out(
     )
 
 
-def _check_before(
-    lines: Sequence[tuple[int, tuple[str, ...], str]], width: int, comment: str, text: TextFile
-) -> None:
-    """Raises where what stands before the first row is a table of its own, which would be lost as a preamble."""
-    others = [
-        (line, raw)
-        for line, cells, raw in lines
-        if not (comment and raw.startswith(comment))
-        and len(cells) > 1
-        and sum(is_value(c) or is_stamp(c) for c in cells) * 2 > len(cells)
-    ]
-    if len(others) >= 3:
-        line, raw = others[0]
-        raise RecordingError(
-            f"{text.path}:{line}: {shown(raw)} and {len(others) - 1} more lines before the table of {width} columns hold values, too: are there two tables in "
-            f"the file, or commas in the numbers? cut it, or part the cells by semicolons"
-        )
-
-
-def _is_valued(cells: Sequence[str]) -> bool:
-    told = [cell for cell in cells if cell.casefold() not in MISSING_WORDS]
-    return bool(told) and sum(worth(cell) >= 0.9 for cell in told) >= len(told) / 2
-
-
-def _is_row(cells: Sequence[str], width: int, is_valued: Sequence[bool]) -> bool:
-    if not (len(cells) == width or (len(cells) == width + 1 and not cells[-1])):
-        return False
-    told = [
-        cell
-        for cell, valued in zip(cells, is_valued, strict=False)
-        if valued and cell.casefold() not in MISSING_WORDS
-    ]
-    good = sum(worth(cell) >= 0.9 for cell in told)
-    return bool(told) and good > len(told) / 2
-
-
 def _first_row(
     lines: Sequence[tuple[int, tuple[str, ...], str]], width: int, is_valued: Sequence[bool], comment: str
 ) -> int | None:
     """The first line that is a row and is followed by rows."""
-    are_rows = [
-        _is_row(cells, width, is_valued) and not (comment and raw.startswith(comment))
-        for _, cells, raw in lines
-    ]
-    for at, is_row in enumerate(are_rows):
-        following = are_rows[at : at + 6]
+    told = [at for at, (_, _, raw) in enumerate(lines) if not (comment and raw.startswith(comment))]
+    are_rows = [looks_like_row(lines[at][1], width, is_valued) for at in told]
+    for place, is_row in enumerate(are_rows):
+        following = are_rows[place : place + 6]
         if is_row and sum(following) > len(following) / 2:
-            return at
+            return told[place]
     return None
-
-
-def _has_points(table: Sequence[Sequence[str]]) -> bool:
-    """Is there a number with a decimal point?"""
-    return any(len(cell) <= LONGEST_NUMBER and _POINTED.fullmatch(cell) for row in table for cell in row)
-
-
-def _check_commas(
-    table: Sequence[Sequence[str]], text: TextFile, line: int, answers: Mapping[str, str]
-) -> None:
-    """Without names, and without one decimal point, 60,2 may be two integers or one number with a decimal comma."""
-    told = [
-        [cell for row in table if (cell := row[c]).casefold() not in MISSING_WORDS]
-        for c in range(len(table[0]))
-    ]
-    for before, after in pairwise(told):
-        is_parted = all(_GROUP.fullmatch(cell) for cell in after) and all(
-            _FIRST_GROUP.fullmatch(cell) for cell in before
-        )
-        if is_parted and any(cell.startswith("0") for cell in after) and "delimiter" not in answers:
-            raise QuestionsOpen(
-                [
-                    Question(
-                        key="delimiter",
-                        text=f"{shown(','.join(table[0]))} has a column of three digits each, some beginning with 0: are its commas all between cells, or do "
-                        f"they part thousands (then write the numbers without, or in quotes)",
-                        allowed=("comma",),
-                        path=text.path,
-                        line=line,
-                    )
-                ]
-            )
-    if _has_points(table):
-        return
-    is_fraction = [all(cell.isdigit() for cell in cells) for cells in told]
-    is_whole = [all(_WHOLE.fullmatch(cell) for cell in cells) for cells in told]
-    if not any(whole and fraction for whole, fraction in zip(is_whole, is_fraction[1:], strict=False)):
-        return
-    answer = answers.get("decimal")
-    if answer == "comma":
-        raise RecordingError(
-            f"{text.path}:{line}: decimal commas between commas cannot be told apart; write decimal points, or part the cells by semicolons"
-        )
-    if answer is None:
-        raise QuestionsOpen(
-            [
-                Question(
-                    key="decimal",
-                    text=f"{shown(','.join(table[0]))} has commas only, and no header says how many columns there are: are some of them decimal commas",
-                    allowed=("point", "comma"),
-                    path=text.path,
-                    line=line,
-                )
-            ]
-        )
-
-
-def _numbers_as_names(
-    first: Sequence[str],
-    table: Sequence[Sequence[str]],
-    text: TextFile,
-    line: int,
-    answers: Mapping[str, str],
-) -> str:
-    """Does a first line of numbers name the columns: "yes", "no", or "" where nobody would ask."""
-    if not all(cell.isdigit() for cell in first) or len(set(first)) < len(first):
-        return ""
-    numbers = [int(cell) for cell in first]
-    if len(first) > 2 and numbers[0] in {0, 1} and all(b - a == 1 for a, b in pairwise(numbers)):
-        return answers.get("header", "yes")
-    others = [row for row in table if tuple(row) != tuple(first)]
-    is_decimal = [sum(not row[c].isdigit() for row in others) > len(others) / 2 for c in range(len(first))]
-    if not all(is_decimal):
-        return ""
-    if "header" in answers:
-        return answers["header"]
-    raise QuestionsOpen(
-        [
-            Question(
-                key="header",
-                text=f"the first line {shown(','.join(first))} holds integers and the others none: does it name the columns?",
-                allowed=("yes", "no"),
-                path=text.path,
-                line=line,
-            )
-        ]
-    )

@@ -70,8 +70,6 @@ _CONVERSIONS: Final = {
     ".arrow": _PANDAS.replace("{call}", "read_feather('{name}')"),
     ".orc": _PANDAS.replace("{call}", "read_orc('{name}')"),
     ".json": _PANDAS.replace("{call}", "read_json('{name}')"),
-    ".jsonl": _PANDAS.replace("{call}", "read_json('{name}', lines=True)"),
-    ".ndjson": _PANDAS.replace("{call}", "read_json('{name}', lines=True)"),
     ".xml": _PANDAS.replace("{call}", "read_xml('{name}')"),
     ".sas7bdat": _PANDAS.replace("{call}", "read_sas('{name}')"),
     ".dta": _PANDAS.replace("{call}", "read_stata('{name}')"),

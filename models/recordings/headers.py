@@ -58,7 +58,19 @@ class Header:
         self.rows: list[tuple[str, ...]] = []
         self.line = 0
         self._width, self._text = width, text
-        left = list(lines)
+        if _is_campbell(lines, width):
+            self._take_campbell(lines)
+        else:
+            self._read_up(list(lines), delimiter, comment)
+
+    def _take_campbell(self, lines: Sequence[tuple[int, tuple[str, ...], str]]) -> None:
+        (_, _, about), (self.line, names, _), (_, units, _), _ = lines
+        self.names, self.units, self.preamble = list(names), list(units), [about]
+        self.rows = [tuple(cells) for _, cells, _ in lines]
+        self.notes.append("it is a table of a Campbell logger: names, units and kinds of means in four lines")
+
+    def _read_up(self, left: list[tuple[int, tuple[str, ...], str]], delimiter: str, comment: str) -> None:
+        width, text = self._width, self._text
         index: Sequence[str] = [""] * width
         while left and (
             self._is_candidate(left[-1], comment)
@@ -148,6 +160,8 @@ class Header:
         found = list(cells)
         while len(found) > self._width and not found[-1]:
             found.pop()
+        if len(found) == self._width + 1 and found[-1].casefold() == "comment":
+            found.pop()  # LabVIEW names a column that its rows have no cell for
         if len(found) == self._width - 1:
             first = self._first_cells()
             if len(first) > 1 and is_stamp(first[0]) and is_stamp(first[1]) and ":" in first[1]:
@@ -181,6 +195,15 @@ class Header:
             bool(above) and self._is_candidate(above[-1], comment) and len(above[-1][1]) >= self._width - 1
         )
         return is_above and bool(filled) and sum(is_unit(cell) for cell in filled) >= 0.6 * len(filled)
+
+
+def _is_campbell(lines: Sequence[tuple[int, tuple[str, ...], str]], width: int) -> bool:
+    """TOA5: a line about the logger, names, units, and how each was averaged."""
+    return (
+        len(lines) == 4
+        and lines[0][1][0].strip('"') == "TOA5"
+        and all(len(c) == width for _, c, _ in lines[1:])
+    )
 
 
 def _grouped(upper: Sequence[str], lower: Sequence[str]) -> list[str]:

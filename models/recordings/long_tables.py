@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.errors import RecordingError
 from models.recordings.machines import ColumnKind
+from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.raw_columns import RawColumn, Table
 from models.recordings.recording import check_size, shown
 from models.recordings.roles import Roles
@@ -19,6 +21,7 @@ from models.recordings.units import is_unit
 __all__ = ["LongTable", "pivoted"]
 
 _LEAST_FILLED: Final = 0.5
+_MOST_TWICE: Final = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,8 +34,13 @@ class LongTable:
     notes: tuple[str, ...]
 
 
-def pivoted(table: Table, clock: Clock | None, roles: Roles) -> LongTable:
-    """Raises RecordingError where there is no time, no one column of values, or variables were taken at different moments."""
+def pivoted(table: Table, clock: Clock | None, roles: Roles, answers: Mapping[str, str]) -> LongTable:
+    """Turn `table` round.
+
+    Raises:
+        RecordingError: there is no time, no one column of values, or variables were taken at different moments.
+        QuestionsOpen: many times come more than once with a variable.
+    """
     variable = roles.variable
     values = [
         table.columns[place]
@@ -52,12 +60,14 @@ def pivoted(table: Table, clock: Clock | None, roles: Roles) -> LongTable:
     found, notes = [], []
     if not keep.all():
         notes.append(f"{int((~keep).sum())} lines without a time, a variable or a machine were left out")
-    twice = 0
+    seconds, twice = clock.seconds, 0
+    if answers.get("repeats") == "coarse clock":
+        seconds = _spread(seconds, devices, variable.codes, keep)
     for number, name in enumerate(roles.device_names or (None,)):
         at = np.flatnonzero(keep & (devices == number))
         if not len(at):
             continue
-        times, row_of = np.unique(clock.seconds[at], return_inverse=True)
+        times, row_of = np.unique(seconds[at], return_inverse=True)
         check_size((len(times), len(names)), str(table.path))
         rows = np.full((len(times), len(names)), np.nan, np.float32)
         rows[row_of, variable.codes[at]] = values[0].values[at]
@@ -69,12 +79,46 @@ def pivoted(table: Table, clock: Clock | None, roles: Roles) -> LongTable:
                 f"columns are filled; resample them to common times"
             )
         found.append((name, rows, times))
+    if twice > _MOST_TWICE * table.count and "repeats" not in answers:
+        raise QuestionsOpen(
+            [
+                Question(
+                    key="repeats",
+                    text=f"{twice} of {table.count} lines repeat a time and a variable: is the last of each to be taken, or is the clock coarser than the rows",
+                    allowed=("drop", "coarse clock"),
+                    path=table.path,
+                    line=table.line_of(0),
+                )
+            ]
+        )
     if twice:
         notes.append(f"{twice} lines repeat a time and variable; the last of each was taken")
     notes.append(f"the long table has {len(names)} variables, which became columns")
     return LongTable(
         names=names, units=_units(table, variable, len(names)), machines=tuple(found), notes=tuple(notes)
     )
+
+
+def _spread(
+    seconds: NDArray[np.float64],
+    devices: NDArray[np.int64],
+    variables: NDArray[np.int32],
+    keep: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """The first, second, … line of a time and a variable share what is left until the next time."""
+    at = np.flatnonzero(keep)
+    order = at[np.lexsort((at, variables[at], devices[at], seconds[at]))]
+    is_new = np.ones(len(order), bool)
+    for key in (seconds, devices, variables):
+        is_new[1:] &= np.diff(key[order]) == 0
+    is_new = np.append(True, ~is_new[1:])
+    starts = np.flatnonzero(is_new)
+    lengths = np.diff(np.append(starts, len(order)))
+    within = np.arange(len(order)) - np.repeat(starts, lengths)
+    step = float(np.median(np.diff(np.unique(seconds[at])))) if len(at) > 1 else 0.0
+    found = seconds.copy()
+    found[order] += within * (step / max(1, int(lengths.max())))
+    return found
 
 
 def _units(table: Table, variable: RawColumn, count: int) -> tuple[str | None, ...]:

@@ -65,7 +65,7 @@ def content_of(table: Table, answers: Mapping[str, str]) -> FileContent:
             f"say column:NAME=sensor where one is"
         )
     if roles.variable is not None:
-        long = pivoted(table, clock, roles)
+        long = pivoted(table, clock, roles, answers)
         notes += long.notes
         found.columns += [
             Column(name=n, kind=ColumnKind.SENSOR, unit=u)

@@ -10,13 +10,22 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.recordings.dialect import worth
 from models.recordings.numerals import FLAG_WORDS, MISSING_WORDS, Style, is_value
 from models.recordings.questions import Question
+from models.recordings.row_lines import worth
 from models.recordings.stamps import is_stamp
 from models.recordings.words import is_time_name
 
-__all__ = ["RawColumn", "Table", "as_words", "few_values", "is_whole", "own_names", "sort_of"]
+__all__ = [
+    "RawColumn",
+    "Table",
+    "as_words",
+    "few_values",
+    "forget_unused",
+    "is_whole",
+    "own_names",
+    "sort_of",
+]
 
 _FEW: Final = 20
 
@@ -134,3 +143,15 @@ def few_values(values: NDArray[np.floating]) -> NDArray[np.float64] | None:
     found = np.unique(values)
     found = found[~np.isnan(found)].astype(np.float64)
     return found if len(found) <= _FEW else None
+
+
+def forget_unused(columns: Sequence[RawColumn]) -> None:
+    """Words that only lines said that are no rows, such as the header where it comes again."""
+    for column in columns:
+        used = np.unique(column.codes[column.codes >= 0])
+        if column.sort == "word" and len(used) < len(column.vocabulary):
+            places = np.full(max(len(column.vocabulary), int(used.max(initial=0)) + 1) + 1, -1, np.int32)
+            places[used] = np.arange(len(used))
+            words = list(column.vocabulary)
+            column.vocabulary = {words[code]: k for k, code in enumerate(used.tolist()) if code < len(words)}
+            column.codes = places[column.codes]

@@ -27,6 +27,7 @@ from models.recordings.folders import FoundFile, found_files
 from models.recordings.machines import Column, ColumnKind, Machine, Reading
 from models.recordings.parts import content_of
 from models.recordings.questions import Question, QuestionsOpen
+from models.recordings.raw_columns import Table
 from models.recordings.recording import one_line
 from models.recordings.suggestions import Suggestion, suggested
 from models.recordings.table import read_table
@@ -144,10 +145,24 @@ def _read(
             return read_parquet(file.path, answers)
         case _:
             table = read_table(file.path, answers, progress)
+            answers = _of_annotations(table) | dict(answers)
             if len(table.columns) == 1 and "label" in file.machine.lower():
                 # A column without a name, in a file or folder that is called after what it holds.
                 answers = {f"column:{table.columns[0].name}": "label"} | dict(answers)
             return content_of(table, answers)
+
+
+def _of_annotations(table: Table) -> dict[str, str]:
+    """What the columns of InfluxDB's annotated CSV are by definition."""
+    if not any(line.startswith(("#group", "#datatype")) for line in table.preamble):
+        return {}
+    names = {column.name: column for column in table.columns}
+    found = {
+        f"column:{name}": "leave out" for name in ("result", "table", "_start", "_stop") if name in names
+    }
+    if "_field" in names and "_value" in names and len(names["_field"].vocabulary) > 1:
+        found["column:_field"] = "variable"
+    return found
 
 
 def _share(progress: Callable[[float], None] | None, done: int, count: int) -> Callable[[float], None] | None:

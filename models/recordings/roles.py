@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.recordings.counters import counts_rows, only_grows
+from models.errors import RecordingError
+from models.recordings.counters import counts_rows, may_be_time, only_grows
 from models.recordings.devices import found_devices
 from models.recordings.labels import labels_of_column, names_more_than_a_label
 from models.recordings.machines import SENSOR_KINDS, Column, ColumnKind
@@ -32,6 +33,7 @@ from models.recordings.words import (
     is_score_name,
     is_state_name,
     is_target_name,
+    is_time_name,
     is_variable_name,
     says_normal,
     words_of,
@@ -42,6 +44,7 @@ __all__ = ["Roles", "found_roles"]
 _LOOKED_AT: Final = 20_000
 _FEW: Final = 20
 _MOST_CATEGORIES: Final = 200
+_MOSTLY: Final = 0.5
 _BEGINS_NUMBERS: Final = frozenset("0123456789+-(<>'~=.")
 _IDENTITY: Final = frozenset(["id", "uuid", "guid", "serial", "key", "hash", "sn", "tag"])
 _ANSWERS: Final = ("sensor", "label", "device", "leave out")
@@ -94,6 +97,7 @@ class _Decision:
             )
             if kind not in SENSOR_KINDS and f"column:{column.name}" in answers:
                 self.roles.settled[f"column:{column.name}"] = answers[f"column:{column.name}"]
+        self._check_one_unit()
         # The values of a long table are of several sensors, some large, some small.
         self.roles.questions += table.questions if self.roles.variable is None else []
 
@@ -108,7 +112,7 @@ class _Decision:
         if any(column is device for device in self._devices):
             return ColumnKind.DEVICE, f"tells {len(self.roles.device_names)} machines apart"
         if answer == "leave out":
-            return ColumnKind.LEFT_OUT, "was left out as you said"
+            return ColumnKind.LEFT_OUT, "was left out as settled"
         if answer == "label":
             return ColumnKind.LABEL, ""
         if column.sort == "stamp":
@@ -173,7 +177,7 @@ class _Decision:
                 line,
             )
             if self._answers.get(f"words:{column.name}") == "leave out":
-                return ColumnKind.LEFT_OUT, "was left out as you said"
+                return ColumnKind.LEFT_OUT, "was left out as settled"
         if column.infinite:
             self.roles.notes.append(
                 f"column {name} holds {column.infinite} infinite numbers, which were taken as missing"
@@ -220,9 +224,14 @@ class _Decision:
                 ColumnKind.CATEGORY,
                 f"holds codes by its name ({some}) and was left out; {key}=sensor keeps it",
             )
+        if self._may_be_time(column):
+            text = f"column {name} rises by even steps ({_first(values):.9g} to {_last(values):.9g}): is it the time of the rows"
+            self._ask(key, text, ("time", "leave out", "sensor"))
+            return None
         if (
             codes is not None
             and 1 < len(codes) <= 3
+            and np.abs(codes).max() < _FEW
             and (is_flagged_name(column.name) or is_state_name(column.name))
         ):
             text = f"column {name} holds {some}: is it a label of faults, or something the machine gives"
@@ -235,7 +244,7 @@ class _Decision:
                 key=key,
                 text=f"column {name} never falls ({_first(values):.9g} to {_last(values):.9g}), as a meter or a counter does; to a detector every later "
                 f"day would be an anomaly",
-                allowed=("leave out", "sensor"),
+                allowed=("leave out", "sensor") if self._clock else ("leave out", "sensor", "time"),
                 path=self._path,
                 line=self._table.line_of(0),
             )
@@ -315,6 +324,18 @@ class _Decision:
             f"labels {int((found.labels == 1).sum())} of {len(found.labels)} rows as faults",
         )
 
+    def _check_one_unit(self) -> None:
+        """Raises RecordingError where one column of values has a unit of its own in each row: sensors under each other, and nothing parts them."""
+        if self.roles.variable is not None or len(self.roles.sensors) != 1:
+            return
+        for column in self._table.columns:
+            units = [word for word in column.vocabulary if is_unit(word)]
+            if len(units) > 1 and len(units) > _MOSTLY * len(column.vocabulary):
+                raise RecordingError(
+                    f"{self._path}:{self._table.line_of(0)}: column {shown(column.name)} holds several units ({listed(list(column.vocabulary)[:5])}) for one column "
+                    f"of values: say which column names what a row measures (column:NAME=variable), or write a column for each"
+                )
+
     # --- helpers ----------------------------------------------------------------------------------------------------------------------
 
     def _is_long(self) -> bool:
@@ -329,6 +350,11 @@ class _Decision:
             and not is_state_name(c.name)
         ]
         return sum(not counts_rows(c, self.roles.devices) for c in numbers) == 1
+
+    def _may_be_time(self, column: RawColumn) -> bool:
+        """Does a column count moments where no other does, and none is asked about already?"""
+        is_free = self._clock is None and self.roles.devices is None and not is_time_name(column.name)
+        return is_free and may_be_time(column.values)
 
     def _may_be_key(self, column: RawColumn) -> bool:
         """Do times repeat, but no time together with a value of this column?"""

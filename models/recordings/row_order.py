@@ -18,6 +18,7 @@ __all__ = ["pieces_of", "put_in_order"]
 _MOST_BACK: Final = 0.001
 _MOST_REPEATED: Final = 0.2
 _LEAST_REGULAR: Final = 0.8
+_LEAST_EVEN: Final = 0.9
 _FEWEST_STEPS: Final = 20
 _DAY_S: Final = 86_400.0
 _MOST_PHASES: Final = 12
@@ -219,12 +220,31 @@ def _spread(part: Part, of: str, notes: list[str], found: FileContent, answers: 
         )
     if "repeats" in answers:
         found.settled["repeats"] = answers["repeats"]
+    if np.mean(lengths[1:-1] == length) < _LEAST_EVEN:
+        notes.append(
+            f"the time{of} is written only every {step:g} s, for {np.mean(lengths):.3g} rows on average; they were spread evenly"
+        )
+        return _evened(part, starts, step)
     within = np.arange(len(part.times_s)) - np.repeat(starts, lengths)
     part.times_s = part.times_s + within * step / np.repeat(np.maximum(lengths, length), lengths)
     notes.append(
         f"the time{of} is written only every {step:g} s, for {length:g} rows each; they were spread over it"
     )
     return step / length
+
+
+def _evened(part: Part, starts: NDArray[np.intp], step: float) -> float:
+    """Rows whose clock ticks at a rate of its own, now for one row and now for two: evenly between gaps. Gives their step."""
+    assert part.times_s is not None  # noqa: S101 - the caller looked
+    ticks = part.times_s[starts]
+    breaks = np.flatnonzero((np.diff(ticks) > _GAP * step) | (np.diff(ticks) < 0)) + 1
+    taken_s, rows = 0.0, 0
+    for some in np.split(np.arange(len(starts)), breaks):
+        first, stop = int(starts[some[0]]), int(np.append(starts, len(part.times_s))[some[-1] + 1])
+        long_s = float(ticks[some[-1]] - ticks[some[0]]) + step
+        part.times_s[first:stop] = ticks[some[0]] + np.arange(stop - first) * (long_s / (stop - first))
+        taken_s, rows = taken_s + long_s, rows + stop - first
+    return taken_s / rows
 
 
 def _take_turns(rows: NDArray[np.float32], starts: NDArray[np.intp], length: int) -> bool:

@@ -13,11 +13,13 @@ from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.raw_columns import RawColumn, Table
 from models.recordings.recording import shown
 
-__all__ = ["FIRST_S", "LAST_S", "Clock", "check_others", "date_of"]
+__all__ = ["FIRST_S", "LAST_S", "LONG_AGO_S", "Clock", "check_others", "date_of"]
 
 FIRST_S: Final = 631_152_000.0
 LAST_S: Final = 2_208_988_800.0
 """1990 to 2040: when a machine's data was recorded. A clock that says another year counts from elsewhere."""
+LONG_AGO_S: Final = -1_262_304_000.0
+"""1930: a date in writing may be older than a count; a clock that was never set says 1899, 1900 or 1904."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -54,6 +56,8 @@ def check_others(full: list[RawColumn], column: RawColumn, table: Table, answers
             else np.asarray(other.values, np.float64)
         )
         apart = (theirs - own)[~np.isnan(theirs - own)]
+        if len(apart) and np.ptp(theirs[~np.isnan(theirs)]) == 0:
+            continue  # when it all began
         if len(apart) and float(apart.max() - apart.min()) > step:
             raise QuestionsOpen(
                 [

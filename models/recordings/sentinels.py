@@ -117,6 +117,7 @@ def wraps(values: NDArray[np.floating]) -> bool:
     told = values[~np.isnan(values)]
     is_low, is_high = (told >= 0) & (told < 0x1000), (told >= 0xF000) & (told <= 0xFFFF)
     few = min(np.count_nonzero(is_low), np.count_nonzero(is_high))
+    high = np.unique(told[is_high])
     return bool(
-        few >= 3 and len(np.unique(told[is_high])) > 2 and (is_low | is_high).all() and is_whole(told)
+        few >= 3 and (len(high) > 1 or high[0] < 0xFFFF) and (is_low | is_high).all() and is_whole(told)
     )

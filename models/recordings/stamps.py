@@ -36,6 +36,7 @@ _DATES: Final = (
     r"(?P<y>0000)(?P<sep>[-/.])(?P<m>00?)(?P=sep)(?P<d>00?)",
     r"(?P<y>0000)(?P<m>00)(?P<d>00)",
     r"(?P<p>00?)(?P<sep>[-/.])(?P<q>00?)(?P=sep)(?P<r>0000|00)\.?",
+    r"(?P<p>00) (?P<q>00) (?P<r>0000)",
     rf"(?P<d>00?)\.?{_SEP}?(?P<b>aaa+)\.?,?{_SEP}?(?P<z>0000|00)",
     r"(?P<b>aaa+)\.? (?P<d>00?),? (?P<y>0000)",
     r"(?P<y>0000)[-/ ](?P<b>aaa+)[-/ ](?P<d>00?)",
@@ -62,6 +63,8 @@ _SHAPES: Final = tuple(
         ),
         rf"{_DATES[1]}[ a_-]?{_COMPACT_CLOCK}{_ZONE}",
         rf"{_DATES[0]}[ a_]{_COMPACT_CLOCK}{_ZONE}",
+        *(rf"{_CLOCK}{_HALF} {date}" for date in _DATES[:3:2]),
+        rf"{_DATES[0]}a{_CLOCK}{_ZONE}/0000-00-00a[0:.a]+",
         rf"{_CLOCK}{_HALF}{_ZONE}",
     )
 )
@@ -71,7 +74,7 @@ for _letter in (*range(ord("a"), ord("z") + 1), *range(ord("A"), ord("Z") + 1), 
     _ZERO_SHAPE[_letter] = ord("a")
 _ZERO_SHAPE[ord("h")] = ord("h")
 _ZERO_TABLE: Final = _ZERO_SHAPE.tobytes()
-_LONGEST: Final = 40
+_LONGEST: Final = 56
 _DATE_FIELDS: Final = frozenset("pdy")
 _CENTURY: Final = 70
 """Two digits of a year below are of this century, from it on of the last."""

@@ -38,6 +38,7 @@ class _Forms:
     plain: int = 0
     plain_sum: float = 0.0
     most_plain: float = 0.0
+    most_count: int = 0
     marked: int = 0
     marked_sum: float = 0.0
 
@@ -58,7 +59,9 @@ class StyleEvidence:
             value = abs(float(text))
             forms.plain += 1
             forms.plain_sum += value
-            forms.most_plain = max(forms.most_plain, value)
+            forms.most_count = forms.most_count + 1 if value == forms.most_plain else forms.most_count
+            if value > forms.most_plain:
+                forms.most_plain, forms.most_count = value, 1
         elif found := _ONE_MARK.fullmatch(text):
             whole, mark, rest = found.groups()
             is_doubtful = (
@@ -131,7 +134,10 @@ def lost_marks(
             or style.thousands
         ):
             continue
-        plain, marked = forms.plain_sum / forms.plain, forms.marked_sum / forms.marked
+        # One number that comes again and again, such as -200, stands for a missing one; that is asked for itself.
+        again = forms.most_count if forms.most_count > max(2, _SOME * forms.plain) else 0
+        plain = (forms.plain_sum - again * forms.most_plain) / max(1, forms.plain - again)
+        marked = forms.marked_sum / forms.marked
         if marked > 0 and plain > _LOST * marked:
             found.append(
                 Question(

@@ -24,7 +24,7 @@ from models.recordings.dialect import Dialect, found_dialect
 from models.recordings.grid import Grid, as_bytes, cell, chars_at, cut, split
 from models.recordings.numerals import FLAG_WORDS, MISSING_WORDS, Style, is_value, parsed, said
 from models.recordings.odd_lines import OddLines, is_torn_number
-from models.recordings.raw_columns import RawColumn, Table, own_names, sort_of
+from models.recordings.raw_columns import RawColumn, Table, forget_unused, own_names, sort_of
 from models.recordings.recording import MAXIMUM_COLUMNS, shown
 from models.recordings.spacing import hides_in_float32
 from models.recordings.stamps import ORDERS, read_stamps
@@ -155,7 +155,7 @@ class _Reader:
         self._names = frozenset(name for name in dialect.names if name)
         self._odd = OddLines(text, dialect)
         self._bad_rows: dict[int, str] = {}
-        self._last_line, self._last_cell = 0, ""
+        self._last_line, self._last_cell, self._has_dropped = 0, "", False
 
     def _is_wide(self, c: int) -> bool:
         """Would float32 lose what this column says?"""
@@ -225,6 +225,7 @@ class _Reader:
                 row = tuple(cell(grid, at, place) for place in range(self._dialect.width))
                 self._odd.take(row, int(grid.lines[at]))
             self._keep(is_row, start)
+            self._has_dropped = True
         kept = np.flatnonzero(is_row)
         if len(kept):
             table.marks.append((start, int(grid.lines[kept[0]])))
@@ -374,6 +375,8 @@ class _Reader:
             column.values = column.values[: table.count]
             column.codes = column.codes[: table.count]
             column.stamps = {order: seconds[: table.count] for order, seconds in column.stamps.items()}
+        if self._has_dropped:
+            forget_unused(self._columns)
         table.notes += self._odd.closed(self._last_line, table.count)
         if not table.count:
             raise RecordingError(

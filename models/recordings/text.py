@@ -19,6 +19,7 @@ from typing import Final
 from models.errors import RecordingError
 from models.recordings.files import foreign_format, open_recording
 from models.recordings.questions import Question, QuestionsOpen
+from models.recordings.translations import Translation, translation_of
 
 __all__ = ["TextFile", "opened_text"]
 
@@ -70,6 +71,7 @@ class TextFile:
         has_end: whether the last one does; where not, it counts as one more.
         head: the first lines.
         spread: some lines of everywhere behind them.
+        translation: what makes a table of its lines; None where they are one.
     """
 
     path: Path
@@ -81,6 +83,7 @@ class TextFile:
     head: tuple[str, ...] = ()
     spread: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    translation: Translation | None = None
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
         """(number of its first line, whole lines, each with LF); a last line without an end gets one.
@@ -88,6 +91,10 @@ class TextFile:
         Raises:
             RecordingError: bytes that are no text, or a line without an end in sight.
         """
+        written = self._written()
+        return written if self.translation is None else self.translation(written)
+
+    def _written(self) -> Iterator[tuple[int, bytes]]:
         decoder = codecs.getincrementaldecoder(self.encoding)()
         is_utf8 = self.encoding == "utf-8"
         line, rest = 1, b""
@@ -182,6 +189,9 @@ def _in_an_old_encoding(found: TextFile) -> TextFile:
 
 
 def _looked_at(found: TextFile) -> TextFile:
+    opening = next(found.blocks(), (1, b""))[1]
+    if (translation := translation_of(found.path, opening)) is not None:
+        found = replace(found, translation=translation, notes=(*found.notes, translation.note))
     head: list[str] = []
     spread: list[str] = []
     lines, last = 0, b""

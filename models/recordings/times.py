@@ -12,11 +12,16 @@ from typing import Final
 import numpy as np
 
 from models.errors import RecordingError
-from models.recordings.counted_times import clock_of_numbers, clock_of_parts, is_clock_by_name
+from models.recordings.counted_times import (
+    clock_of_nameless_parts,
+    clock_of_numbers,
+    clock_of_parts,
+    is_clock_by_name,
+)
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.raw_columns import RawColumn, Table
 from models.recordings.recording import shown
-from models.recordings.row_times import LAST_S, Clock, date_of
+from models.recordings.row_times import LAST_S, LONG_AGO_S, Clock, date_of
 from models.recordings.stamped_times import clock_of_stamps
 from models.recordings.words import is_time_name
 
@@ -56,6 +61,7 @@ def found_clock(table: Table, answers: Mapping[str, str]) -> Clock | None:
     clock = (
         clock_of_stamps(stamped, table, answers)
         or clock_of_parts(columns, table)
+        or clock_of_nameless_parts(columns, table)
         or clock_of_numbers(columns, table, answers)
     )
     _check_unread(columns, clock, table, answers)
@@ -117,7 +123,7 @@ def _check(clock: Clock, table: Table) -> None:
         )
     if clock.is_dated and not lost.all():
         first, last = float(np.nanmin(clock.seconds)), float(np.nanmax(clock.seconds))
-        if first < 0 or last > LAST_S:
+        if first < LONG_AGO_S or last > LAST_S:
             raise RecordingError(
                 f"{table.path}:{table.line_of(int(np.nanargmin(clock.seconds)))}: times from {date_of(first)} to {date_of(last)} are no machine's; "
                 f"write them as 2026-02-08 13:30:47"

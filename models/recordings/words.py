@@ -48,7 +48,8 @@ CLOCK_NAMES: Final = frozenset(
         "hora",
         "heure",
         "temps",
-        "data",
+        "tempo",
+        "zeitpunkt",
         "ora",
         "timestamps",
         "recorded",
@@ -74,6 +75,7 @@ SHORT_CLOCK_NAMES: Final = frozenset(
         "hours",
         "timems",
         "dt",
+        "xvalue",
     ]
 )
 COUNTER_NAMES: Final = frozenset(
@@ -192,6 +194,7 @@ _STATES: Final = frozenset(
         "mode",
         "code",
         "quality",
+        "validity",
         "qual",
         "error_code",
         "alarm_code",
@@ -306,7 +309,9 @@ def words_of(name: str) -> list[str]:
 def is_time_name(name: str) -> bool:
     """Does a name say that the column tells the time?"""
     words = words_of(name)
-    return any(word in CLOCK_NAMES for word in words) or "".join(words) in SHORT_CLOCK_NAMES
+    # Italian for a date, but everybody's word for data: MotorData.ActSpeed.
+    is_alone = words in (["data"], ["data", "ora"])
+    return is_alone or any(word in CLOCK_NAMES for word in words) or "".join(words) in SHORT_CLOCK_NAMES
 
 
 def part_of_time(name: str) -> str | None:
@@ -372,6 +377,8 @@ _VARIABLE: Final = frozenset(
         "sensor",
         "signal",
         "channel",
+        "var",
+        "varname",
         "metric",
         "measurement",
         "name",
