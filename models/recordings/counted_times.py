@@ -17,7 +17,13 @@ from models.recordings.stamps import DAY_S
 from models.recordings.units import TIME_UNITS, unit_of_name, unit_of_time
 from models.recordings.words import is_time_name, part_of_time, words_of
 
-__all__ = ["clock_of_nameless_parts", "clock_of_numbers", "clock_of_parts", "is_clock_by_name"]
+__all__ = [
+    "clock_of_nameless_parts",
+    "clock_of_numbers",
+    "clock_of_parts",
+    "epoch_of",
+    "is_clock_by_name",
+]
 
 _EPOCHS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _SERIAL_DAYS: Final = (32_874.0, 51_136.0)
@@ -135,7 +141,7 @@ def clock_of_numbers(columns: list[RawColumn], table: Table, answers: Mapping[st
     forced = [c for c in numbers if answers.get(f"column:{c.name}") == "time"]
     named = [c for c in numbers if is_time_name(c.name) and _grows(c)]
     for column in forced or named:
-        if (clock := _epoch(column)) or (clock := _serial(column)):
+        if (clock := epoch_of(column)) or (clock := _serial(column)):
             _check_digits(column, table)
             return clock
     for column in forced or named:
@@ -146,7 +152,7 @@ def clock_of_numbers(columns: list[RawColumn], table: Table, answers: Mapping[st
         if (
             float(np.nanmin(column.values, initial=np.inf)) > 1e8
             and _grows(column)
-            and (clock := _epoch(column))
+            and (clock := epoch_of(column))
         ):
             _check_digits(column, table)
             return clock
@@ -173,10 +179,11 @@ def is_clock_by_name(column: RawColumn) -> bool:
         return False
     # A flag or a setting with such a name falls but seldom, too.
     is_told = len(np.unique(column.values[:5000])) > min(_FEWEST_MOMENTS, len(column.values) // 2)
-    return (_grows(column) and is_told) or _epoch(column) is not None
+    return (_grows(column) and is_told) or epoch_of(column) is not None
 
 
-def _epoch(column: RawColumn) -> Clock | None:
+def epoch_of(column: RawColumn) -> Clock | None:
+    """Seconds to nanoseconds since 1970, where all numbers of a column are such."""
     smallest, largest = float(np.nanmin(column.values)), float(np.nanmax(column.values))
     for unit, seconds in _EPOCHS.items():
         if smallest * seconds >= FIRST_S and largest * seconds <= LAST_S:

@@ -32,6 +32,8 @@ _BESIDE: Final = frozenset(
         "binary",
         "flag",
         "gt",
+        "actual",
+        "real",
         "ground",
         "true",
         "status",

@@ -13,12 +13,12 @@ from models.errors import RecordingError
 from models.recordings.machines import ColumnKind
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.raw_columns import RawColumn, Table
-from models.recordings.recording import check_size, shown
+from models.recordings.recording import check_size, listed, shown
 from models.recordings.roles import Roles
 from models.recordings.times import Clock
 from models.recordings.units import is_unit
 
-__all__ = ["LongTable", "pivoted"]
+__all__ = ["LongTable", "check_one_unit", "pivoted"]
 
 _LEAST_FILLED: Final = 0.5
 _MOST_TWICE: Final = 0.01
@@ -32,6 +32,19 @@ class LongTable:
     units: tuple[str | None, ...]
     machines: tuple[tuple[str | None, NDArray[np.float32], NDArray[np.float64]], ...]
     notes: tuple[str, ...]
+
+
+def check_one_unit(table: Table, roles: Roles) -> None:
+    """Raises RecordingError where one column of values has a unit of its own in each row: sensors under each other, and nothing parts them."""
+    if roles.variable is not None or len(roles.sensors) != 1:
+        return
+    for column in table.columns:
+        units = [word for word in column.vocabulary if is_unit(word)]
+        if len(units) > 1 and len(units) > len(column.vocabulary) / 2:
+            raise RecordingError(
+                f"{table.path}:{table.line_of(0)}: column {shown(column.name)} holds several units ({listed(units[:5])}) for one column of values: say which "
+                f"column names what a row measures (column:NAME=variable), or write a column for each"
+            )
 
 
 def pivoted(table: Table, clock: Clock | None, roles: Roles, answers: Mapping[str, str]) -> LongTable:

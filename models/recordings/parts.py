@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from models.errors import RecordingError
 from models.recordings.contents import FileContent, Part
 from models.recordings.events import found_events
-from models.recordings.long_tables import pivoted
+from models.recordings.long_tables import check_one_unit, pivoted
 from models.recordings.machines import SENSOR_KINDS, Column, ColumnKind
 from models.recordings.questions import QuestionsOpen
 from models.recordings.raw_columns import RawColumn, Table
@@ -47,6 +48,7 @@ def content_of(table: Table, answers: Mapping[str, str]) -> FileContent:
     roles = found_roles(table, clock, answers)
     if roles.questions:
         raise QuestionsOpen(roles.questions)
+    check_one_unit(table, roles)
     notes = [*table.notes, *(clock.notes if clock else []), *roles.notes]
     found = FileContent(
         path=table.path,
@@ -98,6 +100,14 @@ _INTERVAL: Final = re.compile(
 
 def _rate_of_preamble(preamble: tuple[str, ...]) -> float | None:
     """The sample rate that a file's first lines tell."""
+    for above, below in pairwise(preamble):
+        names, cells = (re.split(r"[,;\t]", line[:300]) for line in (above, below))
+        for name, cell in zip(names, cells, strict=False):
+            # An oscilloscope's table: CH1, CH2, Start, Increment; Volt, Volt, -6e-2, 1e-4
+            if name.strip().lower() == "increment" and re.fullmatch(
+                r"[\d.]+e[-+]?\d+", cell.strip(), re.IGNORECASE
+            ):
+                return 1.0 / (float(cell) or float("inf")) or None
     for line in (line[:300] for line in preamble):
         if found := _RATE.search(line):
             return float(found[2].replace(",", ".")) * (1000.0 if found[1] or found[3] else 1.0) or None

@@ -13,7 +13,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import RecordingError
 from models.recordings.counters import counts_rows, may_be_time, only_grows
 from models.recordings.devices import found_devices
 from models.recordings.labels import labels_of_column, names_more_than_a_label
@@ -44,7 +43,6 @@ __all__ = ["Roles", "found_roles"]
 _LOOKED_AT: Final = 20_000
 _FEW: Final = 20
 _MOST_CATEGORIES: Final = 200
-_MOSTLY: Final = 0.5
 _BEGINS_NUMBERS: Final = frozenset("0123456789+-(<>'~=.")
 _IDENTITY: Final = frozenset(["id", "uuid", "guid", "serial", "key", "hash", "sn", "tag"])
 _ANSWERS: Final = ("sensor", "label", "device", "leave out")
@@ -97,7 +95,6 @@ class _Decision:
             )
             if kind not in SENSOR_KINDS and f"column:{column.name}" in answers:
                 self.roles.settled[f"column:{column.name}"] = answers[f"column:{column.name}"]
-        self._check_one_unit()
         # The values of a long table are of several sensors, some large, some small.
         self.roles.questions += table.questions if self.roles.variable is None else []
 
@@ -151,7 +148,13 @@ class _Decision:
                 ColumnKind.TEXT,
                 f"holds text, such as {shown(next(iter(column.vocabulary)))}, and was left out",
             )
-        if len(words) > 1 and self._may_be_key(column) and not answer:
+        if len(words) > 1 and not answer and is_variable_name(column.name) and self.roles.variable is None:
+            self._ask(
+                f"column:{column.name}",
+                f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])}: does it tell machines apart, each with rows of its own",
+                ("device", "leave out"),
+            )
+        elif len(words) > 1 and self._may_be_key(column) and not answer:
             self._ask(
                 f"column:{column.name}",
                 f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])}, and times repeat: does it tell machines apart",
@@ -189,7 +192,16 @@ class _Decision:
         if answer == "variable":
             self.roles.variable = as_words(column)
             return ColumnKind.CATEGORY, "names what each row measures"
-        return self._kind_in_doubt(column) or self._measured(column)
+        return self._identity(column) or self._kind_in_doubt(column) or self._measured(column)
+
+    def _identity(self, column: RawColumn) -> tuple[ColumnKind, str] | None:
+        """A number of a message or a part, which measures nothing; None where it is none."""
+        is_named = bool(_IDENTITY & set(words_of(column.name))) and is_whole(column.values)
+        is_few = few_values(column.values) is not None
+        if not is_named or is_few or counts_rows(column, self.roles.devices):
+            return None
+        note = f"holds identities by its name and was left out; column:{column.name}=sensor keeps it"
+        return ColumnKind.TEXT, note
 
     def _kind_in_doubt(self, column: RawColumn) -> tuple[ColumnKind, str] | None:
         """What a column of numbers may be other than a sensor; None, perhaps with a question, where it is one."""
@@ -324,23 +336,11 @@ class _Decision:
             f"labels {int((found.labels == 1).sum())} of {len(found.labels)} rows as faults",
         )
 
-    def _check_one_unit(self) -> None:
-        """Raises RecordingError where one column of values has a unit of its own in each row: sensors under each other, and nothing parts them."""
-        if self.roles.variable is not None or len(self.roles.sensors) != 1:
-            return
-        for column in self._table.columns:
-            units = [word for word in column.vocabulary if is_unit(word)]
-            if len(units) > 1 and len(units) > _MOSTLY * len(column.vocabulary):
-                raise RecordingError(
-                    f"{self._path}:{self._table.line_of(0)}: column {shown(column.name)} holds several units ({listed(list(column.vocabulary)[:5])}) for one column "
-                    f"of values: say which column names what a row measures (column:NAME=variable), or write a column for each"
-                )
-
     # --- helpers ----------------------------------------------------------------------------------------------------------------------
 
     def _is_long(self) -> bool:
         """Is there one column of numbers that could be the values?"""
-        used = self._clock.used if self._clock else ()
+        used = (*self._clock.used, *self._clock.others) if self._clock else ()
         numbers = [
             c
             for c in self._table.columns
@@ -353,8 +353,8 @@ class _Decision:
 
     def _may_be_time(self, column: RawColumn) -> bool:
         """Does a column count moments where no other does, and none is asked about already?"""
-        is_free = self._clock is None and self.roles.devices is None and not is_time_name(column.name)
-        return is_free and may_be_time(column.values)
+        is_free = self._clock is None and self.roles.devices is None
+        return is_free and not is_time_name(column.name) and may_be_time(column.values)
 
     def _may_be_key(self, column: RawColumn) -> bool:
         """Do times repeat, but no time together with a value of this column?"""

@@ -15,7 +15,7 @@ from models.recordings.raw_columns import RawColumn, Table, is_whole
 from models.recordings.recording import listed, shown
 from models.recordings.row_times import Clock, check_others, date_of
 from models.recordings.stamps import DAY_S
-from models.recordings.words import part_of_time, words_of
+from models.recordings.words import is_time_name, part_of_time, words_of
 
 __all__ = ["clock_of_stamps"]
 
@@ -121,7 +121,21 @@ def _hours_beside(
                 seconds = seconds + np.asarray(column.values, np.float64) * length
                 places.append(column.place)
                 break
+    if not places and (digits := _digits_of_day(table, answers)) is not None:
+        values = np.asarray(digits.values, np.float64)
+        return values // 100 * 3600 + values % 100 * 60, (digits.place,)
     return seconds, tuple(places)
+
+
+def _digits_of_day(table: Table, answers: Mapping[str, str]) -> RawColumn | None:
+    """A column that says 0000 to 2350 for the time of day."""
+    for column in table.columns:
+        is_free = answers.get(f"column:{column.name}", "time") == "time"
+        if column.sort == "number" and is_free and is_time_name(column.name) and is_whole(column.values):
+            told = column.values[~np.isnan(column.values)]
+            if 24 < told.max(initial=0) < 2400 and told.min() >= 0 and (told % 100 < 60).all():
+                return column
+    return None
 
 
 def _ordered(

@@ -16,6 +16,7 @@ from models.recordings.counted_times import (
     clock_of_nameless_parts,
     clock_of_numbers,
     clock_of_parts,
+    epoch_of,
     is_clock_by_name,
 )
 from models.recordings.questions import Question, QuestionsOpen
@@ -23,11 +24,15 @@ from models.recordings.raw_columns import RawColumn, Table
 from models.recordings.recording import shown
 from models.recordings.row_times import LAST_S, LONG_AGO_S, Clock, date_of
 from models.recordings.stamped_times import clock_of_stamps
-from models.recordings.words import is_time_name
+from models.recordings.words import is_time_name, words_of
 
 __all__ = ["Clock", "found_clock"]
 
 _MOST_WITHOUT: Final = 0.2
+_LOOKED_AT: Final = 5000
+_FEWEST: Final = 20
+_SAME_S: Final = 1.5
+_SINCE: Final = frozenset(["since", "elapsed", "start", "started", "seconds", "sec", "runtime", "dauer"])
 _FACTORS: Final = frozenset(
     [
         "factor",
@@ -67,14 +72,51 @@ def found_clock(table: Table, answers: Mapping[str, str]) -> Clock | None:
     _check_unread(columns, clock, table, answers)
     if clock is None:
         return None
+    clock = _trusted_count(clock, every) or clock
     taken = {*clock.used}
     clock.others = tuple(
         c.place
         for c in every
-        if c.place not in taken and (c.sort == "stamp" or (c.sort == "number" and is_clock_by_name(c)))
+        if c.place not in taken
+        and (c.sort == "stamp" or (c.sort == "number" and (is_clock_by_name(c) or _runs_beside(c, clock))))
     )
     _check(clock, table)
     return clock
+
+
+def _trusted_count(clock: Clock, columns: list[RawColumn]) -> Clock | None:
+    """Stamps of a zone that nobody names, beside a count since 1970, which is in UTC: the count tells the zone."""
+    for column in columns:
+        if column.sort != "number" or column.place in clock.used or not is_time_name(column.name):
+            continue
+        counted = epoch_of(column) if len(column.values) and not np.isnan(column.values).any() else None
+        if counted is None or not clock.is_dated:
+            continue
+        apart = clock.seconds - counted.seconds
+        hours = float(np.nanmedian(apart)) / 3600
+        if abs(hours) >= 0.25 and float(np.nanmax(apart) - np.nanmin(apart)) <= _SAME_S:
+            counted.notes = [
+                f"{counted.notes[0]}; what is written as date and time is {hours:+.4g} h from it"
+            ]
+            counted.settled |= clock.settled
+            return counted
+    return None
+
+
+def _runs_beside(column: RawColumn, clock: Clock) -> bool:
+    """Does a column count the same time from elsewhere, in seconds or thousandths?"""
+    told, values = clock.seconds[:_LOOKED_AT], np.asarray(column.values[:_LOOKED_AT], np.float64)
+    if (
+        not _SINCE & set(words_of(column.name))
+        or clock.is_counted
+        or len(told) < _FEWEST
+        or np.isnan(told).any()
+        or np.isnan(values).any()
+    ):
+        return False
+    run, others = told - told[0], values - values[0]
+    step = float(np.median(np.abs(np.diff(told))))
+    return step > 0 and any(float(np.abs(others * unit - run).max()) < 0.1 * step for unit in (1.0, 1e-3))
 
 
 def _check_unread(

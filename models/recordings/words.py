@@ -28,35 +28,11 @@ __all__ = [
     "words_of",
 ]
 
-CLOCK_NAMES: Final = frozenset(
-    [
-        "time",
-        "timestamp",
-        "datetime",
-        "date",
-        "clock",
-        "epoch",
-        "elapsed",
-        "uptime",
-        "unixtime",
-        "zeit",
-        "zeitstempel",
-        "datum",
-        "uhrzeit",
-        "tijd",
-        "fecha",
-        "hora",
-        "heure",
-        "temps",
-        "tempo",
-        "zeitpunkt",
-        "ora",
-        "timestamps",
-        "recorded",
-        "gmtime",
-        "localtime",
-    ]
-)
+CLOCK_NAMES: Final = frozenset([
+    "time", "timestamp", "datetime", "date", "clock", "epoch", "elapsed", "uptime", "unixtime", "zeit",
+    "zeitstempel", "datum", "uhrzeit", "tijd", "fecha", "hora", "heure", "temps", "tempo", "zeitpunkt",
+    "ora", "timestamps", "recorded", "gmtime", "localtime",
+])  # fmt: skip
 SHORT_CLOCK_NAMES: Final = frozenset(
     [
         "t",
@@ -151,7 +127,6 @@ _LABEL: Final = frozenset(
         "panne",
         "fallo",
         "guasto",
-        "y",
     ]
 )
 _SCORED: Final = frozenset(["anomaly", "anomalous", "outlier", "label", "labels", "target", "groundtruth"])
@@ -322,7 +297,8 @@ def part_of_time(name: str) -> str | None:
 def is_label_name(name: str) -> bool:
     """Does a name say that somebody labelled the rows?"""
     words = words_of(name)
-    return bool(_LABEL & {*words, "".join(words), "_".join(words)}) and not is_target_name(name)
+    is_one = words == ["y"] or bool(_LABEL & {*words, "".join(words), "_".join(words)})
+    return is_one and not is_target_name(name)
 
 
 def is_score_name(name: str) -> bool:

@@ -25,15 +25,27 @@ def test_a_file_is_understood_as_it_is_written_or_asked_about_or_refused(kind: s
         assert answered(case) == "understood"
 
 
-def test_four_of_five_kinds_that_can_be_read_are_understood_without_a_question(tmp_path: Path) -> None:
-    outcomes = []
+def test_four_of_five_kinds_that_can_be_read_are_understood_and_seven_of_ten_without_a_question(
+    tmp_path: Path,
+) -> None:
+    """Counted apart: what is understood outright, and what is once its own questions are answered."""
+    outright, after_answers, others = 0, 0, []
     for kind, make in KINDS.items():
         (tmp_path / kind).mkdir()
         case = make(tmp_path / kind, np.random.default_rng(SEED + 1))
-        if case.truth is not None:
-            outcomes.append(outcome(case).partition(":")[0])
-    assert "misread" not in outcomes
-    assert outcomes.count("understood") >= 0.7 * len(outcomes)
+        if case.truth is None:
+            continue
+        found = outcome(case).partition(":")[0]
+        if found == "understood":
+            outright += 1
+        elif found == "asked" and case.answers and answered(case) == "understood":
+            after_answers += 1
+        else:
+            others.append((kind, found))
+    readable = outright + after_answers + len(others)
+    assert not [kind for kind, found in others if found == "misread"]
+    assert outright >= 0.7 * readable, (outright, readable)
+    assert outright + after_answers >= 0.8 * readable, others
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

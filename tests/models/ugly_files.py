@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ugly_arrays
 import ugly_columns
+import ugly_exports
+import ugly_formats
 import ugly_layouts
 import ugly_lines
 import ugly_machines
@@ -25,6 +27,8 @@ GROUPS = (
     ugly_lines,
     ugly_numbers,
     ugly_columns,
+    ugly_exports,
+    ugly_formats,
     ugly_times,
     ugly_machines,
     ugly_names,

@@ -1,0 +1,171 @@
+"""Files in the formats of loggers and databases: LabVIEW, JSON lines, InfluxDB, Campbell, HOBO, WinCC."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from ugly_world import Case, World, kind, rows_of, text
+
+__all__: list[str] = []
+
+
+def _columns(w: World) -> np.ndarray:
+    return np.array(w.cells()).T
+
+
+def _labview(w: World, x_columns: str, mark: str, names: list[str], rows: list[list[str]]) -> list[str]:
+    step = f"{w.step:.6f}".replace(".", mark)
+    channels = len(w.names)
+    about = ["LabVIEW Measurement", "Writer_Version\t2", "Separator\tTab", f"Decimal_Separator\t{mark}"]
+    about += ["Multi_Headings\tNo", f"X_Columns\t{x_columns}", "Time_Pref\tAbsolute", "Date\t2026/02/10"]
+    of_channels = [
+        f"Channels\t{channels}",
+        "\t".join(["Samples", *[str(w.n)] * channels]),
+        "\t".join(["X_Dimension", *["Time"] * channels]),
+        "\t".join(["X0", *[f"0{mark}0E+0"] * channels]),
+        "\t".join(["Delta_X", *[step] * channels]),
+    ]
+    end = "***End_of_Header***"
+    return [*about, end, "\t", *of_channels, end, "\t".join([*names, "Comment"]), *map("\t".join, rows)]
+
+
+@kind
+def labview_without_a_column_of_times(folder, rng):
+    w = World(rng, step_s=0.002)
+    mark = str(rng.choice([".", ","]))
+    lines = _labview(w, "No", mark, ["X_Value", *w.names], [["", *cells] for cells in w.cells(mark)])
+    truth = w.truth()
+    truth.times = {"x": np.arange(w.n) * w.step}
+    return Case(path=text(folder, lines, name="x.lvm"), must="understood", truth=truth)
+
+
+@kind
+def labview_with_a_column_of_times_for_each_channel(folder, rng):
+    w = World(rng, step_s=0.5)
+    names = [name for sensor in w.names for name in ("X_Value", sensor)]
+    rows = [
+        [cell for value in cells for cell in (f"{k * w.step:.6f}", value)]
+        for k, cells in enumerate(w.cells())
+    ]
+    rows[7].append("pump was opened")
+    truth = w.truth()
+    truth.times = {"x": np.arange(w.n) * w.step}
+    return Case(
+        path=text(folder, _labview(w, "Multi", ".", names, rows), name="x.lvm"),
+        must="understood",
+        truth=truth,
+    )
+
+
+@kind
+def labview_with_clocks_of_their_own(folder, rng):
+    w = World(rng, step_s=0.002)
+    lines = _labview(w, "No", ".", ["X_Value", *w.names], [["", *cells] for cells in w.cells()])
+    lines = [line.replace("0.002000", "0.004000", 1) for line in lines]
+    return Case(path=text(folder, lines, name="x.lvm"), must="refused", says="clocks of their own")
+
+
+@kind
+def a_name_for_comments_that_no_row_has(folder, rng):
+    w = World(rng)
+    lines = rows_of(["time", *w.names], w.stamps(), *_columns(w), delimiter="\t")
+    lines[0] += "\tComment"
+    return Case(path=text(folder, lines, name="x.lvm"), must="understood", truth=w.truth())
+
+
+@kind
+def json_lines(folder, rng):
+    w = World(rng)
+    rows = [
+        {"ts": stamp, "plant": {"temp": a, "pressure": b}, "vibration": c}
+        for stamp, (a, b, c) in zip(w.stamps(), w.rows.tolist(), strict=True)
+    ]
+    lines = [json.dumps(row) for row in rows]
+    if rng.integers(2):
+        lines.insert(3, "")
+    truth = w.truth()
+    truth.sensors = ["plant.temp", "plant.pressure", "vibration"]
+    return Case(
+        path=text(folder, lines, name=str(rng.choice(["x.jsonl", "x.ndjson", "x.log"]))),
+        must="understood",
+        truth=truth,
+    )
+
+
+@kind
+def json_lines_with_lists(folder, rng):
+    w = World(rng)
+    lines = [json.dumps({"device": "p1", "rows": [{"temp": v}]}) for v in w.rows[:, 0]]
+    return Case(path=text(folder, lines, name="x.jsonl"), must="refused", says="a line for each moment")
+
+
+@kind
+def json_lines_of_two_kinds(folder, rng):
+    w = World(rng, 450)
+    lines = [json.dumps({"ts": t, "temp": v}) for t, v in zip(w.stamps(), w.rows[:, 0], strict=True)]
+    lines[430] = json.dumps({"ts": "2026-02-10 09:00:00", "level": "error"})
+    return Case(path=text(folder, lines, name="x.jsonl"), must="refused", says="two kinds of messages")
+
+
+@kind
+def annotated_tables_of_influxdb(folder, rng):
+    w = World(rng, 60)
+    notes = ["#group,false,false,true,true,false,false,true,true", "#default,_result,,,,,,,"]
+    head = ",result,table,_start,_stop,_time,_value,_field,_measurement"
+    stamps = w.stamps("%Y-%m-%dT%H:%M:%SZ")
+    lines: list[str] = []
+    for number, name in enumerate(w.names):
+        lines += [*notes, head]
+        lines += [
+            f",,{number},{stamps[0]},{stamps[-1]},{t},{v:.9g},{name},pump"
+            for t, v in zip(stamps, w.rows[:, number], strict=True)
+        ]
+        lines.append("")
+    return Case(path=text(folder, lines), must="understood", truth=w.truth())
+
+
+@kind
+def a_table_of_a_campbell_logger(folder, rng):
+    w = World(rng)
+    lines = [
+        '"TOA5","CR1000","CR1000","80299","CR1000.Std.31","CPU:PUMP.CR1","36933","Table1"',
+        '"TIMESTAMP","RECORD",' + ",".join(f'"{n}"' for n in w.names),
+        '"TS","RN","Deg C","bar/s/m","umol/s/m^2"',
+        '"","","Avg","Smp","Max"',
+        *(
+            f'"{t}",{k},{",".join(cells)}'
+            for k, (t, cells) in enumerate(zip(w.stamps(), w.cells(), strict=True))
+        ),
+    ]
+    return Case(path=text(folder, lines, name="x.dat"), must="understood", truth=w.truth())
+
+
+@kind
+def events_named_behind_the_sensors(folder, rng):
+    """HOBO: columns for events that are empty in nearly all rows, so that each line ends in delimiters."""
+    w = World(rng)
+    lines = [
+        f"{k + 1},{t},{','.join(cells)},{'Logged' if k == 0 else ''},,"
+        for k, (t, cells) in enumerate(zip(w.stamps("%m/%d/%y %I:%M:%S %p"), w.cells(), strict=True))
+    ]
+    w.when = [t.replace(day=20) for t in w.when]
+    w.times = np.array([t.timestamp() for t in w.when])
+    lines = [line.replace("02/10/26", "02/20/26") for line in lines]
+    head = '"#","Date Time, GMT+00:00",' + ",".join(w.names) + ",Detached,Connected,End Of File"
+    return Case(
+        path=text(folder, ['"Plot Title: 10710335"', head, *lines]), must="understood", truth=w.truth()
+    )
+
+
+@kind
+def a_long_table_of_wincc(folder, rng):
+    w = World(rng, 80)
+    lines = ['"VarName";"TimeString";"VarValue";"Validity";"Time_ms"']
+    for k, (t, cells) in enumerate(zip(w.stamps("%d.%m.%Y %H:%M:%S"), w.cells(","), strict=True)):
+        serial = f"{(w.times[k] / 86400 + 25569) * 1e6:.6f}".replace(".", ",")
+        lines += [f'"{n}";"{t}";{v};1;{serial}' for n, v in zip(w.names, cells, strict=True)]
+    lines = [line.replace("10.02.2026", "20.02.2026") for line in lines]
+    truth = w.truth()
+    truth.times = {"x": w.times + 10 * 86400}
+    return Case(path=text(folder, lines), must="understood", truth=truth)
