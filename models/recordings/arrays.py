@@ -17,10 +17,10 @@ from models.recordings.machines import Column, ColumnKind
 from models.recordings.npz import read_tables
 from models.recordings.parts import content_of
 from models.recordings.raw_columns import RawColumn, Table
-from models.recordings.recording import check_size
+from models.recordings.recording import check_size, listed, shown
 from models.recordings.spacing import hides_in_float32, may_hide
 from models.recordings.units import unit_of_name
-from models.recordings.words import is_label_name, is_time_name
+from models.recordings.words import is_label_name, is_time_name, words_of
 
 __all__ = ["read_npz", "read_parquet", "read_wav"]
 
@@ -41,6 +41,7 @@ _RATES: Final = frozenset(
 )
 _INTERVALS: Final = frozenset(["dt", "step", "period", "interval"])
 _LARGE: Final = 1e7
+_HALVES: Final = frozenset(["train", "test", "val", "valid", "validation"])
 
 
 def read_npz(path: Path, answers: Mapping[str, str]) -> FileContent:
@@ -51,25 +52,20 @@ def read_npz(path: Path, answers: Mapping[str, str]) -> FileContent:
     found = read_tables(path, with_vectors=True)
     result = FileContent(path=path, notes=list(found.notes))
     vectors = dict(found.vectors)
-    for name in list(vectors):
-        if vectors[name].size == 1:
-            value = float(vectors.pop(name)[0])
-            if name.casefold() in _RATES and value > 0:
-                result.rate_hz = value
-            elif name.casefold() in _INTERVALS and value > 0:
-                result.rate_hz = 1.0 / value
-            else:
-                result.notes.append(f"{path}: array {name!r} is one number and was left out")
-    labels = {name: vectors.pop(name) for name in list(vectors) if is_label_name(name) and found.tables}
-    for name, recording in found.tables.items():
+    _take_rate(vectors, result)
+    tables = dict(found.tables)
+    labels = {name: vectors.pop(name) for name in list(vectors) if _names_labels(name) and tables}
+    for name in [
+        n for n, t in tables.items() if _names_labels(n) and t.rows.shape[1:] == (1,) and len(tables) > 1
+    ]:
+        labels[name] = tables.pop(name).rows[:, 0].astype(np.float64)
+    for name, recording in tables.items():
         rows = recording.rows
         pieces = None
         if rows.ndim == 3:
             pieces = tuple(slice(k * rows.shape[1], (k + 1) * rows.shape[1]) for k in range(len(rows)))
             rows = rows.reshape(-1, rows.shape[-1])
-        own = next(
-            (labels.pop(k) for k in list(labels) if k.startswith(name) and len(labels[k]) == len(rows)), None
-        )
+        own = _labels_of(name, len(recording.rows), len(rows), labels, path)
         columns = [
             RawColumn(name=n, unit=unit_of_name(n), place=c, sort="number", values=rows[:, c])
             for c, n in enumerate(recording.names)
@@ -84,10 +80,19 @@ def read_npz(path: Path, answers: Mapping[str, str]) -> FileContent:
         ]
         for column, values in zip(lossy, _exact(path, name, lossy, len(rows)), strict=True):
             column.values = values
+        for of_time in [n for n, v in vectors.items() if is_time_name(n) and len(v) == len(rows)]:
+            place, values = len(columns), vectors.pop(of_time)
+            columns.append(
+                RawColumn(name=of_time, unit=unit_of_name(of_time), place=place, sort="number", values=values)
+            )
         if own is not None:
             columns.append(RawColumn(name="label", unit="", place=len(columns), sort="number", values=own))
         _add(result, columns, len(rows), name, answers, pieces)
-    if vectors and not found.tables:
+    if tables:
+        result.notes += [
+            f"{path}: array {name!r} is no column of a table and was left out" for name in vectors
+        ]
+    if vectors and not tables:
         count = max(map(len, vectors.values()))
         _add(
             result,
@@ -102,9 +107,51 @@ def read_npz(path: Path, answers: Mapping[str, str]) -> FileContent:
         )
     result.notes += [f"{path}: array {name!r} fits no table and was left out" for name in labels]
     _join_halves(result)
-    if len(result.parts) == 1 and result.parts[0].machine in {path.stem, *found.tables}:
+    if len(result.parts) == 1 and result.parts[0].machine in {path.stem, *tables}:
         result.parts[0].machine = None
     return result
+
+
+def _take_rate(vectors: dict[str, NDArray[np.float64]], result: FileContent) -> None:
+    """Arrays of one number, out of `vectors`: the rate, or the step."""
+    for name in list(vectors):
+        if vectors[name].size == 1:
+            value = float(vectors.pop(name)[0])
+            if name.casefold() in _RATES and value > 0:
+                result.rate_hz = value
+            elif name.casefold() in _INTERVALS and value > 0:
+                result.rate_hz = 1.0 / value
+            else:
+                result.notes.append(f"{result.path}: array {name!r} is one number and was left out")
+
+
+def _names_labels(name: str) -> bool:
+    """Is an array one of labels by its name: ``x_label``, ``y``, ``y_train``?"""
+    words = words_of(name)
+    return is_label_name(name) or is_label_name(" ".join(word for word in words if word not in _HALVES))
+
+
+def _labels_of(
+    name: str, count: int, rows: int, labels: dict[str, NDArray[np.float64]], path: Path
+) -> NDArray[np.float64] | None:
+    """The labels of table `name`, taken out of `labels`: of as many rows, or one for each of its `count` windows.
+
+    Raises:
+        RecordingError: several fit.
+    """
+    fitting = [key for key, values in labels.items() if len(values) in {count, rows}]
+    halves = _HALVES & set(words_of(name))
+    own = [key for key in fitting if key.startswith(name)] or [
+        key for key in fitting if _HALVES & set(words_of(key)) == halves
+    ]
+    if len(own) > 1:
+        raise RecordingError(
+            f"{path}: arrays {listed(own)} may each label {shown(name)}; call the one that does {name}_label, and leave the others out"
+        )
+    if not own:
+        return None
+    found = labels.pop(own[0])
+    return found if len(found) == rows else np.repeat(found, rows // count)
 
 
 def _exact(path: Path, name: str, columns: Sequence[RawColumn], count: int) -> list[NDArray[np.float64]]:

@@ -20,7 +20,14 @@ from models.recordings.events import labels_of
 from models.recordings.folders import FoundFile
 from models.recordings.machines import Column, ColumnKind, Machine, Reading
 from models.recordings.named_labels import named_labels
-from models.recordings.neighbours import copies, mixed_units, parts_of_one, scales
+from models.recordings.neighbours import (
+    copies,
+    mixed_units,
+    parts_of_one,
+    question_of_twins,
+    scales,
+    twins_of,
+)
 from models.recordings.questions import Question, QuestionsOpen
 from models.recordings.recording import listed, one_line, shown
 from models.recordings.row_order import pieces_of
@@ -53,6 +60,9 @@ def joined(
     named = named_labels(measured, answers, notes)
     questions = named.questions + _of_every_file([content for _, content in measured])
     sensors = _common_sensors(measured)
+    twins = {file for pair in twins_of([file for file, _ in measured]) for file in pair}
+    if twins and "files" not in answers:
+        questions.append(question_of_twins(twins))
     machines: dict[str, list[Part]] = {}
     is_alone = len(measured) == 1
     for file, content in measured:
@@ -70,6 +80,8 @@ def joined(
             name = part.machine if part.machine is not None else named.machines[file]
             if part.machine is not None and file.way == ".npz" and not is_alone:
                 name = f"{named.machines[file]}-{part.machine}"
+            if part.machine is None and answers.get("files") == "machines" and file in twins:
+                name = f"{name}{file.path.suffix}"
             machines.setdefault(name, []).append(fitted)
     _label_by_neighbours(contents, machines, notes, refused)
     questions += parts_of_one(machines, answers, notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.recordings.contents import Part
+from models.recordings.folders import FoundFile
 from models.recordings.machines import Column, Machine
 from models.recordings.questions import Question
 from models.recordings.recording import listed, shown
 
-__all__ = ["copies", "mixed_units", "parts_of_one", "scales"]
+__all__ = ["copies", "mixed_units", "parts_of_one", "question_of_twins", "scales", "twins_of"]
 
 _OTHER_SCALE: Final = 50.0
 _LOST_DIGIT: Final = 5.0
@@ -63,6 +64,26 @@ def parts_of_one(
             path=machines[names[0]][0].path,
         )
     ]
+
+
+def twins_of(files: Sequence[FoundFile]) -> list[list[FoundFile]]:
+    """Files of one folder whose names differ by their endings alone: x.csv beside x.tsv."""
+    by_stem: dict[Path, list[FoundFile]] = {}
+    for file in files:
+        by_stem.setdefault(file.path.with_suffix(""), []).append(file)
+    return [found for found in by_stem.values() if len(found) > 1]
+
+
+def question_of_twins(twins: Collection[FoundFile]) -> Question:
+    """The same key as for files that differ by a date: parts of one machine, or a machine each."""
+    names = sorted(file.path.name for file in twins)
+    return Question(
+        key="files",
+        text=f"the names of {len(names)} files differ by their endings alone ({listed(names[:4])}): are they parts of one machine, a machine each, or the "
+        f"same rows twice (then take one away)",
+        allowed=("parts", "machines"),
+        path=min(file.path for file in twins),
+    )
 
 
 def mixed_units(

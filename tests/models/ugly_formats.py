@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from ugly_world import Case, World, kind, rows_of, text
+from ugly_world import Case, Truth, World, kind, rows_of, table, text
 
 __all__: list[str] = []
 
@@ -169,3 +169,51 @@ def a_long_table_of_wincc(folder, rng):
     truth = w.truth()
     truth.times = {"x": w.times + 10 * 86400}
     return Case(path=text(folder, lines), must="understood", truth=truth)
+
+
+@kind
+def an_archive_with_labels_in_arrays_of_their_own(folder, rng):
+    w = World(rng, 200)
+    y = (np.arange(200) > 150).astype(int)
+    many = {"X": w.rows, "t": np.arange(200) * w.step, "y": y}
+    case = int(rng.integers(3))
+    if case == 1:
+        many = {"signal": w.rows, "labels": y[:, None], "fs": 1.0}
+    elif case == 2:
+        windows = w.rows.reshape(20, 10, 3)
+        many, y = (
+            {"x": windows, "y": (np.arange(20) > 15).astype(int), "fs": 1.0},
+            np.repeat(np.arange(20) > 15, 10),
+        )
+    np.savez(folder / "x.npz", **many)
+    truth = Truth(
+        sensors=["f0", "f1", "f2"], machines={"x": w.rows}, labels={"x": y.astype(np.int8)}, rate=1.0
+    )
+    must, given = ("understood", {"time_unit": "s"}) if case == 0 else ("understood", {})
+    return Case(path=folder / "x.npz", must=must, truth=truth, given=given)
+
+
+@kind
+def halves_with_labels_of_their_own(folder, rng):
+    w = World(rng, 200)
+    y = (rng.random(200) < 0.3).astype(int)
+    np.savez(
+        folder / "x.npz", X_train=w.rows[:120], y_train=y[:120], X_test=w.rows[120:], y_test=y[120:], fs=1.0
+    )
+    truth = Truth(sensors=["f0", "f1", "f2"], machines={"X": w.rows}, labels={"X": y}, rate=1.0)
+    return Case(path=folder / "x.npz", must="understood", truth=truth)
+
+
+@kind
+def names_that_differ_by_their_ending(folder, rng):
+    a, b = World(rng, 90), World(rng, 90)
+    text(folder, table(a), name="x.csv")
+    text(folder, table(b, delimiter="\t"), name="x.tsv")
+    truth = Truth(sensors=a.names, machines={"x.csv": a.rows, "x.tsv": b.rows}, rate=1.0)
+    return Case(
+        path=folder,
+        must="asked",
+        truth=truth,
+        answers={"files": "machines"},
+        says="differ by their endings alone",
+    )
