@@ -54,6 +54,7 @@ from fleet.device_ca import DeviceCa
 from fleet.enrolment import Enrolments
 from fleet.gauges import Gauges
 from fleet.housekeeping import Housekeeping
+from fleet.ingest.device_view import SEEN_EVERY_S
 from fleet.ingest.store import EventStore
 from fleet.installation import check_shared, installation_of
 from fleet.instruction_key import InstructionKey
@@ -121,7 +122,9 @@ def build_app(
     repository = TrustRepository(settings.data_dir / "trust")
     store = ReleaseStore(database, settings.data_dir / "releases", repository)
     tokens = open_tokens(database, time.time)
-    event_store = EventStore(database, settings.tenant, metrics)
+    event_store = EventStore(
+        database, settings.tenant, metrics, seen_every_s=min(SEEN_EVERY_S, settings.offline_after_s / 12)
+    )
     boot_id = secrets.token_hex(8)
     instruction_key = InstructionKey(settings.data_dir)
     tell_of_unnamed_key(repository, instruction_key)

@@ -22,8 +22,12 @@ from protocol.messages.envelope import Event
 from protocol.messages.kinds import DriftState
 from protocol.messages.payloads import Birth, Death, DriftReport, Health, InstallReport
 
-__all__ = ["DeviceView", "Thing", "lose", "observe", "read_views", "write_views"]
+__all__ = ["SEEN_EVERY_S", "DeviceView", "Thing", "lose", "observe", "read_views", "write_views"]
 
+
+SEEN_EVERY_S: Final = 10.0
+"""How exactly it is kept when a device was last heard, where its word says nothing else of it: a row of a device is large, and
+thousands of anomalies would each write one. Health is written each time."""
 
 BEHIND_S: Final = 60.0
 """How far one replica may be behind another. What was heard later than that was heard by a clock of ours that was ahead."""
@@ -106,6 +110,7 @@ def observe(
     position: Position,
     received_at: float,
     retained: bool,
+    seen_every_s: float = SEEN_EVERY_S,
 ) -> None:
     """Bring `device` up to date with a stored event; `fields` is the event's data as `plain_data` gives it.
 
@@ -119,8 +124,10 @@ def observe(
         position: where the event stands in the stream of its device.
         received_at: Unix seconds by our clock.
         retained: whether the broker kept the message for us.
+        seen_every_s: how exactly it is kept that a device was heard, and nothing else.
     """
     place = [*position]
+    last, seen, was_online = device.heard.get(Thing.LAST, []), device.last_seen, device.online
     if not retained and not isinstance(event.data, Death):
         device.last_seen = received_at  # not the latest one: our clock may have been ahead
         device.online = device.online or device.heard.get(Thing.FAREWELL, []) < place
@@ -157,7 +164,10 @@ def observe(
         case InstallReport() as report if report.active_release is not None:
             _hear_release(device, report.active_release, place, received_at)
         case _:
-            pass
+            # of the boot that is the present one already, and not for the first time in a while
+            is_told = bool(event.boot_number) and place[:-1] == last[:-1] and device.online == was_online
+            if is_told and not retained and seen is not None and 0 <= received_at - seen < seen_every_s:
+                return
     device.is_changed = True
 
 

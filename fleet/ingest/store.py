@@ -24,7 +24,7 @@ from fleet.ingest.batch_result import BatchResult, acks_of, join_results
 from fleet.ingest.boots import BootBook, BootKey, KnownBoot, position_of
 from fleet.ingest.clones import ConflictWatch
 from fleet.ingest.dead_letters import Kept, keep
-from fleet.ingest.device_view import DeviceView, lose, observe, read_views, write_views
+from fleet.ingest.device_view import SEEN_EVERY_S, DeviceView, lose, observe, read_views, write_views
 from fleet.ingest.judging import UNKNOWN, Accepted, Arrival, Refusal, RefusalReason, judge, refuse
 from fleet.ingest.plain_data import plain_data
 from fleet.ingest.ranges import acknowledged, read_ranges, stored_in, write_ranges
@@ -104,10 +104,14 @@ class EventStore:
         database: the fleet's.
         tenant: whose topics are taken.
         metrics: counts what was stored and refused.
+        seen_every_s: how exactly it is kept when a device was last heard.
     """
 
-    def __init__(self, database: Database, tenant: str, metrics: FleetMetrics) -> None:
+    def __init__(
+        self, database: Database, tenant: str, metrics: FleetMetrics, *, seen_every_s: float = SEEN_EVERY_S
+    ) -> None:
         self._database = database
+        self._seen_every_s = seen_every_s
         self._tenant = tenant
         self._metrics = metrics
         self._repeats = Repeats(database, tenant)
@@ -278,6 +282,7 @@ class EventStore:
             position=position_of(boot, event.sequence),
             received_at=arrival.received_at,
             retained=arrival.retained,
+            seen_every_s=self._seen_every_s,
         )
         if accepted.kind in TABLE_OF:
             batch.rows[TABLE_OF[accepted.kind]].append(make_row(accepted, fields))

@@ -106,7 +106,7 @@ def _is_served(database: Database, schema: str) -> bool:
 
 def _has_company(database: Database) -> bool:
     """Whether this SQLite file is open elsewhere: each connection in WAL mode shares a lock on it, that of an older build, too."""
-    database.engine.dispose()  # one that this process is done with would be company
+    database.close()  # one that this process is done with would be company
     connection = database.engine.raw_connection()
     try:
         for statement in ("busy_timeout = 0", "locking_mode = EXCLUSIVE"):

@@ -20,14 +20,16 @@ SQLite by default, PostgreSQL by URL. Invariants:
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -58,6 +60,13 @@ them, and whoever reads needs one too. Fifty devices that enrol at once all get 
 
 POOL: Final = {"pool_size": 8, "max_overflow": 32, "pool_timeout": 5, "pool_pre_ping": True}
 """A connection for each worker thread of the API, of which eight are kept."""
+
+WRITER_CACHE_KIB: Final = 32 * 1024
+"""Pages that SQLite's writer keeps in memory from one transaction to the next: with its own 2 MiB it wrote pages of a large one
+twice, and read them back. It has one connection for that: those of a pool would each know old pages."""
+
+CHECKPOINT_PAGES: Final = 8000
+"""Of SQLite's log (32 MiB) before its pages go to the file: a page that each batch changes is written there once in several."""
 
 POSTGRESQL: Final = {
     "connect_timeout": 5,
@@ -101,13 +110,13 @@ class Base(DeclarativeBase):
 class Database:
     """Read and write transactions over one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, writer: Engine | None = None) -> None:
         self.engine = engine
         self._check: Callable[[Session], None] = lambda _session: None
         self.watch = OutageWatch()
         self._write_lock = threading.Lock()
         self._places = threading.Semaphore(CROWD)
-        self._writer = engine.execution_options(**{_WRITES: True})
+        self._writer = (writer or engine).execution_options(**{_WRITES: True})
         self._reader = engine
         if engine.dialect.name == "postgresql":
             self._reader = engine.execution_options(isolation_level="REPEATABLE READ")
@@ -178,6 +187,7 @@ class Database:
     def close(self) -> None:
         """Return every connection."""
         self.engine.dispose()
+        self._writer.dispose()
 
 
 @contextmanager
@@ -209,21 +219,42 @@ def open_database(url: str) -> Database:
         case "sqlite":
             if parsed.database:
                 private_directory(Path(parsed.database).parent)
-            engine = create_engine(
-                parsed,
-                connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
-                **(POOL if parsed.database else {}),
-            )
-            event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
+            engine = _sqlite_engine(parsed, POOL if parsed.database else {})
+            if not parsed.database:  # in memory: another connection would have another one
+                return Database(engine)
+            alone = _sqlite_engine(parsed, {"pool_size": 1, "max_overflow": 0})
+            event.listen(alone, "connect", _prepare_sqlite_writer)
+            return Database(engine, alone)
         case "postgresql":
             engine = create_engine(
-                parsed.set(drivername="postgresql+psycopg"), connect_args=connection_options(parsed), **POOL
+                parsed.set(drivername="postgresql+psycopg"),
+                connect_args=connection_options(parsed),
+                json_deserializer=_read_json,
+                **POOL,
             )
             event.listen(engine, "begin", _begin_postgresql)
         case other:
             raise SettingsError(f"database_url names {other!r}; valid are sqlite and postgresql")
     return Database(engine)
+
+
+def _sqlite_engine(parsed: URL, pool: Mapping[str, Any]) -> Engine:
+    engine = create_engine(
+        parsed,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        json_deserializer=_read_json,
+        **pool,
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _read_json(text: str | bytes) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:  # the standard library's, of older builds, wrote NaN
+        return json.loads(text)
 
 
 def connection_options(url: URL) -> dict[str, Any]:
@@ -242,6 +273,13 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
         "case_sensitive_like=ON",
         "secure_delete=ON",  # what is erased is overwritten, and not only no longer found
     ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _prepare_sqlite_writer(connection: DBAPIConnection, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in (f"cache_size=-{WRITER_CACHE_KIB}", f"wal_autocheckpoint={CHECKPOINT_PAGES}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
