@@ -174,12 +174,21 @@ class AnyFleet(LawfulFleet):
         self.world.tick()
         self.seen.clear()
         self.note_gifts()
-        cold = RolloutEngine(self.world.database, self.world.publisher, now=lambda: self.world.now)
-        assert cold.advance_all() == 0, (
-            "an engine that knows nothing finds something that the other one overlooked"
-        )
+        self.an_engine_that_knows_nothing_finds_nothing()
         for rollout in self.loaded():
             assert not self.should_abort(rollout), "an abort rule that did not act at once"
+
+    def an_engine_that_knows_nothing_finds_nothing(self) -> None:
+        """But that who is awaited has gone, which the other one looks at ever less often: a rollback may be over by that."""
+        before = {rollout: len(self.lines(rollout)) for rollout in self.rollouts}
+        RolloutEngine(self.world.database, self.world.publisher, now=lambda: self.world.now).advance_all()
+        self.seen.clear()
+        for rollout, known in before.items():
+            found = [line.state for line in self.lines(rollout)[known:]]
+            gone = found.count("NOT_AWAITED")
+            assert found in (["NOT_AWAITED"] * gone, ["NOT_AWAITED"] * gone + ["ROLLED_BACK"] * bool(gone)), (
+                "an engine that knows nothing finds something that the other one overlooked"
+            )
 
     @happens(seconds=st.sampled_from([-3600.0, -10.0, 10.0, 3600.0]))
     def clock_steps(self, seconds: float) -> None:

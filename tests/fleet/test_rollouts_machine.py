@@ -78,6 +78,23 @@ def test_a_rollback_that_does_not_end_in_its_time_is_found(
         machine.teardown()
 
 
+def test_an_engine_that_begins_may_find_that_who_was_awaited_has_gone_and_nothing_else(
+    databases: Databases,
+) -> None:
+    machine = type("Machine", (AnyFleet,), {"databases": databases})()
+    try:
+        machine.begins(plan=PLANS[2], whom="", names=False)
+        machine.devices_end_what_they_were_told(status=InstallStatus.SUCCEEDED, most=9, is_seen=True)
+        machine.person_says(pick=0, verb=Verb.ROLLBACK, named=False, is_seen=True)
+        machine.device_comes_or_goes(pick=3, is_online=False)
+        machine.time_passes(seconds=0.0)
+        machine.world.report("d04", InstallStatus.SUCCEEDED, execution=machine.wanted()["d04"].execution)
+        with pytest.raises(AssertionError, match="overlooked"):
+            machine.an_engine_that_knows_nothing_finds_nothing()
+    finally:
+        machine.teardown()
+
+
 @pytest.mark.long
 def test_whatever_a_fleet_does_at_length(databases: Databases) -> None:
     run(databases, examples=150 if isinstance(databases, SqliteDatabases) else 50, steps=50)
