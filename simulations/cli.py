@@ -190,7 +190,7 @@ def hollow(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="install_s, failure_share, resend_s, dials_per_s, window_values, prefix, seed; may be given again",
+            help="install_s, failure_share, checked_acks, resend_s, dials_per_s, window_values, prefix, seed; may be given again",
         ),
     ] = None,
 ) -> None:

@@ -56,8 +56,7 @@ _REASONS: Final[dict[type[ProtocolError], RefusalReason]] = {
 """Of what cannot be read; any other error is a malformed message."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A message as the broker handed it over. `received_at` is Unix seconds by our clock.
 
     `retained`: kept by the broker, or by us as a dead letter, so that it says nothing about now.
@@ -69,8 +68,7 @@ class Arrival:
     received_at: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """A message that may be stored, decoded once. `window` is an anomaly's raw window: little-endian float32."""
 
     arrival: Arrival

@@ -113,6 +113,8 @@ def acknowledged(boot: KnownBoot, ranges: Sequence[Range], touched: Collection[i
 
     A whole range is acknowledged, not only the event: a device whose acknowledgement was lost learns of all at once.
     """
+    if len(ranges) == 1 and not boot.closed_to:
+        return (ranges[0],)
     known = containing(ranges, (sequence for sequence in touched if sequence > boot.closed_to))
     believed = ((max(first, boot.closed_to + 1), last) for first, last in known)
     return merge(tuple(believed), (sequence for sequence in touched if sequence <= boot.closed_to))

@@ -7,7 +7,7 @@ lasts, and each hole between two ranges is a gap.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import itemgetter
 
 __all__ = ["containing", "contains", "gap_count", "merge"]
@@ -18,7 +18,8 @@ first_of = itemgetter(0)
 
 def contains(ranges: Sequence[Range], sequence: int) -> bool:
     """Whether `sequence` lies in one of the ranges."""
-    return bool(containing(ranges, [sequence]))
+    at = bisect_right(ranges, sequence, key=first_of) - 1
+    return at >= 0 and sequence <= ranges[at][1]
 
 
 def containing(ranges: Sequence[Range], sequences: Iterable[int]) -> list[Range]:
@@ -43,8 +44,13 @@ def merge(ranges: Sequence[Range], sequences: Iterable[int]) -> tuple[Range, ...
     >>> merge([(1, 3)], [4, 6])
     ((1, 4), (6, 6))
     """
+    new = sequences if isinstance(sequences, Collection) else list(sequences)
+    if len(ranges) == 1 and len(new) == 1:  # nearly always: a boot without a hole says its next word
+        (first, last), (sequence,) = ranges[0], new
+        if first <= sequence <= last + 1:
+            return ((first, max(last, sequence)),)
     merged: list[list[int]] = []
-    for first, last in sorted([*ranges, *((s, s) for s in sequences)]):
+    for first, last in sorted([*ranges, *((s, s) for s in new)]):
         if merged and first <= merged[-1][1] + 1:
             merged[-1][1] = max(merged[-1][1], last)
         else:

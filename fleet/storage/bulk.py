@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, cast
 
@@ -80,10 +79,12 @@ def update_rows(session: Session, model: type[Any], key: Columns, rows: Rows) ->
 
 def _execute(session: Session, model: type[Any], key: Columns, rows: Rows) -> None:
     connection, table = session.connection(), cast("Table", model.__table__)
-    for names, some in groupby(sorted(rows, key=tuple), key=tuple):
+    some: dict[Columns, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        some.setdefault(tuple(row), []).append(row)
+    for names, alike in some.items():
         told = tuple(name for name in names if name not in key)
         sql, order = _statement(connection.dialect, table, told, key)
-        alike = list(some)
         values = _tuples(table, order, alike) if order else {_TOLD: _encode(alike).decode()}
         connection.exec_driver_sql(sql, values)
 

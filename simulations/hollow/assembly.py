@@ -43,6 +43,7 @@ MORE: Final[dict[str, tuple[type[int | float | str], float, float]]] = {
     "resend_s": (float, 0.1, 86_400.0),
     "dials_per_s": (float, 1.0, 10_000.0),
     "failure_share": (float, 0.0, 1.0),
+    "checked_acks": (float, 0.0, 1.0),
     "window_values": (int, 0, 8192),
     "seed": (int, 0, 2**63),
     "prefix": (str, 0, 0),
@@ -64,7 +65,7 @@ class Plan:
     devices: how many.
     prefix: of their names.
     pace: what they say.
-    window_values, failure_share: see `Crowdwide`.
+    window_values, failure_share, checked_acks: see `Crowdwide`.
     seed: of everything that is drawn but keys.
     """
 
@@ -73,6 +74,7 @@ class Plan:
     pace: Pace
     window_values: int = 64
     failure_share: float = 0.0
+    checked_acks: float = 1.0
     seed: int = 1
 
 
@@ -136,6 +138,7 @@ def make_crowd(
         health_s=plan.pace.health_s,
         window_values=plan.window_values,
         failure_share=plan.failure_share,
+        checked_acks=plan.checked_acks,
         now=time.time,
         random=random.Random(plan.seed),
         ledger=Ledger(),

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 import pytest
 from fleet_world import TENANT, Machine, anomaly, enrol_directly, health
 from sqlalchemy import create_engine, event, func, select, text
+from sqlalchemy.pool import Pool
 from structlog.testing import capture_logs
 from test_fleet_ranges import sequences_of
 from waiting import wait_until
@@ -55,15 +56,12 @@ def read_only(database: Database) -> Iterator[None]:
     def forbid(connection: object, *_: object) -> None:
         connection.execute("PRAGMA query_only = ON")  # type: ignore[attr-defined] # a connection of sqlite3
 
-    def allow(connection: object, *_: object) -> None:
-        connection.execute("PRAGMA query_only = OFF")  # type: ignore[attr-defined] # as above
-
-    event.listen(database.engine, "checkout", forbid)
+    event.listen(Pool, "checkout", forbid)
     try:
         yield
     finally:
-        event.remove(database.engine, "checkout", forbid)
-        event.listen(database.engine, "checkout", allow)
+        event.remove(Pool, "checkout", forbid)
+        database.close()  # its connections would stay so
 
 
 def cut_off(database: Database) -> None:

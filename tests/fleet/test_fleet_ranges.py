@@ -10,7 +10,7 @@ import pytest
 from fleet_world import TENANT, Machine, anomaly, closed, enrol_directly, health
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event, func, select
+from sqlalchemy import Engine, event, func, select
 
 from fleet.ingest import ranges
 from fleet.ingest.judging import Arrival
@@ -104,13 +104,13 @@ def test_of_a_boot_with_many_ranges_only_those_are_read_that_a_batch_touches(
     store.store([odd.arrival(health(), sequence=n) for n in range(1, 900, 2)])
     asked: list[tuple[str, object]] = []
 
-    @event.listens_for(database.engine, "before_cursor_execute")
+    @event.listens_for(Engine, "before_cursor_execute")
     def note(_c: object, _cursor: object, statement: str, values: object, *_rest: object) -> None:
         if statement.startswith("SELECT") and "event_ranges" in statement:
             asked.append((statement, values))
 
     store.store([odd.arrival(health(), sequence=901), calm.arrival(health())])
-    event.remove(database.engine, "before_cursor_execute", note)
+    event.remove(Engine, "before_cursor_execute", note)
     (query,) = [statement for statement, values in asked if "odd" in str(values)]
     assert "event_ranges.first <=" in query
     assert "event_ranges.last >=" in query

@@ -10,7 +10,7 @@ from databases import Databases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rollout_world import RolloutWorld
-from sqlalchemy import event, select, update
+from sqlalchemy import Engine, event, select, update
 
 from fleet.erasure import erase_device
 from fleet.errors import ConflictError
@@ -143,11 +143,16 @@ def test_a_round_without_news_reads_nothing_of_any_device_and_writes_nothing(wor
     world.tick()
     assert world.view(rollout).groups[0].state == "SOAKING"
     asked: list[str] = []
-    event.listen(world.database.engine, "before_cursor_execute", lambda *a: asked.append(a[2]))
+
+    def note(*heard: Any) -> None:
+        asked.append(heard[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
     for device in world.devices:
         world.health(device, rate=0.9)
     asked.clear()
     world.tick(1.0)
+    event.remove(Engine, "before_cursor_execute", note)
     assert len(asked) <= 6, asked
     assert not any("FROM rollout_executions" in one or "UPDATE" in one for one in asked), asked
 

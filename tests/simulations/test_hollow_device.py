@@ -47,6 +47,18 @@ def word(
     return encode(seal(event, key, tenant="t", device=device, nonce="0" * 32, not_after=not_after))
 
 
+def test_of_acknowledgements_as_many_seals_are_checked_as_is_said_and_of_what_is_to_be_run_every_one(
+    device: Device,
+) -> None:
+    device._all.checked_acks = 0.0
+    said = device.health(1.0)
+    device.hear(Kind.DESIRED, word(desired(5), STRANGER))
+    assert (device.installing, device.ledger.forged) == (0, 1)
+    ack = Ack(boots=(BootAck(boot_id=device.boot, ranges=((1, said.sequence),)),))
+    device.hear(Kind.ACK, word(ack, STRANGER))
+    assert (device.waiting, device.ledger.forged) == ({}, 1)
+
+
 def desired(counter: int, release: str = "motor/2") -> DesiredState:
     return DesiredState(
         execution="e",
