@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 from fleet_world import NOW, TENANT, Machine, Told, anomaly, enrol_directly, health
 from ingest_world import count, device, machine, store
+from msgspec.structs import replace
 
 from fleet.gauges import Gauges
 from fleet.housekeeping import Housekeeping
@@ -13,16 +14,18 @@ from fleet.ingest.store import EventStore
 from fleet.metrics import FleetMetrics
 from fleet.storage.base import Database
 from fleet.storage.device_tables import Device
-from fleet.storage.event_tables import HealthRecord
+from fleet.storage.event_tables import Anomaly, HealthRecord
 from protocol.messages.kinds import (
     AgentState,
     DeathReason,
     DriftState,
 )
 from protocol.messages.payloads import (
+    AnomalyEvent,
     Birth,
     Death,
     DriftReport,
+    Health,
 )
 
 __all__ = ["machine", "store"]  # the fixtures
@@ -152,3 +155,26 @@ def test_a_device_that_falls_silent_goes_offline_though_the_clock_of_the_fleet_w
     with database.read() as session:
         assert [session.get_one(Device, one.name).online for one in (quiet, loud)] == [False, True]
         assert session.get_one(Device, "loud-1").last_seen == NOW
+
+
+def test_an_anomaly_alone_writes_the_row_of_its_device_once_in_a_while_and_never_makes_it_older(
+    database: Database, store: EventStore, machine: Machine
+) -> None:
+    machine.number = 1
+
+    def hear(data: AnomalyEvent | Health | Death, at: float, **told: Any) -> float | None:
+        store.store([replace(machine.arrival(data, **told), received_at=NOW + at)])
+        return device(database).last_seen
+
+    assert hear(health(), 0.0) == NOW
+    assert hear(anomaly(), 9.0) == NOW
+    assert hear(anomaly(), 11.0) == NOW + 11.0, "it is known within ten seconds"
+    assert hear(health(), 12.0) == NOW + 12.0, "what says more of the device is written each time"
+    hear(Death(reason=DeathReason.LOST), 13.0, sequence=0)
+    assert not device(database).online
+    assert hear(anomaly(), 14.0) == NOW + 14.0
+    assert device(database).online, "that it is there again is known at once"
+    machine.boot, machine.number, machine.sequence = "boot-2", 2, 0
+    assert hear(anomaly(), 15.0) == NOW + 15.0
+    assert device(database).boot_id == "boot-2", "and that it has begun anew"
+    assert count(database, Anomaly) == 4
