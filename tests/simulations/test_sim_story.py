@@ -51,10 +51,6 @@ def in_chapter(letter: str) -> Callable[[Record], bool]:
     return lambda record: record.chapter is not None and record.chapter.letter == letter
 
 
-def alarms_are_rising(record: Record) -> bool:
-    return in_chapter("c")(record) and len(record.alarms) > 0
-
-
 def a_run_is_open(record: Record) -> bool:
     return any(t.state in {"INVITING", "ROUND"} for t in record.trainings.values())
 
@@ -91,9 +87,10 @@ def stored_by_fleet(world: Path) -> Counter[str]:
 
 
 def test_the_story_ends_and_no_anomaly_is_lost_when_each_kind_of_process_is_killed(tmp_path: Path) -> None:
+    the_load_changes = in_chapter("c")  # alarms follow, or do not: drift may be confirmed before the first
     moments = {
-        "agent-d02": alarms_are_rising,
-        "broker": alarms_are_rising,
+        "agent-d02": the_load_changes,
+        "broker": the_load_changes,
         "aggregator": a_run_is_open,
         "learner": a_run_is_open,
         "fleet": version_2_is_spreading,
