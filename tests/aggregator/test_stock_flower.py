@@ -45,6 +45,7 @@ SCRIPTS = Path(sys.executable).parent
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(
         any(shutil.which(name, path=str(SCRIPTS)) is None for name in COMMANDS),
         reason=f"stock Flower's commands ({', '.join(COMMANDS)}) are not installed beside this Python",

@@ -133,7 +133,7 @@ def play(database: Database, machine: Machine, batches: Iterable[Sequence[Arriva
     return view
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stream=streams(), chance=st.randoms(use_true_random=False), size=st.integers(1, 7))
 def test_the_same_stream_in_any_order_delayed_and_doubled_gives_the_same_view(
     database: Database, stream: list[tuple[int, list[Payload]]], chance: random.Random, size: int

@@ -122,7 +122,7 @@ class History:
 
 
 @given(actions=st.lists(ACTIONS, min_size=4, max_size=15))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_an_engine_holds_is_what_another_would_read(databases: Databases, actions: list[Any]) -> None:
     with databases.fresh() as url, pytest.MonkeyPatch.context() as patch:
         patch.setattr(returning, "AT_ONCE", 2)

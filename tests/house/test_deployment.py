@@ -16,7 +16,7 @@ from debian_machine import PROGRAMS, ROOT, DebianMachine, StepFailed, read_unit
 from mosquitto_broker import installed_program
 from waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 README = (ROOT / "deploy/README.md").read_text()
 UNITS = sorted((ROOT / "deploy/systemd").glob("*"))
