@@ -1,7 +1,8 @@
 """One MQTT 3.1.1 session over mutual TLS in some kilobytes, ten thousand of them on one asyncio loop.
 
 asyncio's own TLS keeps a buffer of 256 KiB for each connection, whatever goes over it; so the loop only says here when a
-socket is readable, and OpenSSL is asked directly. No task, no future and no buffer belongs to a session that is at rest.
+socket is readable, and OpenSSL is asked directly. No task, no future and no full buffer belongs to a session that is at rest.
+OpenSSL reads from memory: from a socket it would ask the kernel three times for each word of the broker.
 
 ::
 
@@ -41,9 +42,6 @@ __all__ = ["Broker", "Session"]
 READ_BYTES: Final = 32 * 1024
 WELCOME_S: Final = 60.0
 """How long a broker to which ten thousand come at once may take for one of them."""
-
-RECORDS_AT_ONCE: Final = 256
-"""Read of one session before it is the others' turn."""
 
 UNSENT_BYTES: Final = 1024 * 1024
 """A broker that takes nothing while so much waits has stalled; the session is given up, and what waits is sent again."""
@@ -103,7 +101,7 @@ class Broker:
                 f"no welcome for {client_id}: {error or f'{WELCOME_S:g} s passed'}"
             ) from None
 
-    async def _connected(self, shown: Path) -> ssl.SSLSocket:
+    async def _connected(self, shown: Path) -> _Line:
         loop = asyncio.get_running_loop()
         plain = socket.socket(socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET)
         plain.setblocking(False)  # noqa: FBT003 - the standard library's own signature
@@ -111,25 +109,61 @@ class Broker:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.sock_connect(plain, self._address)
             self._tls.load_cert_chain(shown)
-            line = self._tls.wrap_socket(
-                plain, server_hostname=self._address[0], do_handshake_on_connect=False
-            )
+            line = _Line(plain, self._tls, self._address[0])
+            while not line.is_greeted():
+                await loop.sock_sendall(plain, line.to_send())
+                line.come(await loop.sock_recv(plain, READ_BYTES))
+            await loop.sock_sendall(plain, line.to_send())
         except BaseException:
             plain.close()
             raise
+        return line
+
+
+class _Line:
+    """TLS over a socket, in memory: what has come goes in, what is to leave comes out."""
+
+    __slots__ = ("_in", "_out", "_tls", "plain")
+
+    def __init__(self, plain: socket.socket, context: ssl.SSLContext, name: str) -> None:
+        self.plain, self._in, self._out = plain, ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_hostname=name)
+
+    def is_greeted(self) -> bool:
+        """Go on with the handshake; whether it is over."""
         try:
-            while True:
-                try:
-                    line.do_handshake()
-                except ssl.SSLWantReadError:
-                    await _ready(loop.add_reader, loop.remove_reader, line)
-                except ssl.SSLWantWriteError:
-                    await _ready(loop.add_writer, loop.remove_writer, line)
-                else:
-                    return line
-        except BaseException:
-            line.close()
-            raise
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def come(self, received: bytes) -> None:
+        """Take what the socket gave; raises ConnectionResetError for its end."""
+        if not received:
+            raise ConnectionResetError("the broker hung up")
+        self._in.write(received)
+
+    def read(self) -> bytes:
+        """All that can be read of what has come; raises OSError where it ends."""
+        parts = []
+        while self._in.pending or self._tls.pending():
+            try:
+                part = self._tls.read(READ_BYTES)
+            except ssl.SSLWantReadError:
+                break
+            if not part:
+                raise ConnectionResetError("the broker hung up")
+            parts.append(part)
+        return b"".join(parts)
+
+    def write(self, data: bytes) -> bytes:
+        """`data` as it goes over the socket."""
+        self._tls.write(data)
+        return self._out.read()
+
+    def to_send(self) -> bytes:
+        """What TLS itself has to say."""
+        return self._out.read()
 
 
 class Session:
@@ -147,10 +181,8 @@ class Session:
         "broker_acks",
     )
 
-    def __init__(
-        self, line: ssl.SSLSocket, hear: Callable[[Published], None], lost: Callable[[], None]
-    ) -> None:
-        self._line: ssl.SSLSocket | None = line
+    def __init__(self, line: _Line, hear: Callable[[Published], None], lost: Callable[[], None]) -> None:
+        self._line: _Line | None = line
         self._hear, self._lost = hear, lost
         self._loop = asyncio.get_running_loop()
         self._reader = PacketReader(MAX_PAYLOAD_BYTES + 8192)
@@ -158,7 +190,7 @@ class Session:
         self._identifier = 0
         self._awaited: tuple[int, asyncio.Future[bytes]] | None = None
         self.broker_acks = 0
-        self._loop.add_reader(line, self._readable)
+        self._loop.add_reader(line.plain, self._readable)
 
     @property
     def is_open(self) -> bool:
@@ -198,60 +230,49 @@ class Session:
     def _send(self, data: bytes) -> bool:
         if self._line is None:
             return False
-        if self._unsent:
-            self._unsent += data
-            if len(self._unsent) > UNSENT_BYTES:
-                self._break()
-            return self._line is not None
         try:
-            sent = self._line.send(data)
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            data = self._line.write(data)
+            if self._unsent:
+                self._unsent += data
+                if len(self._unsent) > UNSENT_BYTES:
+                    self._break()
+                return self._line is not None
+            sent = self._line.plain.send(data)
+        except BlockingIOError:
             sent = 0
         except OSError:
             self._break()
             return False
         if sent < len(data):
             self._unsent = data[sent:]
-            self._loop.add_writer(self._line, self._writable)
+            self._loop.add_writer(self._line.plain, self._writable)
         return True
 
     def _writable(self) -> None:
         if self._line is None:
             return
         try:
-            self._unsent = self._unsent[self._line.send(self._unsent) :]
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            self._unsent = self._unsent[self._line.plain.send(self._unsent) :]
+        except BlockingIOError:
             return
         except OSError:
             self._break()
             return
         if not self._unsent:
-            self._loop.remove_writer(self._line)
+            self._loop.remove_writer(self._line.plain)
 
     def _readable(self) -> None:
+        if self._line is None:
+            return
         # All that has come, and not one TLS record a turn of the loop: each word of the broker is a record of its own, and the
         # fleet's would wait behind the broker's for as many turns as the device has said things.
-        received: list[bytes] = []
-        is_over = False
-        while self._line is not None and len(received) < RECORDS_AT_ONCE:
-            try:
-                record = self._line.recv(READ_BYTES)
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                break
-            except OSError:
-                record = b""
-            if not record:
-                is_over = True
-                break
-            received.append(record)
         try:
-            self._take(self._reader.feed(b"".join(received)))
-        except PacketError:
-            is_over = True
-        if is_over:
+            self._line.come(self._line.plain.recv(READ_BYTES))
+            self._take(self._reader.feed(self._line.read()))
+        except BlockingIOError:
+            return
+        except (OSError, PacketError):
             self._break()
-        elif len(received) == RECORDS_AT_ONCE:  # what TLS has decrypted already does not show at the socket
-            self._loop.call_soon(self._readable)
 
     def _take(self, packets: list[tuple[int, bytes]]) -> None:
         heard = []
@@ -280,18 +301,7 @@ class Session:
         line, self._line = self._line, None
         if line is None:
             return
-        self._loop.remove_reader(line)
-        self._loop.remove_writer(line)
+        self._loop.remove_reader(line.plain)
+        self._loop.remove_writer(line.plain)
         with contextlib.suppress(OSError):
-            line.close()
-
-
-async def _ready(
-    add: Callable[..., object], remove: Callable[[ssl.SSLSocket], object], line: ssl.SSLSocket
-) -> None:
-    woken = asyncio.Event()
-    add(line, woken.set)
-    try:
-        await woken.wait()
-    finally:
-        remove(line)
+            line.plain.close()

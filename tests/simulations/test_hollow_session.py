@@ -5,54 +5,117 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import Any, cast
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from service.mqtt_packets import Published, puback, publish
-from simulations.hollow import session as sessions
-from simulations.hollow.session import Session
+from simulations.hollow.session import UNSENT_BYTES, Session, _Line
 
 
-class Line:
-    """A TLS connection on which each record is received by itself, and nothing shows as decrypted beforehand."""
+class Far:
+    """The other end of a connection by TLS, each word in a record of its own; without certificates."""
 
-    def __init__(self, records: list[bytes]) -> None:
-        self.records = records
-        self.near, self.far = socket.socketpair()
+    def __init__(self) -> None:
+        near, self.plain = socket.socketpair()
+        near.setblocking(False)
+        contexts = [ssl.SSLContext(kind) for kind in (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)]
+        for one in contexts:
+            one.check_hostname, one.verify_mode = False, ssl.CERT_NONE
+            one.maximum_version = ssl.TLSVersion.TLSv1_2
+            one.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")
+        self.line = _Line(near, contexts[0], "far")
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = contexts[1].wrap_bio(self._in, self._out, server_side=True)
+        is_greeted = False
+        while not is_greeted:
+            is_greeted = self.line.is_greeted()
+            self._in.write(self.line.to_send())
+            with suppress(ssl.SSLWantReadError):
+                self._tls.do_handshake()
+            if self._out.pending:
+                self.line.come(self._out.read())
 
-    def fileno(self) -> int:
-        return self.near.fileno()
+    def say(self, words: list[bytes]) -> None:
+        for word in words:
+            self._tls.write(word)
+        self.plain.sendall(self._out.read())
 
-    def recv(self, _most: int) -> bytes:
-        if not self.records:
-            raise ssl.SSLWantReadError
-        return self.records.pop(0)
-
-    def pending(self) -> int:
-        return 0
+    def heard(self) -> bytes:
+        """All that was sent so far."""
+        found = bytearray()
+        self.plain.setblocking(False)
+        with suppress(BlockingIOError):
+            while come := self.plain.recv(1 << 16):
+                self._in.write(come)
+        with suppress(ssl.SSLWantReadError):
+            while self._in.pending:
+                found += self._tls.read(1 << 16)
+        return bytes(found)
 
     def close(self) -> None:
-        self.near.close()
-        self.far.close()
+        self.line.plain.close()
+        self.plain.close()
 
 
-@pytest.mark.parametrize("confirmed", [20, 3 * sessions.RECORDS_AT_ONCE])
+@pytest.fixture
+def far() -> Iterator[Far]:
+    end = Far()
+    yield end
+    end.close()
+
+
 def test_an_acknowledgement_behind_many_words_of_the_broker_is_heard_when_the_socket_is_readable_once(
-    confirmed: int,
+    far: Far,
 ) -> None:
     heard: list[Published] = []
 
     async def main() -> int:
-        line = Line([*(puback([one]) for one in range(1, confirmed + 1)), publish(b"t/ack", b"stored")])
-        loop = asyncio.get_running_loop()
-        session = Session(cast("Any", line), heard.append, lambda: None)
-        loop.remove_reader(line.fileno())
+        session = Session(far.line, heard.append, lambda: None)
+        far.say([*(puback([one]) for one in range(1, 301)), publish(b"t/ack", b"stored")])
         session._readable()
-        for _ in range(confirmed // sessions.RECORDS_AT_ONCE):
-            await asyncio.sleep(0)
-        line.close()
         return session.broker_acks
 
-    assert asyncio.run(main()) == confirmed
+    assert asyncio.run(main()) == 300
     assert [one.payload for one in heard] == [b"stored"]
+
+
+def test_what_a_slow_broker_does_not_take_leaves_later_and_in_its_order(far: Far) -> None:
+    words = [b"%06d" % one * 2000 for one in range(50)]
+
+    async def main() -> bytes:
+        session = Session(far.line, lambda _message: None, lambda: None)
+        assert all(session.publish(b"t", word) for word in words)
+        assert 0 < len(session._unsent) < UNSENT_BYTES
+        found = b""
+        while session._unsent:
+            found += far.heard()
+            session._writable()
+        return found + far.heard()
+
+    sent = [publish(b"t", word, identifier=number) for number, word in enumerate(words, 1)]
+    assert asyncio.run(main()) == b"".join(sent)
+
+
+def test_a_broker_that_takes_nothing_and_one_that_hangs_up_are_given_up_once(far: Far) -> None:
+    lost: list[str] = []
+
+    async def main() -> None:
+        session = Session(far.line, lambda _message: None, lambda: lost.append("lost"))
+        while session.publish(b"t", bytes(100_000)):
+            pass
+        session._readable()
+
+    asyncio.run(main())
+    assert lost == ["lost"]
+    other = Far()
+
+    async def hang_up() -> None:
+        session = Session(other.line, lambda _message: None, lambda: lost.append("hung up"))
+        other.plain.close()
+        session._readable()
+        assert not session.is_open
+
+    asyncio.run(hang_up())
+    assert lost == ["lost", "hung up"]
