@@ -67,8 +67,9 @@ acl_file {folder / "acl"}
 max_packet_size {_LARGEST_PACKET}
 # Ten thousand devices that come back at once send one message each before the fleet has read the first: with Mosquitto's
 # defaults (20 under way, 1000 waiting) it would drop most of them. The bytes bound what a slow fleet costs. What is under
-# way the fleet confirms one by one, and a command that throws a flooder out waits behind that: hence few.
-max_inflight_messages 100
+# way the fleet confirms once a turn of its loop, of which a busy one makes some tens a second; and a command that throws a
+# flooder out waits behind it: hence no more.
+max_inflight_messages 400
 max_queued_messages 12000
 max_queued_bytes 100000000
 # No memory_limit: 2.0.11 counts what the plugin frees wrongly, and refuses everybody all memory after some twenty commands.
