@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what the other commands need not wait for
     from fleet.flashing.cards import Card
     from fleet.flashing.disks import Disk
     from fleet.flashing.first_boot import Wanted
+    from fleet.flashing.join_check import Source
     from protocol.join_file import JoinFile
 
 __all__ = ["flash"]
@@ -48,6 +49,9 @@ def flash(
     settings: Annotated[
         Path | None, typer.Option(help="card.toml: user, ssh_key_files, hostname, timezone, wifi")
     ] = None,
+    ssh: Annotated[
+        str | None, typer.Option(help="A board that runs, instead of an image", metavar="USER@HOST")
+    ] = None,
     count: Annotated[
         int | None, typer.Option(help="So many cards, with 1, 2, … for {} in --join and --out", metavar="N")
     ] = None,
@@ -55,16 +59,21 @@ def flash(
         Path | None, typer.Option(help="Also a list for Raspberry Pi Imager, NAME.rpi-imager-manifest")
     ] = None,
 ) -> None:
-    """Put the agent and a join file into a vendor's image, and onto a card: the device enrols itself at its first boot."""
+    """Put the agent and a join file into a vendor's image, and onto a card, or onto a board that runs: the device enrols itself."""
     from fleet.flashing.join_check import check_source, numbered, read_join_files
     from fleet.flashing.programs import require_programs
 
     files = [Path(text) for text in numbered(join, count, "--join")]
     joins = read_join_files(files, now=time.time())
     word = check_source(source)
+    if ssh is not None:
+        if len(files) != 1 or any(given is not None for given in (image, out, device, settings, manifest)):
+            raise SettingsError("--ssh takes one --join, --bundle and --source, and nothing of an image")
+        _on_board(ssh, files[0], joins[0], bundle, word)
+        return
     if image is None or (out is None and device is None):
         raise SettingsError(
-            "say what is made: --image BASE.img with --out CARD.img, with --device /dev/sdX, or both"
+            "say what is made: --image BASE.img with --out CARD.img, with --device /dev/sdX, or both; or --ssh user@host"
         )
     outs = [Path(text) for text in numbered([out], count, "--out")] if out is not None else []
     if out is not None and len(outs) != len(files):
@@ -100,6 +109,16 @@ def flash(
         say(
             f"{manifest}: for Raspberry Pi Imager 2; it writes {len(made)} finished images and customises none"
         )
+
+
+def _on_board(place: str, file: Path, join: JoinFile, bundle: Path, source: Source) -> None:
+    from fleet.device_bundle.archive import read_bundle
+    from fleet.flashing.board_shell import BoardShell
+    from fleet.flashing.running_board import Boarding, install_on_board
+
+    boarding = Boarding(bundle=read_bundle(bundle), join_file=file, device=join.device, source=source)
+    with BoardShell(place) as shell:
+        install_on_board(shell, boarding, say)
 
 
 def _check_places(outs: list[Path], image: Path, manifest: Path | None) -> None:
