@@ -34,7 +34,7 @@ from fleet.dashboard.pages import (
     training,
 )
 from service.errors import ServiceError
-from service.problems import StatusTable, problem_of
+from service.problems import Problem, StatusTable, problem_of
 
 __all__ = ["mount_pages"]
 
@@ -57,6 +57,9 @@ PAGES: Final = tuple(
     )
 )
 """``new_rollout`` before ``rollouts``: ``/rollouts/new`` is no rollout."""
+
+_OF_THE_DOOR: Final = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT)
+"""Refused by `service.body_limit`: in the same words whether the head of a request said how much comes, or it was found out as it came."""
 
 _log = structlog.get_logger()
 
@@ -97,6 +100,8 @@ def _answer_errors(pages: FastAPI, statuses: StatusTable) -> None:
 
     def http(request: Request, error: HTTPException) -> Response:
         words = str(error.detail)
+        if error.status_code in _OF_THE_DOOR:
+            return Problem(error.status_code, words, path=request.url.path, headers={"connection": "close"})
         if error.status_code == HTTPStatus.NOT_FOUND:
             words = "there is no such page"
         return error_page(request, error.status_code, words)

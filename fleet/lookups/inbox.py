@@ -18,11 +18,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from sqlalchemy import ColumnElement, Select, and_, func, select, true
 from sqlalchemy.orm import Session, defer
 
+from fleet.device_commands import batched
 from fleet.errors import BadRequestError
 from fleet.storage.device_tables import Device
 from fleet.storage.event_tables import WAITS, Anomaly
@@ -156,8 +157,7 @@ class Waiting:
     site: str
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     id: int
     device: str
     family: str
@@ -187,10 +187,12 @@ def read_lines(
         after: the row id that the page before ended with; 0: the first page.
         limit: about how many lines; where a line of many is cut there may be a few more.
     """
-    columns = select(Anomaly.id, Anomaly.device, func.coalesce(Device.family, ""), Anomaly.received_at)
-    waiting = narrow_waiting(columns, narrowed, has_devices=True).where(Anomaly.id > after)
+    columns = select(Anomaly.id, Anomaly.device, Anomaly.received_at)
+    waiting = narrow_waiting(columns, narrowed).where(Anomaly.id > after)
     query = waiting.order_by(Anomaly.id).limit(LOOKED_AT + 1)
-    found = [_Row(*row) for row in session.execute(query)]
+    told = session.execute(query).all()
+    family_of = _families(session, {device for _, device, _ in told})
+    found = [_Row(number, device, family_of.get(device, ""), at) for number, device, at in told]
     rows, has_more = found[:LOOKED_AT], len(found) > LOOKED_AT
     lines = _lines(rows)
     if len(lines) > limit:
@@ -199,6 +201,15 @@ def read_lines(
         rows, has_more = [row for row in rows if row.id < cut], True
         lines = _lines(rows)
     return lines, rows[-1].id if has_more and rows else None
+
+
+def _families(session: Session, devices: set[str]) -> dict[str, str]:
+    """Of some devices; one by one in the database, each beside its thousand anomalies, is what costs."""
+    found: list[tuple[str, str]] = []
+    for some in batched(sorted(devices)):
+        rows = select(Device.id, Device.family).where(Device.id.in_(some))
+        found += session.execute(rows).tuples()
+    return dict(found)
 
 
 def read_waiting(session: Session, anomalies: Sequence[int], *, has_windows: bool) -> dict[int, Waiting]:
@@ -216,11 +227,9 @@ def read_waiting(session: Session, anomalies: Sequence[int], *, has_windows: boo
     }
 
 
-def narrow_waiting(
-    columns: Select[*tuple[Any, ...]], narrowed: Narrowed, *, has_devices: bool = False
-) -> Select[*tuple[Any, ...]]:
-    """`columns` of anomalies that wait for a verdict; `has_devices`: they are of their devices, too."""
-    if has_devices or narrowed.is_of_devices:
+def narrow_waiting(columns: Select[*tuple[Any, ...]], narrowed: Narrowed) -> Select[*tuple[Any, ...]]:
+    """`columns` of anomalies that wait for a verdict."""
+    if narrowed.is_of_devices:
         columns = columns.outerjoin(Device, Device.id == Anomaly.device)
     return columns.where(WAITS, narrowed.condition())
 

@@ -12,6 +12,7 @@ from dashboard_world import HOST, Browser, text_of
 from fleet_api_world import Fleet, fleet, is_problem
 from fleet_world import Machine, enrol_directly
 
+from fleet.api.page_paths import PAGE_BYTES
 from fleet.auth import web_sessions
 from fleet.auth.operator_tokens import SessionRows
 from service.roles import Role
@@ -201,3 +202,14 @@ def test_who_follows_a_link_from_a_mail_comes_in_with_their_cookie(fleet: Fleet)
     followed = Browser(fleet, None).get("/sessions", **{"sec-fetch-site": "cross-site"})
     assert 'http-equiv="refresh"' in followed.text
     assert HOST not in followed.text
+
+
+def test_a_form_that_is_too_large_is_a_problem_whether_or_not_it_says_how_large_it_is(fleet: Fleet) -> None:
+    form = {"origin": HOST, "content-type": "application/x-www-form-urlencoded"}
+    large = b"token=" + b"a" * PAGE_BYTES
+    for body in (large, (large[first : first + 9000] for first in range(0, len(large), 9000))):
+        answer = fleet.client.post("/sign-in", content=body, headers=form)
+        is_problem(answer, 413)
+        assert str(PAGE_BYTES) in answer.json()["detail"]
+    almost = fleet.client.post("/sign-in", content=large[:PAGE_BYTES], headers=form)
+    assert almost.headers["content-type"].startswith("text/html")
