@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chromium_viewer import Seats
 from dashboard_site import DashboardSite
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from service.roles import Role
 
@@ -14,6 +14,14 @@ pytestmark = pytest.mark.slow
 
 def waiting(page: Page) -> int:
     return int(page.get_by_text("for a verdict").locator("strong").inner_text().replace(",", ""))
+
+
+def said_last(page: Page) -> Locator:
+    return page.locator("ul.deeds li").first
+
+
+def number_of(place: str | None) -> str:
+    return (place or "").removeprefix("a-")
 
 
 def press(page: Page, key: str) -> None:
@@ -32,13 +40,29 @@ def test_verdicts_are_given_by_keys_the_next_row_is_chosen_and_the_last_one_take
     expect(page.locator(f"#{first}")).to_have_attribute("aria-selected", "true")
     press(page, "t")
     assert waiting(page) == before - 1
+    expect(said_last(page)).to_contain_text(f"1 × true alarm ({number_of(first)})")
     expect(page.locator(f"#{second}")).to_have_attribute("aria-selected", "true")
     press(page, "f")
     assert waiting(page) == before - 2
+    expect(said_last(page)).to_contain_text(f"1 × false alarm ({number_of(second)})")
     press(page, "u")
     assert waiting(page) == before - 1
     expect(page.locator(f"#{second}")).to_be_visible()
     expect(page.locator(f"#{first}")).to_have_count(0)
+
+
+def test_keys_judge_no_row_that_nobody_has_chosen_and_nothing_while_somebody_types(
+    seeded: DashboardSite, seat: Seats
+) -> None:
+    page = seat(seeded, Role.OPERATOR).go("/anomalies")
+    before = waiting(page)
+    page.keyboard.press("t")
+    page.get_by_label("Device").first.press_sequentially("jtfu")
+    expect(page.get_by_label("Device").first).to_have_value("jtfu")
+    page.get_by_label("Device").first.fill("")
+    expect(page.locator("[data-row][aria-selected=true]")).to_have_count(0)
+    page.reload()
+    assert waiting(page) == before
 
 
 def test_several_are_judged_at_once_without_any_script(seeded: DashboardSite, seat: Seats) -> None:
