@@ -20,6 +20,10 @@ def told(page: Page, name: str) -> str:
     return page.locator(f"[data-figure={name}] output").inner_text()
 
 
+def moments_of(page: Page, names: list[str]) -> set[str]:
+    return {match[0] for name in names if (match := MOMENT.match(told(page, name)))}
+
+
 def point_at(page: Page, chart: Locator, share: float) -> None:
     """At a share of the width of a chart."""
     box = chart.bounding_box()
@@ -37,7 +41,7 @@ def test_pointing_at_one_chart_has_every_chart_say_what_it_says_at_that_moment(
     assert len(names) > 3
 
     point_at(page, score, 0.9)
-    moments = {match[0] for name in names if (match := MOMENT.match(told(page, name)))}
+    moments = moments_of(page, names)
     assert len(moments) == 1, "one moment on all of them"
     assert re.search(r"score [\d.]+.*threshold [\d.]+", told(page, "score"))
     assert re.search(r"Memory [\d.]+( to [\d.]+)? MB", told(page, "memory_bytes"))
@@ -47,7 +51,7 @@ def test_pointing_at_one_chart_has_every_chart_say_what_it_says_at_that_moment(
     assert abs(at.pop() - 90) < 1
 
     point_at(page, score, 0.5)
-    assert not moments & {match[0] for name in names if (match := MOMENT.match(told(page, name)))}
+    assert not moments & moments_of(page, names)
 
     page.mouse.move(5, 5)
     expect(page.locator("line.cross.on")).to_have_count(0)
