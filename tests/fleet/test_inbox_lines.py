@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from sqlalchemy import insert
+import pytest
+from sqlalchemy import exists, insert, select
 
+from fleet.device_query import device_filter
 from fleet.lookups.inbox import (
     AGAIN,
     AGAIN_WITHIN_S,
@@ -18,6 +20,7 @@ from fleet.lookups.inbox import (
     Narrowed,
     count_waiting,
     find_scope,
+    narrow_waiting,
     read_lines,
 )
 from fleet.storage.base import Database
@@ -152,3 +155,21 @@ def test_pages_hold_every_anomaly_once(database: Database) -> None:
     with database.read() as session:
         assert count_waiting(session, Narrowed()) == 300
         assert count_waiting(session, Narrowed(), most=10) == 11, "that there are more, and not how many"
+
+
+def test_what_lasts_and_what_waits_is_found_by_its_own_index_and_not_among_all_that_ever_was(
+    database: Database,
+) -> None:
+    if database.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL takes an index for what it means, and SQLite for its words")
+    asked = {
+        "ix_anomalies_open": device_filter("in_alarm==true"),
+        "ix_anomalies_unjudged": exists(narrow_waiting(select(Anomaly.id), Narrowed())),
+    }
+    with database.read() as session:
+        for index, condition in asked.items():
+            statement = select(Device.id).where(condition).compile(database.engine)
+            plan = session.connection().exec_driver_sql(
+                f"EXPLAIN QUERY PLAN {statement}", tuple(statement.params.values())
+            )
+            assert index in " ".join(str(row) for row in plan)

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
@@ -320,3 +321,16 @@ def test_whoever_sends_x_forwarded_for_is_still_who_it_is(site: Site) -> None:
         )
         assert status(caller) == 200
     assert len(site.book._by_caller) == 1
+
+
+def test_a_connection_that_waits_holds_little_memory(patient_site: Site) -> None:
+    with contextlib.ExitStack() as stack:
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        callers = [stack.enter_context(patient_site.connect()) for _ in range(AT_ONCE)]
+        for caller in callers:
+            caller.sendall(b"GET /5 HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert status(caller) == 200
+        held = (tracemalloc.get_traced_memory()[0] - before) / AT_ONCE
+    assert held < 100_000, "of its own accord asyncio keeps a buffer of 256 kB for each"

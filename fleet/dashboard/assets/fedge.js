@@ -18,8 +18,9 @@ document.addEventListener("pointerover", (event) => {
 
 // A table that is wider than its frame can be scrolled by keys as well.
 function reach(root) {
-  for (const frame of root.querySelectorAll(".scroll")) {
-    if (frame.scrollWidth <= frame.clientWidth) { frame.removeAttribute("tabindex"); continue; }
+  const frames = [...root.querySelectorAll(".scroll")].map((frame) => [frame, frame.scrollWidth <= frame.clientWidth]);
+  for (const [frame, fits] of frames) {
+    if (fits) { frame.removeAttribute("tabindex"); continue; }
     frame.tabIndex = 0;
     frame.setAttribute("role", "group");
     frame.setAttribute("aria-label", frame.querySelector("caption")?.textContent.trim() || "table");
@@ -28,20 +29,23 @@ function reach(root) {
 addEventListener("resize", () => reach(document));
 
 // Regions: the server sends the HTML of those that changed. Where somebody types or has chosen a row, nothing moves.
+// Nothing here asks how large something is: the browser lays the page out once, when all is in its place.
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
 function replace(regions) {
   for (const [name, html] of Object.entries(regions)) {
     const region = document.querySelector(`[data-region="${CSS.escape(name)}"]`);
-    if (!region || region.innerHTML === html) continue;
+    const come = document.createElement("template");
+    come.innerHTML = html;
+    if (!region || region.innerHTML === come.innerHTML) continue;
     const held = document.activeElement;
-    if (region.contains(held) && held !== region) { region.dataset.waiting = "yes"; continue; }
+    if (region.contains(held) && held !== region) continue;
     const opened = [...region.querySelectorAll("details[open][id]")].map((one) => one.id);
-    region.innerHTML = html;
+    region.replaceChildren(come.content);
     for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
-    reach(region);
-    region.classList.remove("fresh");
-    void region.offsetWidth;
-    region.classList.add("fresh");
+    if (!still.matches) region.animate([{ background: "var(--go-paper)" }, {}], { duration: 1200, easing: "ease-out" });
   }
+  requestAnimationFrame(() => reach(document));
   const pulse = document.getElementById("pulse");
   if (pulse) pulse.textContent = `live · ${local(new Date())}`;
 }
