@@ -1,4 +1,4 @@
-"""What is kept of people's doings as time passes: when each token was last used, and where the audit log ends.
+"""What is kept of people's doings as time passes: when each token and each session was last used, and where the audit log ends.
 
 The log's head goes to the process's own log whenever it has moved: kept by whoever keeps that, it shows later whether lines
 were cut off the end (`fleet.audit_chain`).
@@ -44,6 +44,7 @@ class Bookkeeping:
     def keep(self) -> None:
         """Do it now."""
         self._tokens.store_uses()
+        self._sessions.store_uses()
         self._sessions.forget_ended()
         with self._database.read() as session:
             head = read_head(session)

@@ -12,6 +12,7 @@ once, and for `CODE_S`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -32,9 +33,6 @@ PREFIX: Final = "fs_"
 IDLE_S: Final = 12 * 3600.0
 LONGEST_S: Final = 7 * 86400.0
 CODE_S: Final = 300.0
-NOTED_EVERY_S: Final = 60.0
-"""How exactly the last use is known: not every request waits for the disk."""
-
 MOST: Final = 50
 """Sessions of one token; the one that was used longest ago makes room."""
 
@@ -57,6 +55,8 @@ class WebSessions:
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._database, self._tokens, self._now, self._random_bytes = database, tokens, now, random_bytes
+        self._uses: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def sign_in(self, token: str, browser: str) -> str:
         """A new session for whoever holds `token`; the secret for its cookie.
@@ -96,14 +96,28 @@ class WebSessions:
         digest, now = token_digest(token), self._now()
         with self._database.read() as session:
             found = session.scalar(select(WebSession).where(WebSession.sha256 == digest))
-        if found is None or now >= min(found.expires_at, found.last_used_at + IDLE_S):
+        if found is None or now >= min(found.expires_at, self._last_used_at(found) + IDLE_S):
             raise UnauthenticatedError("you are not signed in, or were signed out; sign in again")
         caller = self._check(found.token_sha256)
-        if now >= found.last_used_at + NOTED_EVERY_S:
-            with self._database.write() as session:
-                used = update(WebSession).where(WebSession.id == found.id)
-                session.execute(used.values(last_used_at=now))
+        with self._lock:
+            self._uses[found.id] = now
         return caller
+
+    def store_uses(self) -> None:
+        """Write down when each session was last used since the last call: no page waits for the disk because of it."""
+        with self._lock:
+            uses, self._uses = self._uses, {}
+        if not uses:
+            return
+        with self._database.write() as session:
+            for number, at in uses.items():
+                # another replica may have seen a later use
+                mine = (WebSession.id == number) & (WebSession.last_used_at < at)
+                session.execute(update(WebSession).where(mine).values(last_used_at=at))
+
+    def _last_used_at(self, found: WebSession) -> float:
+        with self._lock:
+            return max(found.last_used_at, self._uses.get(found.id, 0.0))
 
     def id_of(self, secret: str) -> str:
         """Which session this secret is of; empty where it is over."""

@@ -135,8 +135,9 @@ class _OpenPage:
             window.put_nowait(regions_or_end)
 
     async def run(self, renderer: Renderer) -> None:
-        """Keep it true until canceled."""
+        """Keep it true until canceled; one that is left at once is not made a second time."""
         while True:
+            await asyncio.sleep(EVERY_S)
             try:
                 async with asyncio.timeout(ANYHOW_S):
                     await self.changed.wait()
@@ -144,7 +145,6 @@ class _OpenPage:
                 pass
             self.changed.clear()
             await self.refresh(renderer)
-            await asyncio.sleep(EVERY_S)
 
     async def refresh(self, renderer: Renderer) -> None:
         """Render it again, and tell what is another."""

@@ -43,8 +43,11 @@ __all__ = [
     "read_waiting",
 ]
 
-LOOKED_AT: Final = 10_000
-"""Anomalies that are put into lines at once: some fifty milliseconds. A storm that is larger goes on on the next page."""
+LOOKED_AT: Final = 5000
+"""Anomalies that are put into lines at once: some twenty milliseconds, and as many as are judged at a press. A storm that is larger goes on
+on the next page."""
+
+COUNTED: Final = 10_000
 
 STORM_DEVICES: Final = 6
 STORM_BEGINS_S: Final = 60.0
@@ -164,7 +167,7 @@ class _Row(NamedTuple):
     at: float
 
 
-def count_waiting(session: Session, narrowed: Narrowed, *, most: int = LOOKED_AT) -> int:
+def count_waiting(session: Session, narrowed: Narrowed, *, most: int = COUNTED) -> int:
     """How many wait; `most` + 1 says that there are more."""
     some = narrow_waiting(select(Anomaly.id), narrowed).limit(most + 1).subquery()
     return session.scalar(select(func.count()).select_from(some)) or 0

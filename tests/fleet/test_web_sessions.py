@@ -11,10 +11,12 @@ import pytest
 from dashboard_world import HOST, Browser, text_of
 from fleet_api_world import Fleet, fleet, is_problem
 from fleet_world import Machine, enrol_directly
+from sqlalchemy import select, update
 
 from fleet.api.page_paths import PAGE_BYTES
 from fleet.auth import web_sessions
 from fleet.auth.operator_tokens import SessionRows
+from fleet.storage.access_tables import WebSession
 from service.roles import Role
 from service.tokens import TokenGrant, create_token, revoke_token, rotate_token
 
@@ -213,3 +215,23 @@ def test_a_form_that_is_too_large_is_a_problem_whether_or_not_it_says_how_large_
         assert str(PAGE_BYTES) in answer.json()["detail"]
     almost = fleet.client.post("/sign-in", content=large[:PAGE_BYTES], headers=form)
     assert almost.headers["content-type"].startswith("text/html")
+
+
+def test_no_look_at_a_page_waits_for_the_disk_and_when_it_was_is_written_down_all_the_same(
+    fleet: Fleet,
+) -> None:
+    browser = Browser(fleet)
+    sessions = fleet.client.app.state.services.sessions  # type: ignore[attr-defined] # a FastAPI app
+    long_ago = fleet.now() - web_sessions.IDLE_S + 100
+    mine = WebSession.id == sessions.id_of(browser.cookies["fedge"])
+    with fleet.database.write() as session:
+        session.execute(update(WebSession).where(mine).values(last_used_at=long_ago))
+
+    def noted() -> float:
+        with fleet.database.read() as session:
+            return session.scalars(select(WebSession.last_used_at).where(mine)).one()
+
+    assert browser.get("/").status_code == 200
+    assert noted() == long_ago
+    sessions.store_uses()
+    assert noted() == pytest.approx(fleet.now(), abs=60)
