@@ -196,7 +196,7 @@ def _laid_out(
             f"{text.path}: no row of {width} cells with numbers among its first {len(text.head)} lines; remove what stands before the table"
         )
     check_above(split_lines[:start], table, is_valued, comment, text.path)
-    head = Header(text, split_lines[:start], width, delimiter, comment)
+    head = Header(text, split_lines[:start], width, comment)
     notes = list(head.notes)
     settled: list[tuple[str, str]] = [
         ("delimiter", next(n for n, d in _DELIMITER_NAMES.items() if d == delimiter))
@@ -226,6 +226,10 @@ def _laid_out(
         )
     if not head.names:
         notes.append("it has no header; its columns are f0, f1, … in the file's order")
+        if said := [raw for raw in head.preamble if not (comment and raw.startswith(comment))]:
+            notes.append(
+                f"{len(said)} lines before the first row were passed over, such as {shown(said[-1])}"
+            )
     names = head.names or [f"f{c}" for c in range(width)]
     return Dialect(
         delimiter=delimiter,

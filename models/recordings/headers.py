@@ -49,7 +49,6 @@ class Header:
         text: TextFile,
         lines: Sequence[tuple[int, tuple[str, ...], str]],
         width: int,
-        delimiter: str,
         comment: str,
     ) -> None:
         self.names: list[str] = []
@@ -61,7 +60,7 @@ class Header:
         if _is_campbell(lines, width):
             self._take_campbell(lines)
         else:
-            self._read_up(list(lines), delimiter, comment)
+            self._read_up(list(lines), comment)
 
     def _take_campbell(self, lines: Sequence[tuple[int, tuple[str, ...], str]]) -> None:
         (_, _, about), (self.line, names, _), (_, units, _), _ = lines
@@ -69,7 +68,7 @@ class Header:
         self.rows = [tuple(cells) for _, cells, _ in lines]
         self.notes.append("it is a table of a Campbell logger: names, units and kinds of means in four lines")
 
-    def _read_up(self, left: list[tuple[int, tuple[str, ...], str]], delimiter: str, comment: str) -> None:
+    def _read_up(self, left: list[tuple[int, tuple[str, ...], str]], comment: str) -> None:
         width, text = self._width, self._text
         index: Sequence[str] = [""] * width
         while left and (
@@ -99,10 +98,11 @@ class Header:
         )
         if not self.names and left and comment and left[-1][2].startswith(comment):
             line, cells, raw = left[-1]
-            if delimiter != " " and len(cells) != width:
-                cells = tuple(raw.lstrip(comment).split())
+            if len(cells) != width:
+                ways = (tuple(split(raw.lstrip(comment), other)) for other in (*_DELIMITERS[:4], " "))
+                cells = next((way for way in ways if len(way) == width), cells)
             if len(cells) == width and not any(is_value(c) or is_stamp(c) for c in cells):
-                self.names, self.line = list(cells), line
+                self.names, self.line = [cell.rstrip(",;") for cell in cells], line
                 self.notes.append(f"the comment in line {line} names the columns")
                 left.pop()
         self._check_left(left, comment)

@@ -20,6 +20,7 @@ from models.recordings.machines import SENSOR_KINDS, Column, ColumnKind
 from models.recordings.questions import Question
 from models.recordings.raw_columns import RawColumn, Table, as_words, few_values, is_whole
 from models.recordings.recording import listed, shown
+from models.recordings.row_keys import is_long, may_be_key, takes_turns
 from models.recordings.sentinels import found_sentinels, wraps
 from models.recordings.spacing import doubt_of_spacing
 from models.recordings.times import Clock
@@ -40,7 +41,6 @@ from models.recordings.words import (
 
 __all__ = ["Roles", "found_roles"]
 
-_LOOKED_AT: Final = 20_000
 _FEW: Final = 20
 _MOST_CATEGORIES: Final = 200
 _BEGINS_NUMBERS: Final = frozenset("0123456789+-(<>'~=.")
@@ -148,7 +148,10 @@ class _Decision:
                 ColumnKind.TEXT,
                 f"holds text, such as {shown(next(iter(column.vocabulary)))}, and was left out",
             )
-        if len(words) > 1 and not answer and is_variable_name(column.name) and self.roles.variable is None:
+        if len(words) > 1 and not answer and self._names_values(column):
+            text = f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])} beside one column of values: does it name what each row measures"
+            self._ask(f"column:{column.name}", text, ("variable", "device", "leave out"))
+        elif len(words) > 1 and not answer and is_variable_name(column.name) and self.roles.variable is None:
             self._ask(
                 f"column:{column.name}",
                 f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])}: does it tell machines apart, each with rows of its own",
@@ -225,6 +228,9 @@ class _Decision:
             text = (
                 f"column {name} holds {some}, and each time comes once with each: does it tell machines apart"
             )
+            self._ask(key, text, ("device", "variable", "sensor", "leave out"))
+        elif codes is not None and len(codes) > 1 and _IDENTITY & set(words_of(column.name)):
+            text = f"column {name} holds {some}: does it tell machines apart, or what each row measures"
             self._ask(key, text, ("device", "variable", "sensor", "leave out"))
         if counts_rows(column, self.roles.devices):
             return (
@@ -339,34 +345,22 @@ class _Decision:
     # --- helpers ----------------------------------------------------------------------------------------------------------------------
 
     def _is_long(self) -> bool:
-        """Is there one column of numbers that could be the values?"""
-        used = (*self._clock.used, *self._clock.others) if self._clock else ()
-        numbers = [
-            c
-            for c in self._table.columns
-            if c.sort == "number"
-            and c.place not in used
-            and all(c is not device for device in self._devices)
-            and not is_state_name(c.name)
-        ]
-        return sum(not counts_rows(c, self.roles.devices) for c in numbers) == 1
+        return is_long(self._table, self._clock, self._devices, self.roles.devices)
+
+    def _may_be_key(self, column: RawColumn) -> bool:
+        is_free = self.roles.variable in {None, column}
+        return is_free and may_be_key(column, self._table, self._clock, self.roles.devices)
+
+    def _names_values(self, column: RawColumn) -> bool:
+        """Do words say what the one column of values measures?"""
+        is_free = self.roles.variable is None and not self._devices
+        return is_free and takes_turns(column) and self._is_long()
 
     def _may_be_time(self, column: RawColumn) -> bool:
         """Does a column count moments where no other does, and none is asked about already?"""
         is_free = self._clock is None and self.roles.devices is None
-        return is_free and not is_time_name(column.name) and may_be_time(column.values)
-
-    def _may_be_key(self, column: RawColumn) -> bool:
-        """Do times repeat, but no time together with a value of this column?"""
-        if self._clock is None or self.roles.variable not in {None, column}:
-            return False
-        count = min(self._table.count, _LOOKED_AT)
-        some = self._clock.seconds[:count]
-        if self.roles.devices is not None:
-            some = np.column_stack([some, self.roles.devices[:count]])
-        keys = column.codes if column.sort == "word" else column.values
-        is_repeating = len(np.unique(some, axis=0)) < 0.7 * count
-        return is_repeating and len(np.unique(np.column_stack([some, keys[:count]]), axis=0)) > 0.99 * count
+        is_free &= not any(is_time_name(other.name) for other in self._table.columns)
+        return is_free and may_be_time(column.values)
 
     def _ask(self, key: str, text: str, allowed: tuple[str, ...], line: int | None = None) -> None:
         if key in self._answers:

@@ -29,6 +29,8 @@ __all__ = [
     "worth",
 ]
 
+_LONG_NUMBER: Final = 9
+"""Digits of a number that a preamble has no use for, such as seconds since 1970."""
 IS_VALUE: Final = 0.9
 """How much a cell must look like a value at least (`worth`) to be taken for one."""
 _POINTED: Final = re.compile(r"[+-]?(?:\d*\.(?!\d{3}$)\d*(?:[eE][+-]?\d+)?|0*\.\d{3}|\d{4,}\.\d{3})")
@@ -90,7 +92,11 @@ def _check_before(
         for line, cells, raw in lines
         if not (comment and raw.startswith(comment))
         and len(cells) > 1
-        and sum(is_value(c) or is_stamp(c) for c in cells) * 2 > len(cells)
+        and (
+            sum(is_value(c) or is_stamp(c) for c in cells) * 2 > len(cells)
+            or is_stamp(cells[0])
+            or (is_value(cells[0]) and len(cells[0]) >= _LONG_NUMBER)
+        )
     ]
     if len(others) >= 3:
         line, raw = others[0]

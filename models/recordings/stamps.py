@@ -59,7 +59,7 @@ _SHAPES: Final = tuple(
                 rf"{date}(?:[ a_-]){_BOUND_CLOCK}{_ZONE}",
             )
         ),
-        rf"{_DATES[1]}[ a_-]?{_COMPACT_CLOCK}{_ZONE}",
+        rf"{_DATES[1]}[ a_:-]?{_COMPACT_CLOCK}{_ZONE}",
         rf"{_DATES[0]}[ a_]{_COMPACT_CLOCK}{_ZONE}",
         *(rf"{_CLOCK}{_HALF} {date}" for date in _DATES[:3:2]),
         rf"{_DATES[0]}a{_CLOCK}{_ZONE}/0000-00-00a[0:.a]+",

@@ -255,3 +255,64 @@ def a_local_time_beside_seconds_since_1970(folder, rng):
     local = [(t + timedelta(hours=5.5)).strftime("%Y-%m-%dT%H:%M:%S") for t in w.when]
     lines = rows_of(["Timestamp", *w.names, "Datetime"], [f"{t:.3f}" for t in w.times], *_columns(w), local)
     return Case(path=text(folder, lines), must="understood", truth=w.truth())
+
+
+@kind
+def a_long_table_without_names(folder, rng):
+    w = World(rng, 100)
+    rows = [
+        f"{t},{name},{value}"
+        for t, cells in zip(w.stamps(), w.cells(), strict=True)
+        for name, value in zip(w.names, cells, strict=True)
+    ]
+    return Case(
+        path=text(folder, rows),
+        must="asked",
+        truth=w.truth(),
+        answers={"column:f1": "variable"},
+        says="does it name what each row measures",
+    )
+
+
+@kind
+def a_log_that_was_begun_anew_in_another_form(folder, rng):
+    w = World(rng)
+    old = [f'{t:.2f},0x104,"[{rng.integers(99)}, 38, 131]"' for t in w.times[:30]]
+    return Case(
+        path=text(folder, ["Timestamp,ID,Data", *old, *table(w)[1:]]),
+        must="refused",
+        says="two tables in the file",
+    )
+
+
+@kind
+def numbers_that_name_what_is_measured(folder, rng):
+    w = World(rng, 100)
+    rows = [
+        f"{t},{256 * (k + 1)},{value}"
+        for t, cells in zip(w.stamps(), w.cells(), strict=True)
+        for k, value in enumerate(cells)
+    ]
+    truth = w.truth()
+    truth.sensors = ["256", "512", "768"]
+    return Case(
+        path=text(folder, ["time,message_id,signal_value", *rows]),
+        must="asked",
+        truth=truth,
+        answers={"column:message_id": "variable"},
+        says="column:message_id=variable",
+    )
+
+
+@kind
+def a_colon_between_a_compact_date_and_time(folder, rng):
+    w = World(rng, step_s=60)
+    return Case(path=text(folder, table(w, form="%Y%m%d:%H%M")), must="understood", truth=w.truth())
+
+
+@kind
+def names_in_a_comment_that_is_parted_otherwise(folder, rng):
+    w = World(rng)
+    rows = ["  ".join([f"{t:.0f}", *cells]) for t, cells in zip(w.times, w.cells(), strict=True)]
+    head = ["% a summary of what was measured", "% Timestamp, " + ", ".join(w.names)]
+    return Case(path=text(folder, [*head, *rows], name="x.txt"), must="understood", truth=w.truth())
