@@ -15,6 +15,7 @@ __all__ = ["counts_rows", "may_be_time", "only_grows"]
 _FEWEST_ROWS: Final = 50
 """Rows from which on a column that always grows is worth a question."""
 _FEWEST_MOMENTS: Final = 20
+_LOOKED_AT: Final = 20_000
 _MOST_RISING: Final = 0.9
 _LEAST_EVEN: Final = 0.7
 
@@ -55,10 +56,11 @@ def only_grows(values: NDArray[np.floating]) -> bool:
 
 
 def may_be_time(values: NDArray[np.floating]) -> bool:
-    """Does a column (n,) rise by the same step nearly everywhere, but where it begins anew?"""
-    if len(values) < _FEWEST_MOMENTS or np.isnan(values).any():
+    """Does a column (n,) rise by the same step nearly everywhere, as far as is looked, but where it begins anew?"""
+    some = values[:_LOOKED_AT].astype(np.float64)
+    if len(some) < _FEWEST_MOMENTS or np.isnan(some).any():
         return False
-    steps = np.diff(values.astype(np.float64))
+    steps = np.diff(some)
     rising = steps[steps > 0]
     if len(rising) < _MOST_RISING * len(steps):
         return False

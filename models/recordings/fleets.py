@@ -237,7 +237,7 @@ def _rate(
     }
     told = next((content.rate_hz for content in contents if content.rate_hz is not None), None)
     if not rates and told is not None:
-        return told, {"sample_rate": f"{told:.9g}"}, []
+        return float(f"{told:.9g}"), {"sample_rate": f"{told:.9g}"}, []
     if not rates:
         if all(content.is_counted for content in contents):
             return None, {}, []
