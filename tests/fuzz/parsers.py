@@ -14,11 +14,14 @@ from fed_parser import Parser, document, fed, in_file, text
 from protocol_parsers import PROTOCOL_PARSERS
 from samples import (
     AGENT_TOML,
+    ANNOTATED,
     CSV,
     ENROLMENT,
     FILES,
     FLEET_TOML,
     GOLDEN,
+    JSON_LINES,
+    LABVIEW,
     LONG,
     NAMES,
     NPZ,
@@ -204,7 +207,15 @@ PARSERS: Final[tuple[Parser, ...]] = (
     fed(
         "what people have",
         in_file(".csv", lambda p: read_machines([p])),
-        [CSV, CSV.replace(b",", b";").replace(b".", b","), LONG, CSV.decode().encode("utf-16")],
+        [
+            CSV,
+            CSV.replace(b",", b";").replace(b".", b","),
+            LONG,
+            CSV.decode().encode("utf-16"),
+            JSON_LINES,
+            LABVIEW,
+            ANNOTATED,
+        ],
         (ModelError,),
         "models.recordings.grid.split",
     ),

@@ -206,6 +206,18 @@ CSV: Final = b"time,a,b\n2026-01-01 00:00:00,1.5,2\n2026-01-01 00:00:01,-1e3,nan
 LONG: Final = b"id;tag;when;value\n" + b"".join(
     b"p%d;%s;0%d.02.2026 10:00;%d,5\n" % (k % 2, tag, k, k) for k in range(1, 9) for tag in (b"temp", b"flow")
 )
+JSON_LINES: Final = b"".join(
+    b'{"ts": %d, "a": {"b": %d.5}, "ok": true}\n' % (1_770_000_000 + k, k) for k in range(6)
+)
+LABVIEW: Final = (
+    b"LabVIEW Measurement\nSeparator\tTab\nX_Columns\tNo\n***End_of_Header***\n\nChannels\t1\nSamples\t4\n"
+    b"X_Dimension\tTime\nX0\t0.0E+0\nDelta_X\t0.01\n***End_of_Header***\nX_Value\tforce\tComment\n"
+    b"\t1.5\n\t2.5\tstarted\n\t3.5\n\t4.5\n"
+)
+ANNOTATED: Final = (
+    b"#datatype,string,long,dateTime:RFC3339,double,string\n,result,table,_time,_value,_field\n"
+    + b"".join(b",,%d,2026-02-10T08:30:0%dZ,%d.5,f%d\n" % (k % 2, k // 2, k, k % 2) for k in range(10))
+)
 WAV: Final = (
     b"RIFF\x34\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data\x10\0\0\0"
     + bytes(range(16))
