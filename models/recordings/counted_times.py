@@ -139,7 +139,7 @@ def clock_of_numbers(columns: list[RawColumn], table: Table, answers: Mapping[st
     """Seconds to nanoseconds since 1970, days since 1899, or a time since the start in a unit that is named or asked."""
     numbers = [c for c in columns if c.sort == "number" and len(c.values)]
     forced = [c for c in numbers if answers.get(f"column:{c.name}") == "time"]
-    named = [c for c in numbers if is_time_name(c.name) and _grows(c)]
+    named = [c for c in numbers if is_time_name(c.name) and _grows(c) and not _is_data(c)]
     for column in forced or named:
         if (clock := epoch_of(column)) or (clock := _serial(column)):
             _check_digits(column, table)
@@ -179,7 +179,12 @@ def is_clock_by_name(column: RawColumn) -> bool:
         return False
     # A flag or a setting with such a name falls but seldom, too.
     is_told = len(np.unique(column.values[:5000])) > min(_FEWEST_MOMENTS, len(column.values) // 2)
-    return (_grows(column) and is_told) or epoch_of(column) is not None
+    return (_grows(column) and is_told and not _is_data(column)) or epoch_of(column) is not None
+
+
+def _is_data(column: RawColumn) -> bool:
+    """A date in Italian, in writing; numbers under that name are data."""
+    return words_of(column.name) == ["data"]
 
 
 def epoch_of(column: RawColumn) -> Clock | None:

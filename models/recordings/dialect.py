@@ -20,6 +20,7 @@ from models.recordings.recording import shown
 from models.recordings.row_lines import (
     check_above,
     check_commas,
+    first_of_rows,
     has_points,
     has_values,
     looks_like_row,
@@ -195,6 +196,7 @@ def _laid_out(
         raise RecordingError(
             f"{text.path}: no row of {width} cells with numbers among its first {len(text.head)} lines; remove what stands before the table"
         )
+    start = first_of_rows(split_lines, start, table, width)
     check_above(split_lines[:start], table, is_valued, comment, text.path)
     head = Header(text, split_lines[:start], width, comment)
     notes = list(head.notes)

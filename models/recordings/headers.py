@@ -73,7 +73,12 @@ class Header:
         index: Sequence[str] = [""] * width
         while left and (
             self._is_candidate(left[-1], comment)
-            or (not self.names and len(left[-1][1]) == width and self._stands_on_names(left[:-1], comment))
+            or (
+                not self.names
+                and len(left[-1][1]) == width
+                and not any(map(is_stamp, left[-1][1]))
+                and self._stands_on_names(left[:-1], comment)
+            )
         ):
             line, cells, _ = left[-1]
             if self.names and not self._is_group(cells):

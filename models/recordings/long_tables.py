@@ -86,7 +86,7 @@ def pivoted(table: Table, clock: Clock | None, roles: Roles, answers: Mapping[st
         rows[row_of, variable.codes[at]] = values[0].values[at]
         cells = len(np.unique(row_of.astype(np.int64) * len(names) + variable.codes[at]))
         twice += len(at) - cells
-        if cells < _LEAST_FILLED * rows[:, ~np.isnan(rows).all(axis=0)].size:
+        if cells <= _LEAST_FILLED * rows[:, ~np.isnan(rows).all(axis=0)].size:
             raise RecordingError(
                 f"{table.path}: its variables were taken at different moments: only {cells / rows.size:.0%} of the {len(times)} rows by {len(names)} "
                 f"columns are filled; resample them to common times"

@@ -155,7 +155,7 @@ class _Decision:
             self._ask(
                 f"column:{column.name}",
                 f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])}: does it tell machines apart, each with rows of its own",
-                ("device", "leave out"),
+                ("device", "variable", "leave out"),
             )
         elif len(words) > 1 and self._may_be_key(column) and not answer:
             self._ask(

@@ -28,11 +28,10 @@ def is_long(
     numbers = [
         c
         for c in table.columns
-        if c.sort == "number"
-        and c.place not in used
-        and all(c is not device for device in devices)
-        and not is_state_name(c.name)
+        if c.sort == "number" and c.place not in used and all(c is not device for device in devices)
     ]
+    # A state of numbers is a code beside others, and the value where it stands alone (Home Assistant).
+    numbers = [c for c in numbers if not is_state_name(c.name)] or numbers
     return sum(not counts_rows(c, codes) for c in numbers) == 1
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "IS_VALUE",
     "check_above",
     "check_commas",
+    "first_of_rows",
     "has_points",
     "has_values",
     "looks_like_row",
@@ -81,6 +82,22 @@ def check_above(
     """Raises where what stands before the first row holds rows: a table of its own, or some of this one above its names."""
     _check_before(lines, len(is_valued), comment, path)
     _check_rows_above(lines, table, is_valued, comment, path)
+
+
+def first_of_rows(
+    lines: Sequence[tuple[int, tuple[str, ...], str]],
+    start: int,
+    table: Sequence[Sequence[str]],
+    width: int,
+) -> int:
+    """`start`, or above it the first of the lines that have a row's times but words for its values ("I/O Timeout")."""
+    stamps = [c for c in range(width) if all(is_stamp(row[c]) for row in table[:20])]
+    while stamps and start:
+        cells = lines[start - 1][1]
+        if len(cells) != width or not all(is_stamp(cells[c]) for c in stamps):
+            break
+        start -= 1
+    return start
 
 
 def _check_before(

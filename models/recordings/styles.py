@@ -23,6 +23,7 @@ _ONE_MARK: Final = re.compile(r"[+-]?(\d*)([.,])(\d*)(?:[eEdD][+-]?\d+)?", re.AS
 _GROUPS: Final = re.compile(r"[+-]?\d{1,3}(?:([,.' ])\d{3})(?:\1\d{3})*(?:([.,])\d+)?", re.ASCII)
 _THOUSAND: Final = 1000.0
 _LOST: Final = 30.0
+_BITS: Final = re.compile(r"[01]{4,}")
 _SOME: Final = 0.02
 _HINTS_AT_THOUSANDS: Final = 50.0
 """How much larger numbers without a mark are, on average, than those with one, where the mark parts thousands."""
@@ -118,6 +119,31 @@ def chosen_styles(
                 raise _question(dialect.names[c], path, forms, style)
             style = Style(only or ".")
         found.append(style)
+    return found
+
+
+def bits(dialect: Dialect, sorts: Sequence[str], path: Path, answers: Mapping[str, str]) -> list[Question]:
+    """Columns such as 00000101, which are no numbers to the base of ten."""
+    found = []
+    for c, name in enumerate(dialect.names):
+        cells = [row[c] for row in dialect.body if row[c]]
+        is_bits = len(cells) > 1 and all(_BITS.fullmatch(cell) for cell in cells)
+        if (
+            sorts[c] == "number"
+            and is_bits
+            and any(cell[0] == "0" for cell in cells)
+            and f"column:{name}" not in answers
+        ):
+            text = f"column {shown(name)} holds {shown(cells[0])} and the like: are they bits (then write a column for each), or numbers"
+            found.append(
+                Question(
+                    key=f"column:{name}",
+                    text=text,
+                    allowed=("leave out", "sensor"),
+                    path=path,
+                    line=dialect.first_line,
+                )
+            )
     return found
 
 

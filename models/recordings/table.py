@@ -28,7 +28,7 @@ from models.recordings.raw_columns import RawColumn, Table, forget_unused, own_n
 from models.recordings.recording import MAXIMUM_COLUMNS, shown
 from models.recordings.spacing import hides_in_float32
 from models.recordings.stamps import ORDERS, read_stamps
-from models.recordings.styles import StyleEvidence, chosen_styles, lost_marks
+from models.recordings.styles import StyleEvidence, bits, chosen_styles, lost_marks
 from models.recordings.text import TextFile, opened_text
 from models.recordings.units import unit_of_name
 from models.recordings.words import is_time_name
@@ -38,8 +38,7 @@ __all__ = ["read_table"]
 _MOST_WORDS: Final = 100_000
 _MOST_PASSES: Final = 4
 _WEIGHED_ROWS: Final = 12
-_LARGEST: Final = 3.4028e38
-_LARGE: Final = 1e6
+_LARGEST, _LARGE = 3.4028e38, 1e6
 """Beyond, float32 tells neighbours apart no more; epochs and counters are kept in float64."""
 _SUMMARY: Final = frozenset(
     [
@@ -99,7 +98,8 @@ def read_table(
         ]
         if again == styles and not words:
             table.questions += lost_marks(evidence, styles, dialect, path, answers)
-            table.notes = [*text.notes, *dialect.notes, *table.notes]
+            table.questions += bits(dialect, sorts, path, answers)
+            table.notes[:0] = [*text.notes, *dialect.notes]
             table.settled = dict(dialect.settled) | table.settled
             return table
         for place in words:

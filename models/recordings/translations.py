@@ -1,4 +1,4 @@
-"""Text that is no table as it stands, made one line by line: LabVIEW's measurement files, and a JSON object for each moment.
+"""Text that is no table as it stands, made one line by line: LabVIEW's measurement files, Ignition's data sets, JSON lines.
 
 ::
 
@@ -43,6 +43,8 @@ def translation_of(path: Path, head: bytes) -> Translation | None:
     if start.startswith(b"LabVIEW Measurement"):
         return _LabviewLines(path, head)
     first = start.split(b"\n", 1)[0].strip()
+    if first.strip(b'"') == b"#NAMES":
+        return _IgnitionLines()
     if start.startswith(b"{") and first.endswith(b"}") and _object_of(first) is not None:
         return _JsonLines(path, head)
     return None
@@ -122,6 +124,23 @@ class _JsonLines:
 def _quoted(text: str) -> str:
     plain = " ".join(text.split())
     return '"' + plain.replace('"', '""') + '"' if any(c in plain for c in ',"') else plain
+
+
+# --- data sets of Ignition ------------------------------------------------------------------------------------------------------------
+
+
+class _IgnitionLines:
+    note = "it is a data set of Ignition: its lines of types and of how many rows were passed over"
+
+    def __call__(self, blocks: Blocks) -> Blocks:
+        is_types = False
+        for first, block in blocks:
+            rows = []
+            for line in block.split(b"\n")[:-1]:
+                is_mark = line.lstrip(b'" ').startswith((b"#NAMES", b"#TYPES", b"#ROWS"))
+                rows.append(b"" if is_mark or is_types else line)
+                is_types = b"#TYPES" in line and is_mark
+            yield first, b"".join(row + b"\n" for row in rows)
 
 
 # --- LabVIEW measurement files --------------------------------------------------------------------------------------------------------

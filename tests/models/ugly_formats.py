@@ -217,3 +217,64 @@ def names_that_differ_by_their_ending(folder, rng):
         answers={"files": "machines"},
         says="differ by their endings alone",
     )
+
+
+@kind
+def a_data_set_of_ignition(folder, rng):
+    w = World(rng)
+    lines = ['"#NAMES"', '"t_stamp",' + ",".join(f'"{n}"' for n in w.names), '"#TYPES"', '"date","D","D","D"']
+    lines.append(f'"#ROWS","{w.n}"')
+    lines += [",".join(f'"{c}"' for c in (t, *cells)) for t, cells in zip(w.stamps(), w.cells(), strict=True)]
+    return Case(path=text(folder, lines), must="understood", truth=w.truth())
+
+
+@kind
+def words_of_a_historian_in_the_first_row(folder, rng):
+    w = World(rng)
+    cells = w.cells()
+    cells[0] = ["[-11059] No Good Data For Calculation", "I/O Timeout", cells[0][2]]
+    cells[9][1] = "I/O Timeout"
+    w.rows[0, :2] = w.rows[9, 1] = np.nan
+    lines = rows_of(["Timestamp", *w.names], w.stamps("%d-%b-%y %H:%M:%S"), *np.array(cells).T)
+    return Case(
+        path=text(folder, lines),
+        must="asked",
+        truth=w.truth(),
+        answers={"words:temp": "missing", "words:pressure": "missing"},
+        says="among numbers",
+    )
+
+
+@kind
+def states_of_home_assistant(folder, rng):
+    w = World(rng, 80)
+    lines, cells = ["entity_id,state,last_changed"], w.cells()
+    for k in range(w.n):
+        name = f"sensor.{w.names[k % 3]}"
+        lines.append(f"{name},{cells[k][k % 3]},2026-02-10T08:{30 + k // 60:02d}:{k % 60:02d}.000Z")
+    truth = Truth(
+        sensors=["state"],
+        machines={f"sensor.{name}": w.rows[k::3, [k]] for k, name in enumerate(w.names)},
+        times={f"sensor.{name}": w.times[k::3] for k, name in enumerate(w.names)},
+        rate=1 / 3,
+    )
+    return Case(
+        path=text(folder, lines),
+        must="asked",
+        truth=truth,
+        answers={"column:entity_id": "device"},
+        says="column:entity_id",
+    )
+
+
+@kind
+def a_word_of_bits(folder, rng):
+    w = World(rng)
+    words = [f"{k % 7:08b}" for k in range(w.n)]
+    return Case(
+        path=text(folder, rows_of(["time", *w.names, "status_word"], w.stamps(), *_columns(w), words)),
+        must="asked",
+        truth=w.truth(),
+        answers={"column:status_word": "leave out"},
+        says="are they bits",
+    )
