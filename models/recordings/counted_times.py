@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 _EPOCHS: Final = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_TICKS_1970: Final = 621_355_968_000_000_000.0
+"""What .NET counts until 1970."""
 _SERIAL_DAYS: Final = (32_874.0, 51_136.0)
 """1990 to 2040 in days since 30 December 1899, as spreadsheets count."""
 _SERIAL_ZERO_DAYS: Final = 25_569.0
@@ -190,6 +192,13 @@ def _is_data(column: RawColumn) -> bool:
 def epoch_of(column: RawColumn) -> Clock | None:
     """Seconds to nanoseconds since 1970, where all numbers of a column are such."""
     smallest, largest = float(np.nanmin(column.values)), float(np.nanmax(column.values))
+    first, last = ((smallest - _TICKS_1970) / 1e7, (largest - _TICKS_1970) / 1e7)
+    if first >= FIRST_S and last <= LAST_S:
+        note = (
+            f"column {shown(column.name)} counts tenths of a microsecond since the year 1 ({date_of(first)})"
+        )
+        counted = (np.asarray(column.values, np.float64) - _TICKS_1970) / 1e7
+        return Clock(seconds=counted, used=(column.place,), notes=[note])
     for unit, seconds in _EPOCHS.items():
         if smallest * seconds >= FIRST_S and largest * seconds <= LAST_S:
             return Clock(

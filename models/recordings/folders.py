@@ -219,9 +219,18 @@ def _way(path: Path) -> str:
         return suffix if suffix in {".npz", ".xlsx", ".ods"} else ".zip"
     if suffix in _ARRAYS:
         return suffix
+    if suffix == ".json" and head.lstrip().startswith(b"{") and _holds_lines(path):
+        return "text"
     return (
         suffix if suffix in _CONVERSIONS and suffix not in {".bin", ".raw"} | _TEXT else _binary(head, suffix)
     )
+
+
+def _holds_lines(path: Path) -> bool:
+    """Does a file of JSON hold an object in each line, and not one over many?"""
+    with path.open("rb") as file:
+        lines = file.read(1 << 16).lstrip().split(b"\n")
+    return lines[0].rstrip().endswith(b"}") and len(lines) > 1 and lines[1].lstrip().startswith(b"{")
 
 
 def _binary(head: bytes, suffix: str) -> str:

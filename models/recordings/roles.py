@@ -151,7 +151,7 @@ class _Decision:
         if len(words) > 1 and not answer and self._names_values(column):
             text = f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])} beside one column of values: does it name what each row measures"
             self._ask(f"column:{column.name}", text, ("variable", "device", "leave out"))
-        elif len(words) > 1 and not answer and is_variable_name(column.name) and self.roles.variable is None:
+        elif len(words) > 1 and not answer and self._names_rows(column):
             self._ask(
                 f"column:{column.name}",
                 f"column {shown(column.name)} holds {listed(list(column.vocabulary)[:5])}: does it tell machines apart, each with rows of its own",
@@ -355,6 +355,12 @@ class _Decision:
         """Do words say what the one column of values measures?"""
         is_free = self.roles.variable is None and not self._devices
         return is_free and takes_turns(column) and self._is_long()
+
+    def _names_rows(self, column: RawColumn) -> bool:
+        """Do words say, by their column's name or by changing at nearly every row, which of several things a row is of?"""
+        is_free = self.roles.variable is None and not self._devices
+        is_few = len(column.vocabulary) <= _FEW and not is_state_name(column.name)
+        return is_free and (is_variable_name(column.name) or (is_few and takes_turns(column, most=True)))
 
     def _may_be_time(self, column: RawColumn) -> bool:
         """Does a column count moments where no other does, and none is asked about already?"""

@@ -18,6 +18,7 @@ __all__ = ["is_long", "may_be_key", "takes_turns"]
 
 _LOOKED_AT: Final = 20_000
 _TAKES_TURNS: Final = 0.3
+_MOST_TURNS: Final = 0.9
 
 
 def is_long(
@@ -35,13 +36,13 @@ def is_long(
     return sum(not counts_rows(c, codes) for c in numbers) == 1
 
 
-def takes_turns(column: RawColumn) -> bool:
-    """Do words change from row to row, or stand in a column without a name? Flags may do both."""
+def takes_turns(column: RawColumn, *, most: bool = False) -> bool:
+    """Do words change from row to row (from nearly every one with `most`), or stand in a column without a name? Flags may do both."""
     if {word.casefold() for word in column.vocabulary} <= FLAG_WORDS.keys():
         return False
     some = column.codes[:_LOOKED_AT]
     turns = float(np.mean(np.diff(some) != 0)) if len(some) > 1 else 0.0
-    return column.name == f"f{column.place}" or turns > _TAKES_TURNS
+    return column.name == f"f{column.place}" or turns > (_MOST_TURNS if most else _TAKES_TURNS)
 
 
 def may_be_key(column: RawColumn, table: Table, clock: Clock | None, codes: NDArray[np.int64] | None) -> bool:

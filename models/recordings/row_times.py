@@ -15,9 +15,9 @@ from models.recordings.recording import shown
 
 __all__ = ["FIRST_S", "LAST_S", "LONG_AGO_S", "Clock", "check_others", "date_of"]
 
-FIRST_S: Final = 631_152_000.0
+FIRST_S: Final = 1e9
 LAST_S: Final = 2_208_988_800.0
-"""1990 to 2040: when a machine's data was recorded. A clock that says another year counts from elsewhere."""
+"""2001 to 2040: when a machine's data was recorded. A count that says another year counts from elsewhere, such as 2001."""
 LONG_AGO_S: Final = -1_262_304_000.0
 """1930: a date in writing may be older than a count; a clock that was never set says 1899, 1900 or 1904."""
 

@@ -278,3 +278,33 @@ def a_word_of_bits(folder, rng):
         answers={"column:status_word": "leave out"},
         says="are they bits",
     )
+
+
+@kind
+def rows_of_three_axes_in_turns(folder, rng):
+    w = World(rng, 90)
+    lines = rows_of(["time", "axis", *w.names], w.stamps(), ["X", "Y", "Z"] * 30, *_columns(w))
+    truth = Truth(
+        sensors=w.names,
+        machines={axis: w.rows[k::3] for k, axis in enumerate("XYZ")},
+        times={axis: w.times[k::3] for k, axis in enumerate("XYZ")},
+        rate=1 / 3,
+    )
+    return Case(
+        path=text(folder, lines),
+        must="asked",
+        truth=truth,
+        answers={"column:axis": "device"},
+        says="column:axis=device",
+    )
+
+
+@kind
+def ticks_since_the_year_1(folder, rng):
+    w = World(rng, step_s=10)
+    ticks = [621_355_968_000_000_000 + round(t) * 10_000_000 for t in w.times]
+    return Case(
+        path=text(folder, rows_of(["ticks", *w.names], ticks, *_columns(w))),
+        must="understood",
+        truth=w.truth(),
+    )
