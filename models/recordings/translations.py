@@ -45,6 +45,8 @@ def translation_of(path: Path, head: bytes) -> Translation | None:
     first = start.split(b"\n", 1)[0].strip()
     if first.strip(b'"') == b"#NAMES":
         return _IgnitionLines()
+    if first.lstrip(b'"').startswith(b"VarName"):
+        return _WinccLines()
     if start.startswith(b"{") and first.endswith(b"}") and _object_of(first) is not None:
         return _JsonLines(path, head)
     return None
@@ -140,6 +142,18 @@ class _IgnitionLines:
                 is_mark = line.lstrip(b'" ').startswith((b"#NAMES", b"#TYPES", b"#ROWS"))
                 rows.append(b"" if is_mark or is_types else line)
                 is_types = b"#TYPES" in line and is_mark
+            yield first, b"".join(row + b"\n" for row in rows)
+
+
+# --- logs of WinCC --------------------------------------------------------------------------------------------------------------------
+
+
+class _WinccLines:
+    note = "it is a log of WinCC: its lines that tell when the runtime was off ($RT_OFF$) were passed over"
+
+    def __call__(self, blocks: Blocks) -> Blocks:
+        for first, block in blocks:
+            rows = [b"" if row.lstrip(b'"').startswith(b"$RT_") else row for row in block.split(b"\n")[:-1]]
             yield first, b"".join(row + b"\n" for row in rows)
 
 

@@ -166,6 +166,7 @@ def a_long_table_of_wincc(folder, rng):
         serial = f"{(w.times[k] / 86400 + 25569) * 1e6:.6f}".replace(".", ",")
         lines += [f'"{n}";"{t}";{v};1;{serial}' for n, v in zip(w.names, cells, strict=True)]
     lines = [line.replace("10.02.2026", "20.02.2026") for line in lines]
+    lines.insert(1 + 3 * int(rng.integers(w.n)), '"$RT_OFF$";"20.02.2026 08:30:00";0;2;46073354166')
     truth = w.truth()
     truth.times = {"x": w.times + 10 * 86400}
     return Case(path=text(folder, lines), must="understood", truth=truth)
