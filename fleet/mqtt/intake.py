@@ -23,6 +23,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 import structlog
@@ -47,9 +48,9 @@ STORE_ATTEMPTS: Final = 3
 """How often a batch is tried by a database that takes other writes."""
 
 FIRST_BATCH: Final = 500
-FEWEST: Final = 100
 BATCH_S: Final = 0.2
-"""How long a transaction may take: others write too. One that took longer halves the next, one that took half of it doubles it."""
+"""How long a transaction may take: others write too. One that took longer halves the next, one that took half of it doubles it. Not
+below `FIRST_BATCH`: half of the cost of fewer is that of a transaction, and a machine that is slow would become slower by that."""
 
 BATCH_BYTES: Final = 8 * 1024 * 1024
 """Payload bytes in one transaction: what a database keeps of it in memory is a few times as much."""
@@ -124,6 +125,8 @@ class Intake:
         self._patience = TokenBuckets(
             settings.device_events_per_s, settings.device_burst_events, most=DEVICES_REMEMBERED
         )
+        # a thread of its own: those of the loop may all wait, for the same lock or a slow question
+        self._thread = ThreadPoolExecutor(1, "ingest")
         self._silence = silence
         self._limited: Counter[str] = Counter()
         self._told_at = 0.0
@@ -186,7 +189,7 @@ class Intake:
     def _pace(self, stored: int, seconds: float) -> None:
         """Make the next batch as large as time allows; one that was not full says nothing."""
         if seconds > BATCH_S:
-            self._at_once = max(self._at_once // 2, min(FEWEST, self._settings.batch_events))
+            self._at_once = max(self._at_once // 2, min(FIRST_BATCH, self._settings.batch_events))
         elif stored >= self._at_once and seconds < BATCH_S / 2:
             self._at_once = min(2 * self._at_once, self._settings.batch_events)
 
@@ -214,7 +217,8 @@ class Intake:
         """Store a batch, after the database is back should it be away; None for one that it does not take even then."""
         for _ in range(STORE_ATTEMPTS):
             try:
-                return await asyncio.to_thread(self._store.store, batch)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._thread, self._store.store, batch)
             except DatabaseAwayError:
                 pass  # it has been told
             except SQLAlchemyError as error:
