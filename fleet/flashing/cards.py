@@ -33,6 +33,7 @@ from fleet.flashing.first_boot import (
     run_firstrun,
     unit,
     user_data,
+    with_country,
 )
 from fleet.flashing.join_check import Source
 from fleet.flashing.programs import FlashError, call
@@ -152,8 +153,11 @@ def _on_boot(image: BaseImage, wanted: Wanted) -> list[tuple[str, bytes]]:
         cmdline = run_firstrun(image.boot.read("cmdline.txt"))
         return [("firstrun.sh", firstrun(wanted).encode()), ("cmdline.txt", cmdline)]
     network = network_config(wanted)
+    country = with_country(image.boot.read("cmdline.txt"), wanted)
     written = [("user-data", user_data(wanted).encode())]
-    return written if network is None else [*written, ("network-config", network.encode())]
+    if network is not None:
+        written.append(("network-config", network.encode()))
+    return written if country is None else [*written, ("cmdline.txt", country)]
 
 
 class _Texts:

@@ -29,6 +29,7 @@ __all__ = [
     "run_firstrun",
     "unit",
     "user_data",
+    "with_country",
 ]
 
 AGENT: Final = "/opt/fedge"
@@ -61,7 +62,7 @@ After=network.target
 StartLimitIntervalSec=0
 
 [Service]
-Type=oneshot
+Type=exec
 ExecStart={PLACE}/join
 Restart=on-failure
 RestartSec=30
@@ -126,6 +127,13 @@ def network_config(wanted: Wanted) -> str | None:
         "wifis": {"wlan0": radio},
     }
     return f"{json.dumps({'network': document}, indent=2)}\n"
+
+
+def with_country(cmdline: bytes, wanted: Wanted) -> bytes | None:
+    """`cmdline.txt`, which is one line, with the country that the radio is in, without which it stays off; None: as it is."""
+    if wanted.wifi is None or b"cfg80211.ieee80211_regdom=" in cmdline:
+        return None
+    return cmdline.rstrip() + f" cfg80211.ieee80211_regdom={wanted.wifi[2]}\n".encode()
 
 
 def firstrun(wanted: Wanted) -> str:

@@ -100,10 +100,9 @@ def test_each_known_system_gets_the_agent_the_join_file_and_a_unit(
     assert (root / "opt/fedge/bin/python").readlink() == Path(f"/usr/bin/python{python}")
     wants = root / "etc/systemd/system/multi-user.target.wants/fedge-first-boot.service"
     assert wants.readlink() == Path("../fedge-first-boot.service")
-    assert (
-        "ConditionPathExists=/var/lib/fedge/first-boot/device.join"
-        in (wants.parent.parent / wants.name).read_text()
-    )
+    unit = (wants.parent.parent / wants.name).read_text()
+    assert "ConditionPathExists=/var/lib/fedge/first-boot/device.join" in unit
+    assert "Type=oneshot" not in unit, "the boot waits for no network"
     for path, mode in {
         "/var/lib/fedge/first-boot": "0700",
         "/var/lib/fedge/first-boot/device.join": "0600",
@@ -138,6 +137,9 @@ def test_cloud_init_on_the_boot_partition_is_told_all_that_a_person_wants(
     radio = network["wifis"]["wlan0"]
     assert radio["regulatory-domain"] == "DE"
     assert radio["access-points"] == {'Hall 2: "north"': {"password": 'pass "word" $HOME\'s'}}
+    cmdline = vendor_images.on_boot(card, "cmdline.txt").decode()
+    assert cmdline.endswith(" rootwait quiet cfg80211.ieee80211_regdom=DE\n")
+    assert cmdline.count("\n") == 1
     assert vendor_images.on_boot(card, "meta-data") == b"instance_id: rpios-image\n", "the vendor's own stays"
 
 

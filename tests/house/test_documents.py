@@ -52,7 +52,14 @@ from simulations.cli import app as simulation
 ROOT = Path(__file__).parents[2]
 PAGES = [
     page
-    for pattern in ("*.md", "docs/*.md", "docs/tutorials/*.md", "*/README.md", "*/*/README.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "docs/tutorials/*.md",
+        "docs/devices/*.md",
+        "*/README.md",
+        "*/*/README.md",
+    )
     for page in ROOT.glob(pattern)
     if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)
 ]
