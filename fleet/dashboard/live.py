@@ -18,6 +18,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from hashlib import blake2b
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -115,16 +116,33 @@ class _OpenPage:
     def __init__(self, address: str, cookie: bytes, host: bytes) -> None:
         self.address, self.cookie, self.host = address, cookie, host
         self.windows: set[asyncio.Queue[Regions | None]] = set()
+        self.newcomers: set[asyncio.Queue[Regions | None]] = set()
         self.wants: tuple[str, ...] = ()
-        self.regions: Regions = {}
+        self.shown: dict[
+            str, bytes
+        ] = {}  # the digest of each region: what fifty pages look like is some megabytes
         self.changed = asyncio.Event()
+
+    def join(self, window: asyncio.Queue[Regions | None]) -> None:
+        """What a page looked like when its browser loaded it may be over by now: it is told everything once."""
+        self.windows.add(window)
+        self.newcomers.add(window)
+        self.changed.set()
+
+    def leave(self, window: asyncio.Queue[Regions | None]) -> None:
+        self.windows.discard(window)
+        self.newcomers.discard(window)
 
     def hear(self, change: Change) -> None:
         if any(_is_meant(wish, change) for wish in self.wants):
             self.changed.set()
 
-    def tell(self, regions: Regions | None) -> None:
-        for window in list(self.windows):
+    def end(self) -> None:
+        """Have every window load the page anew."""
+        self._tell(self.windows, None)
+
+    def _tell(self, windows: set[asyncio.Queue[Regions | None]], regions: Regions | None) -> None:
+        for window in list(windows):
             if window.full():
                 self.windows.discard(window)
                 with suppress(asyncio.QueueEmpty):
@@ -152,13 +170,16 @@ class _OpenPage:
         if (
             status != HTTPStatus.OK
         ):  # it is gone, or nobody may see it any more: the browser shall ask by itself
-            self.tell(None)
+            self.end()
             return
         self.wants = wants
-        changed = {name: html for name, html in regions.items() if self.regions.get(name) != html}
-        self.regions = regions
+        shown = {name: blake2b(html.encode(), digest_size=16).digest() for name, html in regions.items()}
+        changed = {name: regions[name] for name in shown if self.shown.get(name) != shown[name]}
+        newcomers, self.newcomers, self.shown = self.newcomers, set(), shown
+        if regions:
+            self._tell(newcomers, regions)
         if changed:
-            self.tell(changed)
+            self._tell(self.windows - newcomers, changed)
 
 
 class _Desk:
@@ -195,7 +216,7 @@ class LivePages:
         window: asyncio.Queue[Regions | None] = asyncio.Queue(WAITING)
         desk = await self._desk(session, request.state.caller)
         opened = self._open(desk, page, request)
-        opened.windows.add(window)
+        opened.join(window)
         return StreamingResponse(
             self._told(session, opened, window),
             media_type="text/event-stream",
@@ -206,8 +227,7 @@ class LivePages:
         self, session: str, opened: _OpenPage, window: asyncio.Queue[Regions | None]
     ) -> AsyncIterator[bytes]:
         try:
-            # what it looked like when the browser loaded it may be over by now
-            yield _event("regions", opened.regions) if opened.regions else b"retry: 3000\n\n"
+            yield b"retry: 3000\n\n"
             while True:
                 try:
                     async with asyncio.timeout(HEARTBEAT_S):
@@ -220,7 +240,7 @@ class LivePages:
                     return
                 yield _event("regions", regions)
         finally:
-            opened.windows.discard(window)
+            opened.leave(window)
             self._close(session, opened)
 
     async def _desk(self, session: str, caller: Caller) -> _Desk:
@@ -248,7 +268,7 @@ class LivePages:
         finally:
             # the session is over, or the service: each window asks for its page anew, and is told there
             for opened, _task in list(desk.pages.values()):
-                opened.tell(None)
+                opened.end()
             self._hub.leave(desk.listener)
             if self._desks.get(session) is desk:
                 del self._desks[session]
@@ -261,7 +281,6 @@ class LivePages:
             return known[0]
         cookie, host = (request.headers.get(name, "").encode("latin-1") for name in ("cookie", "host"))
         opened = _OpenPage(address, cookie, host)
-        opened.changed.set()  # to learn what it wants to hear of
         task = asyncio.create_task(self._keep(opened))
         desk.pages[address] = opened, task
         return opened
@@ -272,7 +291,7 @@ class LivePages:
         except Exception as error:  # noqa: BLE001 - whatever it was, the browser asks for the page by itself
             if not isinstance(error, FedgeError):
                 _log.error("live_page_failed", page=opened.address, error=repr(error), exc_info=True)
-            opened.tell(None)
+            opened.end()
 
     def _close(self, session: str, opened: _OpenPage) -> None:
         desk = self._desks.get(session)
