@@ -87,13 +87,13 @@ def read_facts(answer: str) -> BoardFacts:
         machine=single["machine"],
         home=single["home"],
         user=single["user"],
-        now=float(single["now"]) if single["now"].isdigit() else 0.0,
+        now=float(single["now"]) if single["now"].isdecimal() else 0.0,
         rights=single["rights"],
         has_systemd=single.get("systemd") == "yes",
         free_mb={
             line[1]: int(line[2]) / 1024
             for line in lines
-            if line[0] == "free" and len(line) == 3 and line[2].isdigit()
+            if line[0] == "free" and len(line) == 3 and line[2].isdecimal()
         },
         pythons={
             line[1]: (line[2], line[3] == "yes") for line in lines if line[0] == "python" and len(line) == 4

@@ -47,6 +47,7 @@ from fleet import device_query
 from fleet.alert_settings import check_url
 from fleet.certificate_requests import requested_key
 from fleet.errors import FleetError
+from fleet.flashing.board_facts import read_facts
 from fleet.rollouts.plans import EXAMPLE_PLAN, RolloutPlan
 from fleet.rollouts.windows import check_time_zone
 from fleet.settings import Settings as FleetSettings
@@ -266,6 +267,16 @@ PARSERS: Final[tuple[Parser, ...]] = (
         ],
         (SettingsError,),
         "fleet.storage.addresses.parsed_address",
+    ),
+    fed(
+        "answers of a board",
+        text(read_facts),
+        [
+            b"machine aarch64\nhome /home/pi\nuser pi\nnow 1764547200\nrights sudo\nsystemd yes\nfree /opt 1048576\n",
+            b"machine x86_64\nhome /root\nuser root\nnow 1\nrights root\npython 3.11 /usr/bin/python3.11 yes\n",
+        ],
+        (SettingsError,),
+        "fleet.flashing.board_facts.read_facts",
     ),
 )
 """Each of them."""

@@ -17,7 +17,7 @@ from shell_people import Person, programs_of
 from fleet.plant.running import take_down
 from service.plant import load_plant
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.slow
 
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 
