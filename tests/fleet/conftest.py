@@ -1,4 +1,8 @@
-"""Every fleet test that touches a database runs on SQLite and on PostgreSQL; see `databases`."""
+"""Every fleet test that touches a database runs on SQLite and on PostgreSQL; see `databases`.
+
+Rules of rollouts play hours of a fleet in one process, one writer at a time: on PostgreSQL they are `long`, for `make prove`.
+What writes at once, migrates, reads, is killed or comes back is on both in `make test`.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,22 @@ structlog.configure(
     # a command's answer is read by tests in the process that also plays the service: click puts its own in the place of both
     logger_factory=lambda *_: structlog.PrintLogger(sys.__stderr__),
 )
+
+RULES_OF_ROLLOUTS = {
+    "test_foresight",
+    "test_gate_evidence",
+    *(
+        f"test_rollouts_{part}"
+        for part in ("api", "blindness", "engine", "gated", "kept_past", "later", "memory", "story")
+    ),
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` is looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in RULES_OF_ROLLOUTS and "postgresql" in item.name:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(autouse=True)

@@ -56,7 +56,13 @@ def operations(content: bytes):
             )
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES | TRAINED_ONLY)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name in {"autoencoder", "convolution"} else name
+        for name in ARCHITECTURES | TRAINED_ONLY
+    ],
+)
 def test_the_committed_training_models_are_what_this_checkout_exports(name) -> None:
     assert export_training_model((ARCHITECTURES | TRAINED_ONLY)[name]) == training_bytes(name)
 
