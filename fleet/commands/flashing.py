@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # what the other commands need not wait for
     from fleet.flashing.join_check import Source
     from protocol.join_file import JoinFile
 
-__all__ = ["flash"]
+__all__ = ["flash", "write_card"]
 
 
 def flash(
@@ -205,7 +205,7 @@ def _one_card(image: Path, out: Path | None, device: Path | None, card: Card, *,
             f"{where}{base.name} for {card.join.device} by {base.first_boot}, in {time.monotonic() - began:.1f} s{nobody}"
         )
         if disk is not None:
-            _write(path, disk)
+            write_card(path, disk)
     return base
 
 
@@ -235,7 +235,8 @@ def _check_room(image: Path, disk: Disk) -> None:
         )
 
 
-def _write(path: Path, disk: Disk) -> None:
+def write_card(path: Path, disk: Disk) -> None:
+    """Write an image to a disk that a person has named; raises SettingsError where that must not be, with nothing written, and FlashError."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -244,7 +245,12 @@ def _write(path: Path, disk: Disk) -> None:
 
     _check_room(path, disk)
     size = path.stat().st_size
-    look_at_disk(disk.path)  # it may have been mounted since
+    if (
+        look_at_disk(disk.path) != disk
+    ):  # it may have been mounted since, or another one have come in its place
+        raise SettingsError(
+            f"{disk.path} is another disk by now than the one that was named, {disk}: nothing was written"
+        )
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with (
         DiskMedium(disk.path) as medium,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import os
+import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ __all__ = ["MOST_BYTES", "DeviceBundle", "pack", "read_bundle", "unpack_bundle"]
 
 MOST_BYTES: Final = 50_000_000
 """Of the file: what is carried to a device over a radio link, and fits beside a vendor's image."""
+_LINK: Final = re.compile(r"[A-Za-z0-9._/-]+")
 _PRESET: Final = 3
 """35 MB in a third of the time that 31 MB take."""
 
@@ -56,11 +59,15 @@ def read_bundle(path: Path) -> DeviceBundle:
     try:
         with tarfile.open(path, "r:xz") as archive:
             for entry in archive:  # it lies near the front: nothing behind it is unpacked
-                if entry.name == DESCRIPTION and (opened := archive.extractfile(entry)) is not None:
+                if (
+                    entry.name == DESCRIPTION
+                    and entry.isreg()
+                    and (opened := archive.extractfile(entry)) is not None
+                ):
                     return _described(path, json.loads(opened.read(4096)))
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror or error}") from None
-    except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError):
+    except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError, RecursionError):
         raise SettingsError(wrong) from None
     raise SettingsError(wrong)
 
@@ -76,7 +83,7 @@ def unpack_bundle(bundle: DeviceBundle, folder: Path) -> list[str]:
     try:
         with tarfile.open(bundle.path, "r:xz") as archive:
             for entry in archive:
-                place = folder / _checked(entry, bundle)
+                place = _place_of(entry, bundle, folder)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 if entry.issym():
                     place.symlink_to(entry.linkname)
@@ -91,12 +98,18 @@ def unpack_bundle(bundle: DeviceBundle, folder: Path) -> list[str]:
     return paths
 
 
-def _checked(entry: tarfile.TarInfo, bundle: DeviceBundle) -> str:
-    path = PurePosixPath(entry.name)
-    is_ours = entry.isreg() or (entry.issym() and path.parent == PurePosixPath("bin"))
-    if path.is_absolute() or ".." in path.parts or not is_ours or entry.mode & 0o7000:
+def _place_of(entry: tarfile.TarInfo, bundle: DeviceBundle, folder: Path) -> Path:
+    """Where an entry goes: below `folder` and through no link of an earlier one, over nothing that is there."""
+    path, place = PurePosixPath(entry.name), folder / entry.name
+    is_link = entry.issym() and path.parent == PurePosixPath("bin") and _LINK.fullmatch(entry.linkname)
+    is_ours = (entry.isreg() or is_link) and entry.name.isprintable() and not entry.mode & 0o7000
+    if path.is_absolute() or ".." in path.parts or not is_ours or _is_taken(place, path, folder):
         raise SettingsError(f"{bundle.path} holds {entry.name!r:.80}, which no bundle of ours does")
-    return entry.name
+    return place
+
+
+def _is_taken(place: Path, path: PurePosixPath, folder: Path) -> bool:
+    return os.path.lexists(place) or place.parent.resolve() != (folder.resolve() / path.parent)
 
 
 def _described(path: Path, said: Any) -> DeviceBundle:

@@ -87,8 +87,24 @@ def write_and_verify(
     """Write `image` to `medium`, which is called `name` for people; returns the number of blocks, each read back as it was written.
 
     Raises:
-        FlashError: a block was not taken, or is another one when it is read: says which, and that the medium is of no use.
+        FlashError: a block was not taken, or is another one when it is read: says which, and that the medium is of no use; or a person
+            has interrupted it.
     """
+    step = "writing"
+
+    def hear(what: str, done: int, total: int) -> None:
+        nonlocal step
+        step = what
+        progress(what, done, total)
+
+    try:
+        return _written(image, medium, name, hear, block_bytes)
+    except KeyboardInterrupt:
+        left = "is half-written and does not boot" if step == "writing" else "was not read back to its end"
+        raise FlashError(f"interrupted: {name} {left}; write it again") from None
+
+
+def _written(image: Path, medium: Medium, name: str, progress: Progress, block_bytes: int) -> int:
     size = image.stat().st_size
     count = -(-size // block_bytes)
     useless = f"{name} is half-written, does not boot, and is of no use"
@@ -111,6 +127,7 @@ def write_and_verify(
             write(number, block(number))
             progress("writing", number * block_bytes, size)
         _settle(medium, useless)
+        progress("verifying", 0, size)
         write(0, first)
         _settle(medium, useless)
         for number in range(count):

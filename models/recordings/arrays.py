@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -59,13 +59,15 @@ def read_npz(path: Path, answers: Mapping[str, str]) -> FileContent:
         n for n, t in tables.items() if _names_labels(n) and t.rows.shape[1:] == (1,) and len(tables) > 1
     ]:
         labels[name] = tables.pop(name).rows[:, 0].astype(np.float64)
+    sizes = {n: (len(t.rows), int(np.prod(t.rows.shape[:-1]))) for n, t in tables.items()}
+    times: set[str] = set()
     for name, recording in tables.items():
         rows = recording.rows
         pieces = None
         if rows.ndim == 3:
             pieces = tuple(slice(k * rows.shape[1], (k + 1) * rows.shape[1]) for k in range(len(rows)))
             rows = rows.reshape(-1, rows.shape[-1])
-        own = _labels_of(name, len(recording.rows), len(rows), labels, path)
+        own = _labels_of(name, sizes, labels, path)
         columns = [
             RawColumn(name=n, unit=unit_of_name(n), place=c, sort="number", values=rows[:, c])
             for c, n in enumerate(recording.names)
@@ -80,17 +82,19 @@ def read_npz(path: Path, answers: Mapping[str, str]) -> FileContent:
         ]
         for column, values in zip(lossy, _exact(path, name, lossy, len(rows)), strict=True):
             column.values = values
-        for of_time in [n for n, v in vectors.items() if is_time_name(n) and len(v) == len(rows)]:
-            place, values = len(columns), vectors.pop(of_time)
-            columns.append(
-                RawColumn(name=of_time, unit=unit_of_name(of_time), place=place, sort="number", values=values)
-            )
+        for of_time, values in vectors.items():
+            if is_time_name(of_time) and len(values) == len(rows) and _owner(of_time, sizes) in {None, name}:
+                times.add(of_time)
+                unit, place = unit_of_name(of_time), len(columns)
+                columns.append(RawColumn(name=of_time, unit=unit, place=place, sort="number", values=values))
         if own is not None:
             columns.append(RawColumn(name="label", unit="", place=len(columns), sort="number", values=own))
         _add(result, columns, len(rows), name, answers, pieces)
     if tables:
         result.notes += [
-            f"{path}: array {name!r} is no column of a table and was left out" for name in vectors
+            f"{path}: array {name!r} is no column of a table and was left out"
+            for name in vectors
+            if name not in times
         ]
     if vectors and not tables:
         count = max(map(len, vectors.values()))
@@ -131,27 +135,48 @@ def _names_labels(name: str) -> bool:
     return is_label_name(name) or is_label_name(" ".join(word for word in words if word not in _HALVES))
 
 
+def _owner(name: str, tables: Collection[str]) -> str | None:
+    """The table that an array is named after: ``pump10`` of ``pump10_label``, also where there is a ``pump1``."""
+    named = [
+        table
+        for table in tables
+        if name.startswith(table)
+        and (rest := name[len(table) :])
+        and (not rest[0].isalnum() or _names_labels(rest))
+    ]
+    return max(named, key=len, default=None)
+
+
 def _labels_of(
-    name: str, count: int, rows: int, labels: dict[str, NDArray[np.float64]], path: Path
+    name: str, sizes: Mapping[str, tuple[int, int]], labels: dict[str, NDArray[np.float64]], path: Path
 ) -> NDArray[np.float64] | None:
-    """The labels of table `name`, taken out of `labels`: of as many rows, or one for each of its `count` windows.
+    """The labels of table `name`, taken out of `labels`: of as many rows, or one for each window; `sizes` are both of each table.
 
     Raises:
-        RecordingError: several fit.
+        RecordingError: several fit, or what fits is named after no table and fits another one, too.
     """
-    fitting = [key for key, values in labels.items() if len(values) in {count, rows}]
-    halves = _HALVES & set(words_of(name))
-    own = [key for key in fitting if key.startswith(name)] or [
-        key for key in fitting if _HALVES & set(words_of(key)) == halves
-    ]
-    if len(own) > 1:
+    fitting = [key for key, values in labels.items() if len(values) in sizes[name]]
+    own = [key for key in fitting if _owner(key, sizes) == name]
+    free = [key for key in fitting if _owner(key, sizes) is None and _halves_of(key) == _halves_of(name)]
+    if len(own or free) > 1:
         raise RecordingError(
-            f"{path}: arrays {listed(own)} may each label {shown(name)}; call the one that does {name}_label, and leave the others out"
+            f"{path}: arrays {listed(own or free)} may each label {shown(name)}; call the one that does {name}_label, and leave the others out"
         )
-    if not own:
+    if not (own or free):
         return None
-    found = labels.pop(own[0])
+    key = (own or free)[0]
+    others = [n for n in sizes if _halves_of(n) == _halves_of(name) and len(labels[key]) in sizes[n]]
+    if not own and len(others) > 1:
+        raise RecordingError(
+            f"{path}: array {shown(key)} may label each of {listed(others)}; call it after the one that it labels, such as {name}_label"
+        )
+    found = labels.pop(key)
+    count, rows = sizes[name]
     return found if len(found) == rows else np.repeat(found, rows // count)
+
+
+def _halves_of(name: str) -> frozenset[str]:
+    return _HALVES & set(words_of(name))
 
 
 def _exact(path: Path, name: str, columns: Sequence[RawColumn], count: int) -> list[NDArray[np.float64]]:

@@ -168,6 +168,7 @@ class _LabviewLines:
         settings = _settings(head.decode("utf-8", "replace").split(_END, 1)[0])
         self._mark = settings.get("Separator", "Tab").strip().lower()
         self._separator = _SEPARATORS.get(self._mark, "\t")
+        self._decimal = settings.get("Decimal_Separator", "")
         self._x_columns = settings.get("X_Columns", "One").strip().lower()
         self._names: tuple[str, ...] = ()
         self._channels: dict[str, list[str]] = {}
@@ -194,7 +195,7 @@ class _LabviewLines:
         elif self._place == "names":
             return self._named(cells, number)
         elif self._place == "rows" and any(cell.strip() for cell in cells):
-            return self._row(cells)
+            return self._row(cells, number)
         return ""
 
     def _named(self, cells: list[str], number: int) -> str:
@@ -208,6 +209,7 @@ class _LabviewLines:
         if names and names[-1] == "Comment":
             names.pop()
         self._kept = [place for place, name in enumerate(names) if place == 0 or name != "X_Value"]
+        self._clocks = [place for place in range(1, len(names)) if names[place] == "X_Value"]
         self._start, self._step = (
             self._one("X0", number, names),
             self._one("Delta_X", number, names),
@@ -244,10 +246,15 @@ class _LabviewLines:
         except ValueError:
             raise RecordingError(f"{self._path}:{number}: {key} {shown(told[0])} is no number") from None
 
-    def _row(self, cells: list[str]) -> str:
+    def _row(self, cells: list[str], number: int) -> str:
         found = [cells[place].strip() if place < len(cells) else "" for place in self._kept]
+        times = [cells[place].strip() for place in self._clocks if place < len(cells)]
+        if self._x_columns != "no" and any(time not in {"", found[0]} for time in times):
+            raise RecordingError(
+                f"{self._path}:{number}: its channels have clocks of their own (X_Value {listed([found[0], *times])}); write those of one clock into a file"
+            )
         if self._x_columns == "no":
-            has_comma = any("," in cell for cell in found)
+            has_comma = self._decimal == "," or (not self._decimal and any("," in cell for cell in found))
             x = f"{self._start + self._at * self._step:.12g}"
             found[0] = x.replace(".", ",") if has_comma else x
             self._at += 1

@@ -224,3 +224,39 @@ def test_a_path_that_leads_out_of_the_folder_is_never_written(
     with pytest.raises(SettingsError, match="which no bundle of ours does"):
         unpack_bundle(bundle, tmp_path / "tree")
     assert not list((tmp_path / "tree").iterdir())
+
+
+@pytest.mark.parametrize("written", ["bin/out/authorized_keys", "bin/out"])
+def test_a_link_in_a_bundle_leads_nothing_else_out_of_the_folder(
+    listed: Path, tmp_path: Path, written: str
+) -> None:
+    path, outside = tmp_path / "a", tmp_path / "outside"
+    make_bundle(listed, AMD64, path)
+    bundle = read_bundle(path)
+    if written != "bin/out":
+        outside.mkdir()
+    with tarfile.open(path, "w:xz") as archive:
+        link = tarfile.TarInfo("bin/out")
+        link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+        archive.addfile(link)
+        entry = tarfile.TarInfo(written)
+        entry.size = 1
+        archive.addfile(entry, io.BytesIO(b"x"))
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(SettingsError, match="which no bundle of ours does"):
+        unpack_bundle(bundle, tmp_path / "tree")
+    assert not outside.is_file()
+    assert not (outside.is_dir() and list(outside.iterdir()))
+
+
+def test_where_a_link_leads_is_no_command_for_another_program(listed: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    make_bundle(listed, AMD64, path)
+    bundle = read_bundle(path)
+    with tarfile.open(path, "w:xz") as archive:
+        link = tarfile.TarInfo("bin/python")
+        link.type, link.linkname = tarfile.SYMTYPE, 'x"\ndump /etc/hostname /tmp/stolen\n"'
+        archive.addfile(link)
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(SettingsError, match="which no bundle of ours does"):
+        unpack_bundle(bundle, tmp_path / "tree")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_line import run_command
 
+from fleet.commands.flashing import write_card
+from fleet.flashing import disks
 from fleet.flashing.disks import Disk, Surroundings, look_at_disk
 from runtime.errors import SettingsError
 
@@ -156,3 +159,24 @@ def test_flash_says_it_in_one_line(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "1 join files are missing" in done.stderr
+
+
+def test_a_disk_that_came_in_the_place_of_the_one_that_was_named_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = Disk(
+        path=tmp_path / "sdb",
+        name="sdb",
+        size_bytes=32_000_000_000,
+        model="STORAGE DEVICE",
+        is_removable=True,
+    )
+    backup = replace(named, size_bytes=4_000_000_000_000, model="Backup")
+    monkeypatch.setattr(disks, "look_at_disk", lambda _path: backup)
+    (tmp_path / "sdb").write_bytes(b"years of work")
+    (tmp_path / "card.img").write_bytes(b"image")
+    with pytest.raises(
+        SettingsError, match=r"another disk by now than the one that was named.*nothing was written"
+    ):
+        write_card(tmp_path / "card.img", named)
+    assert (tmp_path / "sdb").read_bytes() == b"years of work"

@@ -94,3 +94,22 @@ def test_a_card_that_may_not_be_opened_says_so_and_is_untouched(tmp_path: Path) 
         SettingsError, match=r"nowhere cannot be opened: No such file or directory; nothing was written"
     ):
         DiskMedium(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("step", "said", "boots"),
+    [
+        ("writing", "interrupted: the card is half-written and does not boot; write it again", False),
+        ("verifying", "interrupted: the card was not read back to its end; write it again", True),
+    ],
+)
+def test_who_interrupts_it_is_told_what_is_left(
+    image: Path, card: Path, step: str, said: str, boots: bool
+) -> None:
+    def impatient(what: str, done: int, _total: int) -> None:
+        if what == step and done:
+            raise KeyboardInterrupt
+
+    with DiskMedium(card) as medium, pytest.raises(FlashError, match=said):
+        write_and_verify(image, medium, "the card", impatient, block_bytes=BLOCK)
+    assert (card.read_bytes()[:BLOCK] == image.read_bytes()[:BLOCK]) is boots

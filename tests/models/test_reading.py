@@ -203,3 +203,33 @@ def test_an_odometer_beyond_what_float32_counts_is_asked_about(tmp_path: Path) -
         QuestionsOpen, match="'odometer' lies between 167772800 and 167772802, all within one step"
     ):
         read_machines([path])
+
+
+def _labelled(folder: Path, **arrays: np.ndarray) -> dict[str, list[int] | None]:
+    """Machine → its rows that are labelled as faults, None: it has no labels."""
+    np.savez(folder / "x.npz", **arrays)
+    found = read_machines([folder / "x.npz"], answers={"sample_rate": "10"})
+    return {
+        machine.name: None if machine.labels is None else np.flatnonzero(machine.labels == 1).tolist()
+        for machine in found.machines
+    }
+
+
+def test_labels_in_an_npz_are_of_the_machine_that_they_are_named_after(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    one, ten, early, late = rng.normal(size=(60, 2)), rng.normal(size=(60, 2)), np.zeros(60), np.zeros(60)
+    early[10:12], late[40:42] = 1, 1
+    told = {"pump1": [10, 11], "pump10": [40, 41]}
+    assert _labelled(tmp_path, pump1=one, pump10=ten, pump1_label=early, pump10_label=late) == told
+    assert _labelled(tmp_path, pump1=one, pump10=ten, pump10_label=late) == told | {"pump1": None}
+    assert _labelled(tmp_path, B=ten, A=one, A_label=early) == {"A": [10, 11], "B": None}
+    with pytest.raises(RecordingError, match=r"array 'y' may label each of .*, such as X1_label"):
+        _labelled(tmp_path, X1=one, X2=ten, y=early)
+
+
+def test_a_time_beside_several_machines_in_an_npz_is_that_of_each(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    time_s = 0.5 * np.arange(60)
+    np.savez(tmp_path / "x.npz", X1=rng.normal(size=(60, 2)), X2=rng.normal(size=(60, 2)), time_s=time_s)
+    for machine in read_machines([tmp_path / "x.npz"]).machines:
+        np.testing.assert_array_equal(machine.times_s, time_s)

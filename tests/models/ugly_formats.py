@@ -67,6 +67,33 @@ def labview_with_clocks_of_their_own(folder, rng):
 
 
 @kind
+def labview_with_columns_of_times_that_run_apart(folder, rng):
+    w = World(rng, step_s=0.5)
+    names = [name for sensor in w.names for name in ("X_Value", sensor)]
+    rows = [
+        [cell for c, value in enumerate(cells) for cell in (f"{k * w.step * (1 + c / 50):.6f}", value)]
+        for k, cells in enumerate(w.cells())
+    ]
+    lines = _labview(w, "Multi", ".", names, rows)
+    return Case(path=text(folder, lines, name="x.lvm"), must="refused", says="clocks of their own (X_Value")
+
+
+@kind
+def labview_with_decimal_commas_and_rows_without_any(folder, rng):
+    w = World(rng, step_s=0.125)
+    rows = [["", *cells] for cells in w.cells(",")]
+    for k in (3, 11):
+        rows[k] = ["", *["NaN"] * len(w.names)]
+    lines = _labview(w, "No", ",", ["X_Value", *w.names], rows)
+    told = w.rows.copy()
+    for k in (3, 11):
+        told[k] = np.nan
+    truth = w.truth()
+    truth.machines, truth.times = {"x": told}, {"x": np.arange(w.n) * w.step}
+    return Case(path=text(folder, lines, name="x.lvm"), must="understood", truth=truth)
+
+
+@kind
 def a_name_for_comments_that_no_row_has(folder, rng):
     w = World(rng)
     lines = rows_of(["time", *w.names], w.stamps(), *_columns(w), delimiter="\t")

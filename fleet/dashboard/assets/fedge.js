@@ -32,14 +32,18 @@ addEventListener("resize", () => reach(document));
 // Nothing here asks how large something is: the browser lays the page out once, when all is in its place.
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
+// What came while somebody was at it: the server sends a region once.
+const late = {};
+
 function replace(regions) {
   for (const [name, html] of Object.entries(regions)) {
+    delete late[name];
     const region = document.querySelector(`[data-region="${CSS.escape(name)}"]`);
     const come = document.createElement("template");
     come.innerHTML = html;
     if (!region || region.innerHTML === come.innerHTML) continue;
     const held = document.activeElement;
-    if (region.contains(held) && held !== region) continue;
+    if (region.contains(held) && held !== region) { late[name] = html; continue; }
     const opened = [...region.querySelectorAll("details[open][id]")].map((one) => one.id);
     region.replaceChildren(come.content);
     for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
@@ -49,6 +53,9 @@ function replace(regions) {
   const pulse = document.getElementById("pulse");
   if (pulse) pulse.textContent = `live · ${local(new Date())}`;
 }
+
+// Not at once: whoever leaves a field by pressing a button shall have pressed it.
+document.addEventListener("focusout", () => setTimeout(() => { if (Object.keys(late).length) replace(late); }, 1000));
 
 const address = document.body.dataset.live;
 let stream = null;
