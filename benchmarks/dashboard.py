@@ -45,6 +45,7 @@ from edge_agent.health import memory_pss_bytes  # noqa: E402 - as above
 from fleet.dashboard.front import SECURE_COOKIE  # noqa: E402 - as above
 from fleet.ingest.store import EventStore  # noqa: E402 - as above
 from fleet.metrics import FleetMetrics  # noqa: E402 - as above
+from fleet.retention.health_blocks import HealthRollUp  # noqa: E402 - as above
 from fleet.storage.base import open_database  # noqa: E402 - as above
 from simulations.hollow.assembly import Plan, make_crowd  # noqa: E402 - as above
 from simulations.hollow.beside import at_work  # noqa: E402 - as above
@@ -198,7 +199,10 @@ def memory_mb(pid: int) -> float:
 
 
 def stock(database_url: str, records: int, points: int) -> None:
-    """`records` devices that are enrolled and silent, and one that said `points` things within a day."""
+    """`records` devices that are enrolled and silent, and one that said `points` things within a day.
+
+    They are in their blocks, as a service that ran that day has them a minute later.
+    """
     add_recorded(database_url, records)
     with closing(open_database(database_url)) as database:
         machine, now = Machine(name=MANY), time.time()
@@ -207,6 +211,9 @@ def stock(database_url: str, records: int, points: int) -> None:
         for first in range(0, points, 500):
             some = range(first, min(first + 500, points))
             store.store([said(machine, number, now - 86_000 + number * every_s) for number in some])
+        rolls_up = HealthRollUp(database, offline_after_s=60.0)
+        while rolls_up.roll_up():
+            pass
 
 
 def said(machine: Machine, number: int, at: float) -> Any:
