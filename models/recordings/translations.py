@@ -92,8 +92,9 @@ class _JsonLines:
             return ""
         found = _object_of(line)
         if found is None:
-            # Another number of cells than the table: a torn last line is told there, many are refused.
-            return line.decode("utf-8", "replace")
+            # Another number of cells than the table, wherever it is torn: a last line is told there, others are refused.
+            text = line.decode("utf-8", "replace").replace(",", " ").replace('"', " ")
+            return text if len(self._names) > 1 else f"{text},torn"
         flat = self._flat(found, number)
         if more := flat.keys() - set(self._names):
             raise RecordingError(

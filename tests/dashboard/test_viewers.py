@@ -34,6 +34,24 @@ def test_an_alarm_appears_in_front_of_two_people_without_a_reload_and_takes_no_f
     expect(pages[0].get_by_role("link", name="Devices", exact=True)).to_be_focused()
 
 
+def test_what_came_while_somebody_was_at_a_region_is_shown_once_they_have_left_it(
+    seeded: DashboardSite, seat: Seats
+) -> None:
+    page = seat(seeded, Role.VIEWER).go("/")
+    expect(page.locator("#pulse")).to_contain_text("live")
+    card = page.get_by_role("link", name="without a verdict")
+    before = int(card.locator(".count").inner_text())
+    card.focus()
+    with LiveDevices(seeded) as devices:
+        devices.alarm("motor-02", release="motor/2", episode="e-held")
+        while not page.evaluate("() => Object.keys(late).length"):
+            page.wait_for_timeout(100)
+    expect(card).to_be_focused()
+    assert card.locator(".count").inner_text() == str(before), "nothing moves under a hand"
+    card.blur()
+    expect(card.locator(".count")).to_have_text(str(before + 1))
+
+
 def test_the_service_says_how_long_what_it_signed_still_holds(seeded: DashboardSite, seat: Seats) -> None:
     page = seat(seeded, Role.VIEWER).go("/service")
     for role in ("root", "targets", "timestamp", "family-motor"):

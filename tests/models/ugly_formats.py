@@ -121,6 +121,18 @@ def json_lines(folder, rng):
 
 
 @kind
+def json_lines_with_a_torn_end(folder, rng):
+    w = World(rng)
+    lines = [json.dumps({"ts": t, "temp": v}) for t, v in zip(w.stamps(), w.rows[:, 0].tolist(), strict=True)]
+    torn = str(
+        rng.choice(['{"ts": "2026-02-10 11:59:59", "temp": 6', '{"ts": "2026-02-1', '{"ts": "x", "temp"'])
+    )
+    truth = w.truth()
+    truth.sensors, truth.machines = ["temp"], {"x": w.rows[:, :1]}
+    return Case(path=text(folder, [*lines, torn], name="x.jsonl", last=False), must="understood", truth=truth)
+
+
+@kind
 def json_lines_with_lists(folder, rng):
     w = World(rng)
     lines = [json.dumps({"device": "p1", "rows": [{"temp": v}]}) for v in w.rows[:, 0]]
