@@ -124,6 +124,8 @@ def _on_board(place: str, file: Path, join: JoinFile, bundle: Path, source: Sour
 def _check_places(outs: list[Path], image: Path, manifest: Path | None) -> None:
     from fleet.flashing.imager_manifest import SUFFIX
 
+    if not image.is_file():
+        raise SettingsError(f"--image {image}: there is no such file")
     for path in outs:
         if not path.absolute().parent.is_dir():
             raise SettingsError(f"--out {path}: there is no folder {path.absolute().parent}")

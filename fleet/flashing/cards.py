@@ -73,7 +73,10 @@ def make_card(base: Path, out: Path, card: Card) -> BaseImage:
     is_packed = _is_packed(base)
     if not is_packed:
         _check(recognise(base), base, card)
-    handle, name = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.absolute().parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.absolute().parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror or error}") from None
     os.close(handle)
     working = Path(name)
     try:
@@ -85,6 +88,10 @@ def make_card(base: Path, out: Path, card: Card) -> BaseImage:
         replace_file(working, out)
     except FlashError as error:
         raise FlashError(f"{error}. {out} was not written") from None
+    except StorageError:
+        raise
+    except OSError as error:  # of what is made beside it, in the folder of temporary files
+        raise StorageError(f"{error.strerror or error}. {out} was not written") from None
     finally:
         with contextlib.suppress(OSError):
             working.unlink(missing_ok=True)

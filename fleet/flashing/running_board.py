@@ -59,6 +59,7 @@ _INSTALL: Final = """
 set -eu
 umask 022
 mkdir -p "${1%/*}"
+[ -e "$1" ] || [ ! -e "$1".old ] || mv "$1".old "$1"
 rm -rf "$1".new "$1".old
 trap 'rm -rf "$1".new' EXIT
 mkdir "$1".new
@@ -96,7 +97,7 @@ def install_on_board(shell: BoardShell, boarding: Boarding, hear: Callable[[str]
     )
     if words := clock_words(facts, time.time()):
         hear(words)
-    _bring_bundle(shell, facts, boarding.bundle, python, hear)
+    is_new = _bring_bundle(shell, facts, boarding.bundle, python, hear)
     place = f"{facts.state}/first-boot"
     join = f"{place}/{boarding.device}.join"
     shell.run(_as(facts, ["sh", "-c", _KEEP, "sh", join]), boarding.join_file)
@@ -104,13 +105,15 @@ def install_on_board(shell: BoardShell, boarding: Boarding, hear: Callable[[str]
         shell.run(
             _as(facts, ["sh", "-c", _KEEP, "sh", boarding.source.on_device(place)]), boarding.source.file
         )
-    _join(shell, facts, boarding, join, hear)
+    if _join(shell, facts, boarding, join, hear) and is_new:
+        hear(f"what runs is the agent of before, until {boarding.device}'s is started again, or the board")
     shell.run(_as(facts, ["rm", "-f", join]))
 
 
 def _bring_bundle(
     shell: BoardShell, facts: BoardFacts, bundle: DeviceBundle, python: str, hear: Callable[[str], None]
-) -> None:
+) -> bool:
+    """Whether it is another one than was there."""
     try:
         content = bundle.path.read_bytes()
     except OSError as error:
@@ -118,15 +121,17 @@ def _bring_bundle(
     sha256 = hashlib.sha256(content).hexdigest()
     if facts.bundles.get(facts.agent) == sha256:
         hear(f"{facts.agent}: this bundle is there already")
-        return
+        return False
     began = time.monotonic()
     said = shell.run(_as(facts, ["sh", "-c", _INSTALL, "sh", facts.agent, python, sha256, _UNPACK]), content)
     hear(f"{facts.agent}: {said.strip()}, installed in {time.monotonic() - began:.0f} s")
+    return True
 
 
 def _join(
     shell: BoardShell, facts: BoardFacts, boarding: Boarding, join: str, hear: Callable[[str], None]
-) -> None:
+) -> bool:
+    """Whether its agent ran already."""
     agent, folder = f"{facts.agent}/bin/fedge-agent", f"{facts.state}/{boarding.device}"
     source = boarding.source.on_device(f"{facts.state}/first-boot")
     has_unit = facts.is_root and facts.has_systemd
@@ -155,8 +160,9 @@ def _join(
         hear(
             f"no systemd unit: nothing starts it again after a restart of the board ({'no systemd' if facts.is_root else 'no root'})"
         )
+    ran = any(" runs already" in line for line in said)
     if any(line.startswith("watching") for line in said):
-        return
+        return ran
     until_s = time.monotonic() + _LONGEST_S
     while (state := _state(shell, facts, agent, folder)) not in _WATCHES:
         if (
@@ -165,13 +171,14 @@ def _join(
             hear(
                 f"{boarding.device} has joined, and watches once a rollout gives it a release: fedge rollouts"
             )
-            return
+            return ran
         if time.monotonic() > until_s:
             raise FlashError(
                 f"{shell.place}: {boarding.device} has joined and is {state} still; it goes on: {agent} status --config {folder}/agent.toml"
             )
         time.sleep(_POLL_S)
     hear(f"{boarding.device} is {state}")
+    return ran
 
 
 def _state(shell: BoardShell, facts: BoardFacts, agent: str, folder: str) -> str:

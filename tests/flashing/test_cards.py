@@ -432,3 +432,13 @@ def test_an_ordinary_user_without_rights_makes_a_card_that_is_roots(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert owner_and_mode(tmp_path / "card.img", "/opt/fedge/bin/fedge-agent") == ("0", "0", "0755")
+
+
+def test_a_base_image_that_is_not_there_is_one_line_also_where_the_card_is(
+    tmp_path: Path, bundles: Path
+) -> None:
+    (tmp_path / "card.img").write_bytes(b"of yesterday")
+    done = flash(tmp_path, base=tmp_path / "nowhere.img", bundle=bundles / "arm64-3.13")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "nowhere.img: there is no such file" in done.stderr
+    assert (tmp_path / "card.img").read_bytes() == b"of yesterday"

@@ -116,6 +116,35 @@ def test_one_command_makes_a_board_that_watches_and_again_it_is_harmless(
     assert claim not in board.log.read_text() + done.stdout + done.stderr
 
 
+def test_a_newer_agent_beside_one_that_runs_is_said_to_wait_for_its_next_start(
+    plant: JoinSite, board: Board, bundle: Path, tmp_path: Path
+) -> None:
+    tree = board.home / ".local/share/fedge/agent"
+    (tree / "bundle.sha256").write_text("of the version before\n")
+    (tree.with_name("agent.old")).mkdir()
+    done = flash(
+        board,
+        plant.plant.join_file("pump-1"),
+        bundle,
+        str(board.home / ".local/share/fedge/first-boot/rec 1.csv"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "what runs is the agent of before, until pump-1's is started again, or the board" in done.stdout
+    assert not tree.with_name("agent.old").exists()
+
+
+def test_what_a_cut_has_left_between_two_agents_is_put_back(
+    board: Board, tmp_path: Path, bundle: Path
+) -> None:
+    tree = board.home / ".local/share/fedge/agent"
+    before = (tree / "bundle.sha256").read_text()
+    tree.rename(tree.with_name("agent.old"))
+    (tmp_path / "broken").write_bytes(bundle.read_bytes()[:-100])
+    done = flash(board, join_file(tmp_path, "valve-9"), tmp_path / "broken", "/dev/ttyUSB0")
+    assert done.returncode == 1, done.stdout
+    assert (tree / "bundle.sha256").read_text() == before
+
+
 def test_a_bundle_for_another_board_is_refused_and_nothing_is_changed(
     board: Board, bundle: Path, tmp_path: Path
 ) -> None:
