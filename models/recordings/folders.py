@@ -181,7 +181,16 @@ def found_files(paths: Sequence[Path]) -> tuple[list[FoundFile], list[tuple[Path
         else:
             shown_parts = tuple(map(one_line, parts))
             taken.append(FoundFile(path, shown_parts, one_line(above) if len(paths) > 1 else "", way))
-    return _told_apart(taken), refused, notes
+    return _told_apart(_without_links(taken, notes)), refused, notes
+
+
+def _without_links(files: list[FoundFile], notes: list[str]) -> list[FoundFile]:
+    """Without the links that lead to another of these files: latest.csv."""
+    own = {one.path.resolve() for one in files if not one.path.is_symlink()}
+    links = [one for one in files if one.path.is_symlink() and one.path.resolve() in own]
+    if links:
+        notes.append(f"{len(links)} links to files that are read were passed over, such as {links[0].path}")
+    return [one for one in files if one not in links]
 
 
 def _told_apart(files: list[FoundFile]) -> list[FoundFile]:
@@ -192,7 +201,15 @@ def _told_apart(files: list[FoundFile]) -> list[FoundFile]:
         return files
     folder = Path(os.path.commonpath([one.path.absolute().parent for one in files]))
     named = ((one, one.path.absolute().relative_to(folder).with_suffix("").parts) for one in files)
-    return [FoundFile(one.path, tuple(map(one_line, parts)), "", one.way) for one, parts in named]
+    apart = [FoundFile(one.path, tuple(map(one_line, parts)), "", one.way) for one, parts in named]
+    seen: dict[str, FoundFile] = {}
+    for one in apart:
+        other = seen.setdefault(one.machine, one)
+        if other.parts != one.parts:
+            raise RecordingError(
+                f"{one_line(str(one.path))} and {one_line(str(other.path))} would both be the machine {one.machine}: call one otherwise"
+            )
+    return apart
 
 
 def conversion(path: Path, way: str) -> str | None:

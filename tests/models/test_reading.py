@@ -233,3 +233,22 @@ def test_a_time_beside_several_machines_in_an_npz_is_that_of_each(tmp_path: Path
     np.savez(tmp_path / "x.npz", X1=rng.normal(size=(60, 2)), X2=rng.normal(size=(60, 2)), time_s=time_s)
     for machine in read_machines([tmp_path / "x.npz"]).machines:
         np.testing.assert_array_equal(machine.times_s, time_s)
+
+
+def test_a_link_to_a_file_of_the_same_folder_is_passed_over(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    for name in ("p1.csv", "p2.csv"):
+        text(tmp_path, table(World(rng, 60)), name=name)
+    (tmp_path / "latest.csv").symlink_to("p2.csv")
+    found = read_machines([tmp_path])
+    assert [machine.name for machine in found.machines] == ["p1", "p2"]
+    assert any("1 links to files that are read were passed over" in note for note in found.notes)
+
+
+def test_two_files_whose_names_are_one_machines_are_not_put_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    for folder, name in (("a", "p-1.csv"), ("a-p", "1.csv")):
+        (tmp_path / folder).mkdir()
+        text(tmp_path / folder, table(World(rng, 60)), name=name)
+    with pytest.raises(RecordingError, match="would both be the machine a-p-1: call one otherwise"):
+        read_machines([tmp_path])
