@@ -79,6 +79,7 @@ def found_roles(table: Table, clock: Clock | None, answers: Mapping[str, str]) -
 
 class _Decision:
     def __init__(self, table: Table, clock: Clock | None, answers: Mapping[str, str]) -> None:
+        self._names_time = any(is_time_name(column.name) for column in table.columns)
         self.roles = Roles()
         self._table, self._answers, self._path = table, answers, table.path
         self._clock = clock
@@ -364,8 +365,7 @@ class _Decision:
 
     def _may_be_time(self, column: RawColumn) -> bool:
         """Does a column count moments where no other does, and none is asked about already?"""
-        is_free = self._clock is None and self.roles.devices is None
-        is_free &= not any(is_time_name(other.name) for other in self._table.columns)
+        is_free = self._clock is None and self.roles.devices is None and not self._names_time
         return is_free and may_be_time(column.values)
 
     def _ask(self, key: str, text: str, allowed: tuple[str, ...], line: int | None = None) -> None:
