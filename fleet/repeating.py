@@ -17,6 +17,9 @@ __all__ = ["repeat"]
 REST: Final = 4.0
 """Rest while more waits, in turns: what comes without end takes a fifth of the time, and of the write lock, and ingest has the rest."""
 
+LONGEST_REST_S: Final = 5.0
+"""A turn may have waited ten seconds for the write lock and worked for one tenth of a second: alerts shall not wait forty for that."""
+
 _log = structlog.get_logger()
 
 
@@ -29,7 +32,7 @@ async def repeat(
         work: called on a worker thread; true where more waits to be done.
         every_s: between two turns.
         failed: the event that is logged where the database refused it.
-        pause_s: instead, while more waits; `REST` times as long as the turn took where that is more.
+        pause_s: instead, while more waits; `REST` times as long as the turn took where that is more, and at most `LONGEST_REST_S`.
     """
     while True:
         has_more, began = None, time.monotonic()
@@ -40,6 +43,6 @@ async def repeat(
         except SQLAlchemyError as error:
             _log.error(failed, error=why_not_stored(error))
         if has_more and pause_s is not None:
-            await asyncio.sleep(max(pause_s, REST * (time.monotonic() - began)))
+            await asyncio.sleep(max(pause_s, min(REST * (time.monotonic() - began), LONGEST_REST_S)))
         else:
             await asyncio.sleep(every_s)
