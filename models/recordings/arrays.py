@@ -40,6 +40,7 @@ _RATES: Final = frozenset(
     ]
 )
 _INTERVALS: Final = frozenset(["dt", "step", "period", "interval"])
+_LEAST_STEP_S: Final = 1e-12
 _LARGE: Final = 1e7
 _HALVES: Final = frozenset(["train", "test", "val", "valid", "validation"])
 
@@ -121,9 +122,9 @@ def _take_rate(vectors: dict[str, NDArray[np.float64]], result: FileContent) -> 
     for name in list(vectors):
         if vectors[name].size == 1:
             value = float(vectors.pop(name)[0])
-            if name.casefold() in _RATES and value > 0:
+            if name.casefold() in _RATES and 0 < value < np.inf:
                 result.rate_hz = value
-            elif name.casefold() in _INTERVALS and value > 0:
+            elif name.casefold() in _INTERVALS and _LEAST_STEP_S < value < np.inf:
                 result.rate_hz = 1.0 / value
             else:
                 result.notes.append(f"{result.path}: array {name!r} is one number and was left out")

@@ -113,6 +113,8 @@ def clock_of_nameless_parts(columns: list[RawColumn], table: Table) -> Clock | N
 
 def _seconds_of(parts: Mapping[str, RawColumn]) -> NDArray[np.float64] | None:
     """Since 1970, of a year, month, day and so on; None where one of them is none."""
+    if any(np.isnan(column.values).all() for column in parts.values()):
+        return None
     years, months, days = (np.asarray(parts[p].values, np.float64) for p in ("year", "month", "day"))
     is_date = (
         np.nanmin(years) >= 1990
@@ -127,7 +129,13 @@ def _seconds_of(parts: Mapping[str, RawColumn]) -> NDArray[np.float64] | None:
     start = np.array(years - 1970, "datetime64[Y]").astype("datetime64[M]") + (
         np.nan_to_num(months) - 1
     ).astype(np.int64)
+    lengths = (start + 1).astype("datetime64[D]") - start.astype("datetime64[D]")
+    if (days > lengths / np.timedelta64(1, "D")).any():
+        return None  # the 30th of February
     seconds = start.astype("datetime64[s]").astype(np.float64) + (days - 1) * DAY_S
+    seconds[np.isnan(years) | np.isnan(months)] = (
+        np.nan
+    )  # which neither of the two kinds of numbers above has kept
     for part, length, most in (("hour", 3600.0, 24), ("minute", 60.0, 60), ("second", 1.0, 60)):
         if part in parts:
             values = np.asarray(parts[part].values, np.float64)

@@ -252,3 +252,31 @@ def test_two_files_whose_names_are_one_machines_are_not_put_together(tmp_path: P
         text(tmp_path / folder, table(World(rng, 60)), name=name)
     with pytest.raises(RecordingError, match="would both be the machine a-p-1: call one otherwise"):
         read_machines([tmp_path])
+
+
+@pytest.mark.parametrize(("year", "month"), [("2026", ""), ("", "2")])
+def test_a_row_whose_date_lacks_a_part_has_no_time_and_is_left_out(
+    tmp_path: Path, year: str, month: str
+) -> None:
+    lines = [f"2026,2,{1 + k // 24},{k % 24},{k * k % 7}.5" for k in range(60)]
+    lines[7] = f"{year},{month},1,7,3.5"
+    found = read_machines([text(tmp_path, ["year,month,day,hour,a", *lines])])
+    times = found.machines[0].times_s
+    assert times is not None
+    assert len(times) == 59
+    assert set(np.diff(times).tolist()) == {3600.0, 7200.0}
+
+
+def test_the_30th_of_february_is_no_time(tmp_path: Path) -> None:
+    lines = [f"2026,2,{28 + k // 24},{k % 24},{k * k % 7}.5" for k in range(60)]
+    with pytest.raises(QuestionsOpen, match=r"sample_rate|column:"):
+        read_machines([text(tmp_path, ["year,month,day,hour,a", *lines])])
+
+
+@pytest.mark.parametrize(("name", "value"), [("dt", 1e-320), ("rate", np.inf)])
+def test_a_rate_without_end_is_none(tmp_path: Path, name: str, value: float) -> None:
+    np.savez(
+        tmp_path / "x.npz", **{"X": np.random.default_rng(7).normal(size=(60, 2)), name: np.array(value)}
+    )
+    with pytest.raises(QuestionsOpen, match="sample_rate"):
+        read_machines([tmp_path / "x.npz"])
