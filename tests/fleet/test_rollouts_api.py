@@ -237,11 +237,11 @@ def run(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("fleet.commands.connection.connect", connect)
 
     def run(*arguments: str) -> str:
-        result = CliRunner().invoke(commands.rollouts, arguments)
+        result = CliRunner(mix_stderr=False).invoke(commands.rollouts, arguments)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        assert result.exit_code == 0, result.output
-        return result.output
+        assert result.exit_code == 0, result.stdout + result.stderr
+        return result.stdout
 
     return run
 
