@@ -234,16 +234,14 @@ def _check_digits(column: RawColumn, table: Table) -> None:
         first, last = (1990, 2040) if digits > 10 else (10, 40)
         if (is_one & (years >= first) & (years <= last)).all():
             raise QuestionsOpen(
-                [
-                    Question(
-                        key=f"column:{column.name}",
-                        text=f"column {shown(column.name)} holds {told[0]:.0f} and the like, whose digits read as a date: write it as 2026-02-08 13:30:47, "
-                        f"or is it no time",
-                        allowed=("leave out", "sensor"),
-                        path=table.path,
-                        line=table.line_of(0),
-                    )
-                ]
+                Question(
+                    key=f"column:{column.name}",
+                    text=f"column {shown(column.name)} holds {told[0]:.0f} and the like, whose digits read as a date: write it as 2026-02-08 13:30:47, "
+                    f"or is it no time",
+                    allowed=("leave out", "sensor"),
+                    path=table.path,
+                    line=table.line_of(0),
+                )
             )
 
 
@@ -279,15 +277,13 @@ def _relative(column: RawColumn, table: Table, answers: Mapping[str, str]) -> Cl
         is_whole = bool((told % 1 == 0).all())
         large = float(told.max(initial=0.0))
         raise QuestionsOpen(
-            [
-                Question(
-                    key="time_unit",
-                    text=f"column {name} goes from {told[0]:.10g} to {told[-1]:.10g} and names no unit",
-                    allowed=(*_UNITS, "rows") if is_whole and large <= 1e8 else _UNITS,
-                    path=table.path,
-                    line=table.line_of(0),
-                )
-            ]
+            Question(
+                key="time_unit",
+                text=f"column {name} goes from {told[0]:.10g} to {told[-1]:.10g} and names no unit",
+                allowed=(*_UNITS, "rows") if is_whole and large <= 1e8 else _UNITS,
+                path=table.path,
+                line=table.line_of(0),
+            )
         )
     if unit == "rows":
         return Clock(seconds=values, used=(column.place,), is_dated=False, is_counted=True, settled=settled)

@@ -129,15 +129,13 @@ def _found_delimiter(said: Sequence[tuple[int, str]], body: Sequence[str], text:
         header = split(said[0][1], ",")
         if any(is_value(cell) for cell in header):
             raise QuestionsOpen(
-                [
-                    Question(
-                        key="delimiter",
-                        text=f"{shown(body[0])} is two cells, or one number with a decimal comma",
-                        allowed=("comma", "none"),
-                        path=text.path,
-                        line=said[0][0],
-                    )
-                ]
+                Question(
+                    key="delimiter",
+                    text=f"{shown(body[0])} is two cells, or one number with a decimal comma",
+                    allowed=("comma", "none"),
+                    path=text.path,
+                    line=said[0][0],
+                )
             )
         return "," if len(header) == 2 else ""
     if not scores:
@@ -150,15 +148,13 @@ def _found_delimiter(said: Sequence[tuple[int, str]], body: Sequence[str], text:
     if others and scores[best][0] >= _LEAST_WORTH:
         names = {d: name for name, d in _DELIMITER_NAMES.items()}
         raise QuestionsOpen(
-            [
-                Question(
-                    key="delimiter",
-                    text=f"{shown(body[0])} can be parted in more than one way",
-                    allowed=tuple(names[d] for d in (best, *others)),
-                    path=text.path,
-                    line=said[-1][0],
-                )
-            ]
+            Question(
+                key="delimiter",
+                text=f"{shown(body[0])} can be parted in more than one way",
+                allowed=tuple(names[d] for d in (best, *others)),
+                path=text.path,
+                line=said[-1][0],
+            )
         )
     return best
 

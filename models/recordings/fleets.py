@@ -93,7 +93,7 @@ def joined(
     written = {file.path for file, _ in measured if file.way == "text"}
     questions += scales([machine for machine in found if machine.path in written], sensors, answers)
     if questions:
-        raise QuestionsOpen(list({question.key: question for question in questions}.values()))
+        raise QuestionsOpen(*{question.key: question for question in questions}.values())
     notes += _told_once(contents)
     notes += copies(found)
     if len(notes) > _MOST_NOTES:

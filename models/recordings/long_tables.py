@@ -94,15 +94,13 @@ def pivoted(table: Table, clock: Clock | None, roles: Roles, answers: Mapping[st
         found.append((name, rows, times))
     if twice > _MOST_TWICE * table.count and "repeats" not in answers:
         raise QuestionsOpen(
-            [
-                Question(
-                    key="repeats",
-                    text=f"{twice} of {table.count} lines repeat a time and a variable: is the last of each to be taken, or is the clock coarser than the rows",
-                    allowed=("drop", "coarse clock"),
-                    path=table.path,
-                    line=table.line_of(0),
-                )
-            ]
+            Question(
+                key="repeats",
+                text=f"{twice} of {table.count} lines repeat a time and a variable: is the last of each to be taken, or is the clock coarser than the rows",
+                allowed=("drop", "coarse clock"),
+                path=table.path,
+                line=table.line_of(0),
+            )
         )
     if twice:
         notes.append(f"{twice} lines repeat a time and variable; the last of each was taken")

@@ -44,10 +44,10 @@ def content_of(table: Table, answers: Mapping[str, str]) -> FileContent:
         clock = found_clock(table, answers)
     except QuestionsOpen as error:
         # Who answers one question would rather answer all at once.
-        raise QuestionsOpen([*error.questions, *found_roles(table, None, answers).questions]) from None
+        raise QuestionsOpen(*error.questions, *found_roles(table, None, answers).questions) from None
     roles = found_roles(table, clock, answers)
     if roles.questions:
-        raise QuestionsOpen(roles.questions)
+        raise QuestionsOpen(*roles.questions)
     check_one_unit(table, roles)
     notes = [*table.notes, *(clock.notes if clock else []), *roles.notes]
     found = FileContent(
@@ -84,7 +84,7 @@ def content_of(table: Table, answers: Mapping[str, str]) -> FileContent:
         put_in_order(part, clock, notes, found, answers)
     found.notes = notes
     if found.questions:
-        raise QuestionsOpen(found.questions)
+        raise QuestionsOpen(*found.questions)
     return found
 
 

@@ -5,7 +5,6 @@ An answer is plain text for a key, as ``--answer KEY=VALUE`` gives it and as a f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +42,6 @@ class Question:
 class QuestionsOpen(RecordingError):  # noqa: N818 - the questions are open, nobody erred
     """The files can be read in several ways; answer the `questions` and read again."""
 
-    def __init__(self, questions: Sequence[Question]) -> None:
+    def __init__(self, *questions: Question) -> None:
         super().__init__("; ".join(str(question) for question in questions))
-        self.questions = tuple(questions)
+        self.questions = questions

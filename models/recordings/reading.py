@@ -126,7 +126,7 @@ def read_machines(
         question.key: question for found in reversed(open_questions.values()) for question in reversed(found)
     }
     if questions:
-        raise QuestionsOpen(sorted(questions.values(), key=lambda q: q.key))
+        raise QuestionsOpen(*sorted(questions.values(), key=lambda q: q.key))
     if not contents:
         raise RecordingError("; ".join(reason for _, reason in refused[:5]))
     ordered = [(files[number], contents[number]) for number in sorted(contents)]

@@ -158,16 +158,14 @@ def check_commas(table: Sequence[Sequence[str]], path: Path, line: int, answers:
         )
         if is_parted and any(cell.startswith("0") for cell in after) and "delimiter" not in answers:
             raise QuestionsOpen(
-                [
-                    Question(
-                        key="delimiter",
-                        text=f"{shown(','.join(table[0]))} has a column of three digits each, some beginning with 0: are its commas all between cells, or do "
-                        f"they part thousands (then write the numbers without, or in quotes)",
-                        allowed=("comma",),
-                        path=path,
-                        line=line,
-                    )
-                ]
+                Question(
+                    key="delimiter",
+                    text=f"{shown(','.join(table[0]))} has a column of three digits each, some beginning with 0: are its commas all between cells, or do "
+                    f"they part thousands (then write the numbers without, or in quotes)",
+                    allowed=("comma",),
+                    path=path,
+                    line=line,
+                )
             )
     if has_points(table):
         return
@@ -182,15 +180,13 @@ def check_commas(table: Sequence[Sequence[str]], path: Path, line: int, answers:
         )
     if answer is None:
         raise QuestionsOpen(
-            [
-                Question(
-                    key="decimal",
-                    text=f"{shown(','.join(table[0]))} has commas only, and no header says how many columns there are: are some of them decimal commas",
-                    allowed=("point", "comma"),
-                    path=path,
-                    line=line,
-                )
-            ]
+            Question(
+                key="decimal",
+                text=f"{shown(','.join(table[0]))} has commas only, and no header says how many columns there are: are some of them decimal commas",
+                allowed=("point", "comma"),
+                path=path,
+                line=line,
+            )
         )
 
 
@@ -216,15 +212,13 @@ def numbers_as_names(
     if "header" in answers:
         return answers["header"]
     raise QuestionsOpen(
-        [
-            Question(
-                key="header",
-                text=f"the first line {shown(','.join(first))} holds integers and the others none: does it name the columns?",
-                allowed=("yes", "no"),
-                path=path,
-                line=line,
-            )
-        ]
+        Question(
+            key="header",
+            text=f"the first line {shown(','.join(first))} holds integers and the others none: does it name the columns?",
+            allowed=("yes", "no"),
+            path=path,
+            line=line,
+        )
     )
 
 

@@ -60,16 +60,14 @@ def check_others(full: list[RawColumn], column: RawColumn, table: Table, answers
             continue  # when it all began
         if len(apart) and float(apart.max() - apart.min()) > step:
             raise QuestionsOpen(
-                [
-                    Question(
-                        key=f"column:{other.name}",
-                        text=f"columns {shown(column.name)} and {shown(other.name)} both tell the time and drift apart by {apart.max() - apart.min():.6g} s: has "
-                        f"each sensor its own clock (then cut the file), or is {shown(column.name)} the time of all",
-                        allowed=("leave out", "time"),
-                        path=table.path,
-                        line=table.line_of(0),
-                    )
-                ]
+                Question(
+                    key=f"column:{other.name}",
+                    text=f"columns {shown(column.name)} and {shown(other.name)} both tell the time and drift apart by {apart.max() - apart.min():.6g} s: has "
+                    f"each sensor its own clock (then cut the file), or is {shown(column.name)} the time of all",
+                    allowed=("leave out", "time"),
+                    path=table.path,
+                    line=table.line_of(0),
+                )
             )
 
 

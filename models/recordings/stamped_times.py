@@ -154,16 +154,14 @@ def _ordered(
         return next(iter(regular.items()))
     told = np.flatnonzero(~np.isnan(next(iter(candidates.values()))))
     raise QuestionsOpen(
-        [
-            Question(
-                key="date_order",
-                text=f"no date in column {shown(column.name)} tells which number is the day and which the month; in this file the first could be "
-                f"{' or '.join(date_of(s[told[0]]) for s in candidates.values())}",
-                allowed=tuple(candidates),
-                path=table.path,
-                line=table.line_of(int(told[0])),
-            )
-        ]
+        Question(
+            key="date_order",
+            text=f"no date in column {shown(column.name)} tells which number is the day and which the month; in this file the first could be "
+            f"{' or '.join(date_of(s[told[0]]) for s in candidates.values())}",
+            allowed=tuple(candidates),
+            path=table.path,
+            line=table.line_of(int(told[0])),
+        )
     )
 
 
@@ -185,15 +183,13 @@ def _dateless(column: RawColumn, table: Table, answers: Mapping[str, str]) -> ND
         return _past_midnight(seconds)
     if "time_unit" not in answers:
         raise QuestionsOpen(
-            [
-                Question(
-                    key="time_unit",
-                    text=f"column {shown(column.name)} has two numbers, such as 08:30, and no date: are they hours and minutes (min), or minutes and seconds (s)",
-                    allowed=("min", "s"),
-                    path=table.path,
-                    line=table.line_of(0),
-                )
-            ]
+            Question(
+                key="time_unit",
+                text=f"column {shown(column.name)} has two numbers, such as 08:30, and no date: are they hours and minutes (min), or minutes and seconds (s)",
+                allowed=("min", "s"),
+                path=table.path,
+                line=table.line_of(0),
+            )
         )
     return seconds / 60 if answers["time_unit"] == "s" else _past_midnight(seconds)
 

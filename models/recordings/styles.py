@@ -219,13 +219,11 @@ def _likely_style(forms: _Forms, only: str, answer: str, delimiter: str) -> Styl
 def _question(name: str, path: Path, forms: _Forms, why: str) -> QuestionsOpen:
     cell, line = next(iter({**forms.doubtful, **forms.grouped, **forms.decimal}.values()))
     return QuestionsOpen(
-        [
-            Question(
-                key="decimal",
-                text=f"column {shown(name)} {why}, such as {shown(cell)}: which mark is the decimal one",
-                allowed=("point", "comma"),
-                path=path,
-                line=line or None,
-            )
-        ]
+        Question(
+            key="decimal",
+            text=f"column {shown(name)} {why}, such as {shown(cell)}: which mark is the decimal one",
+            allowed=("point", "comma"),
+            path=path,
+            line=line or None,
+        )
     )

@@ -169,15 +169,13 @@ def _in_an_old_encoding(found: TextFile) -> TextFile:
     # Western text has a letter with an accent now and then; whole words of such bytes are another alphabet.
     if words := re.findall(rb"[\x80-\xff]{3,}", content):
         raise QuestionsOpen(
-            [
-                Question(
-                    key="encoding",
-                    text=f"it is not in UTF-8, and bytes such as {words[0][:12]!r} may be of several alphabets",
-                    allowed=_ENCODINGS,
-                    path=found.path,
-                    line=content[: content.find(words[0])].count(b"\n") + 1,
-                )
-            ]
+            Question(
+                key="encoding",
+                text=f"it is not in UTF-8, and bytes such as {words[0][:12]!r} may be of several alphabets",
+                allowed=_ENCODINGS,
+                path=found.path,
+                line=content[: content.find(words[0])].count(b"\n") + 1,
+            )
         )
     try:
         seen = _looked_at(replace(found, encoding="cp1252"))

@@ -131,16 +131,14 @@ def _check_unread(
             and f"column:{column.name}" not in answers
         ):
             raise QuestionsOpen(
-                [
-                    Question(
-                        key=f"column:{column.name}",
-                        text=f"column {shown(column.name)} has the name of a clock, but {shown(next(iter(column.vocabulary)))} is no time in a form that is "
-                        f"read; write it as 2026-02-08 13:30:47, or leave it out",
-                        allowed=("leave out",),
-                        path=table.path,
-                        line=table.line_of(0),
-                    )
-                ]
+                Question(
+                    key=f"column:{column.name}",
+                    text=f"column {shown(column.name)} has the name of a clock, but {shown(next(iter(column.vocabulary)))} is no time in a form that is "
+                    f"read; write it as 2026-02-08 13:30:47, or leave it out",
+                    allowed=("leave out",),
+                    path=table.path,
+                    line=table.line_of(0),
+                )
             )
 
 

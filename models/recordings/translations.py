@@ -11,7 +11,7 @@ the names. What a table cannot hold (channels with clocks of their own, lists wi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -52,18 +52,28 @@ def translation_of(path: Path, head: bytes) -> Translation | None:
     return None
 
 
-def _object_of(line: bytes) -> dict[str, object] | None:
+def _object_of(line: bytes) -> _Object | None:
     try:
-        found = json.loads(line, parse_float=_Number, parse_int=_Number, parse_constant=str)
+        found = json.loads(
+            line, parse_float=_Number, parse_int=_Number, parse_constant=str, object_pairs_hook=_Object
+        )
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, _Object) else None
 
 
 class _Number(str):
     """A number as it is written."""
 
     __slots__ = ()
+
+
+class _Object(dict[str, object]):
+    """An object of JSON, and whether one of its names stands in it twice."""
+
+    def __init__(self, pairs: Sequence[tuple[str, object]]) -> None:
+        super().__init__(pairs)
+        self.has_twins = len(self) < len(pairs)
 
 
 # --- JSON lines -----------------------------------------------------------------------------------------------------------------------
@@ -103,12 +113,19 @@ class _JsonLines:
             )
         return ",".join(flat.get(name, "") for name in self._names)
 
-    def _flat(self, found: dict[str, object], number: int, above: str = "", depth: int = 0) -> dict[str, str]:
+    def _flat(self, found: _Object, number: int, above: str = "", depth: int = 0) -> dict[str, str]:
         cells: dict[str, str] = {}
+        if found.has_twins:
+            raise self._ambiguous(number, above)
         for key, value in found.items():
+            if above + key in cells:
+                raise self._ambiguous(number, above + key)
             match value:
-                case dict() if depth < _MOST_DEPTH:
-                    cells |= self._flat(value, number, f"{above}{key}.", depth + 1)
+                case _Object() if depth < _MOST_DEPTH:
+                    within = self._flat(value, number, f"{above}{key}.", depth + 1)
+                    if cells.keys() & within.keys():
+                        raise self._ambiguous(number, above + key)
+                    cells |= within
                 case None:
                     cells[above + key] = ""
                 case bool():
@@ -122,6 +139,12 @@ class _JsonLines:
                         f"{self._path}:{number}: is JSON whose {shown(above + key)} holds a list or an object within; write a line for each moment, with a number for each name"
                     )
         return cells
+
+    def _ambiguous(self, number: int, name: str) -> RecordingError:
+        within = f" in {shown(name.rstrip('.'))}" if name else ""
+        return RecordingError(
+            f"{self._path}:{number}: a name stands twice{within}, and which value holds nobody can tell; write each name once in a line"
+        )
 
 
 def _quoted(text: str) -> str:
@@ -180,7 +203,7 @@ class _LabviewLines:
         for first, block in blocks:
             lines = block.decode("utf-8", "replace").split("\n")[:-1]
             rows = [self._line(line.rstrip("\r"), first + k) for k, line in enumerate(lines)]
-            yield first, "".join(f"{row}\n" for row in rows).encode()
+            yield first + 1, "".join(f"{row}\n" for row in rows).encode()
 
     def _line(self, line: str, number: int) -> str:
         cells = line.split(self._separator)

@@ -280,3 +280,14 @@ def test_a_rate_without_end_is_none(tmp_path: Path, name: str, value: float) -> 
     )
     with pytest.raises(QuestionsOpen, match="sample_rate"):
         read_machines([tmp_path / "x.npz"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"t": 3, "a": 1, "a": 2}', '{"t": 3, "a.b": 1, "a": {"b": 2}}', '{"t": 3, "a": {"b": 1, "b": 2}}'],
+)
+def test_an_object_that_says_a_name_twice_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
+    once = '{"t": 3, "a": 1, "a.b": 2, "c": 3}'
+    path = text(tmp_path, [*[once] * 40, line], name="x.jsonl")
+    with pytest.raises(RecordingError, match=r"x\.jsonl:41: a name stands twice"):
+        read_machines([path])

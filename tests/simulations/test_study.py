@@ -228,7 +228,7 @@ def test_open_questions_end_with_status_3_and_the_command_to_go_on_with(
     )
 
     def ask(*_: object, **__: object) -> None:
-        raise QuestionsOpen([question])
+        raise QuestionsOpen(question)
 
     monkeypatch.setattr(command, "read_machines", ask)
     assert call([Path("a b")], answers=["delimiter=;"]) == 3
