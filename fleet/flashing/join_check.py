@@ -34,6 +34,12 @@ def check_source(word: str | None) -> Source:
         )
     path = Path(word)
     if path.is_file():
+        if (
+            path.suffix == ".join" or path.name == "join"
+        ):  # names that the join file and what starts it have there
+            raise SettingsError(
+                f"--source {word!r:.80} is called like a join file, which --join takes; a source of that name needs another"
+            )
         return Source(word=word, file=path)
     if "://" in word or word.startswith("/dev/") or (":" in word and "/" not in word):
         return Source(word=word)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+
+from command_line import run_command
 
 from protocol.join_file import JoinFile, write_join_file
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKw ann@laptop"
 LATER = 4_000_000_000.0
+HOST_READ_ONLY = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
+"""A box in which this machine's files are there, and none can be changed."""
 
 
 def join_file(
@@ -43,3 +48,20 @@ def card_toml(folder: Path, *more: str) -> Path:
     wifi = ["[wifi]", 'ssid = "Hall 2: \\"north\\""', 'country = "DE"', 'password_file = "wifi.secret"']
     path.write_text("\n".join([*lines, *wifi]) + "\n")
     return path
+
+
+def flash(
+    folder: Path, *words: str, base: Path, bundle: Path, source: str = "/dev/ttyUSB0"
+) -> subprocess.CompletedProcess[str]:
+    join = join_file(folder)
+    given = [
+        "--image",
+        str(base),
+        "--out",
+        str(folder / "card.img"),
+        "--bundle",
+        str(bundle),
+        "--source",
+        source,
+    ]
+    return run_command("fleet", "flash", "--join", str(join), *given, *words)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from card_world import HOST_READ_ONLY
 from free_ports import free_port
 from waiting import died, wait_until
 
@@ -59,14 +60,7 @@ def ssh_board(
     )
     (folder / "group").write_text("tester:x:1000:\n")
     inside = [
-        "bwrap",
-        "--ro-bind",
-        "/",
-        "/",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
+        *HOST_READ_ONLY,
         "--tmpfs",
         "/home",
         "--bind",
