@@ -39,9 +39,9 @@ sys.path[:0] = [str(ROOT), *(str(ROOT / "tests" / name) for name in ("", "fleet"
 from chromium_viewer import chromium  # noqa: E402 - needs the path above
 from fleet_under_load import Options, Report, rest, wait  # noqa: E402 - as above
 from fleet_world import Machine, enrol_directly, health  # noqa: E402 - as above
+from process_use import memory_mb  # noqa: E402 - as above
 from recorded_devices import add_recorded  # noqa: E402 - lies beside this one
 
-from edge_agent.health import memory_pss_bytes  # noqa: E402 - as above
 from fleet.dashboard.front import SECURE_COOKIE  # noqa: E402 - as above
 from fleet.ingest.store import EventStore  # noqa: E402 - as above
 from fleet.metrics import FleetMetrics  # noqa: E402 - as above
@@ -191,11 +191,6 @@ def busy(pid: int, seconds: float) -> float:
     began, since = sum(process.cpu_times()[:2]), time.monotonic()
     time.sleep(seconds)
     return float(sum(process.cpu_times()[:2]) - began) / (time.monotonic() - since)
-
-
-def memory_mb(pid: int) -> float:
-    """Its proportional share of memory."""
-    return memory_pss_bytes(Path(f"/proc/{pid}/smaps_rollup")) / 2**20
 
 
 def stock(database_url: str, records: int, points: int) -> None:

@@ -31,7 +31,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -46,9 +45,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "fleet")]
 
 from databases import LASTING, PostgresqlServer  # noqa: E402 - needs the path above
-from recorded_devices import add_recorded  # noqa: E402 - lies beside this one
+from process_use import Cores, Memory  # noqa: E402 - lies beside this one
+from recorded_devices import add_recorded  # noqa: E402 - as above
 
-from edge_agent.health import memory_pss_bytes  # noqa: E402 - as above
 from fleet.storage.base import open_database  # noqa: E402 - as above
 from fleet.storage.device_tables import Desired  # noqa: E402 - as above
 from simulations.hollow.accounts import settle_accounts  # noqa: E402 - as above
@@ -104,53 +103,13 @@ class Report:
         print(json.dumps(figure | machine), flush=True)
 
 
-class Memory:
-    """The largest PSS that a process had, looked at twice a second."""
-
-    def __init__(self, pid: int) -> None:
-        self._file = Path(f"/proc/{pid}/smaps_rollup")
-        self._stop = threading.Event()
-        self.largest_mb = 0.0
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.5):
-            self.largest_mb = max(self.largest_mb, memory_pss_bytes(self._file) / 2**20)
-
-    def stop(self) -> float:
-        """Look no more; what it was."""
-        self._stop.set()
-        self._thread.join()
-        return self.largest_mb
-
-
-class Cores:
-    """Seconds of CPU that programs have used so far, by what they are; with what they start."""
-
-    def __init__(self, own: OwnFleet, server: PostgresqlServer | None) -> None:
-        running = {
-            name: process.pid for name, process in own.supervisor.processes.items() if process.pid is not None
-        }
-        self._programs = running | {"devices": os.getpid()}
-        if server is not None and server.pid is not None:
-            self._programs["database"] = server.pid
-
-    def used_s(self) -> dict[str, float]:
-        """Of each program, and of what it started unless that is one of the others."""
-        apart = set(self._programs.values())
-        return {name: _cpu_s(pid, apart - {pid}) for name, pid in self._programs.items()}
-
-
-def _cpu_s(pid: int, but: set[int]) -> float:
-    """Of a process and its children, those that it has waited for included; seconds."""
-    try:
-        figures = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:  # it has ended
-        return 0.0
-    own = sum(map(int, figures[11:15])) / os.sysconf("SC_CLK_TCK")
-    return own + sum(_cpu_s(int(child), but) for child in children if int(child) not in but)
+def programs(own: OwnFleet, server: PostgresqlServer | None) -> dict[str, int]:
+    """By what they are the ids of all processes that are started here, this one with its devices among them."""
+    running = {name: one.pid for name, one in own.supervisor.processes.items() if one.pid is not None}
+    others = {"devices": os.getpid()}
+    if server is not None and server.pid is not None:
+        others["database"] = server.pid
+    return running | others
 
 
 def main() -> None:
@@ -186,7 +145,7 @@ def main() -> None:
         with Supervisor(home / "logs") as supervisor:
             own = OwnFleet(home, supervisor, database_url=url)
             own.start()
-            measure(own, home, options, Report(options), Cores(own, server))
+            measure(own, home, options, Report(options), Cores(programs(own, server)))
 
 
 def measure(own: OwnFleet, home: Path, options: Options, report: Report, cores: Cores) -> None:
