@@ -15,7 +15,7 @@ from fleet.storage.outages import DatabaseAwayError, why_not_stored
 __all__ = ["repeat"]
 
 REST: Final = 4.0
-"""Rest while more waits, in turns: what comes without end takes a fifth of the time, and of the write lock, and ingest has the rest."""
+"""Rest while more waits, in turns, its wait for the write lock included: a fifth of the time at most, and less where others hold the lock."""
 
 LONGEST_REST_S: Final = 5.0
 """A turn may have waited ten seconds for the write lock and worked for one tenth of a second: alerts shall not wait forty for that."""

@@ -20,7 +20,7 @@ from unittest.mock import patch
 def run_command(program: str, *words: str) -> subprocess.CompletedProcess[str]:
     """``python -m program words ...`` to its end."""
     main = importlib.import_module(f"{program}.cli").main
-    with _logging_as_before():
+    with logging_as_before():
         return _run(main, [program, *words])
 
 
@@ -42,15 +42,15 @@ def _run(main: Callable[[], int | None], command: list[str]) -> subprocess.Compl
 
 
 @contextlib.contextmanager
-def _logging_as_before() -> Iterator[None]:
+def logging_as_before() -> Iterator[None]:
     """A command says how its process logs; this process goes on."""
     root = logging.getLogger()
-    handlers, level, events = root.handlers, root.level, sys.modules.get("structlog")
+    handlers, level, events = list(root.handlers), root.level, sys.modules.get("structlog")
     configured = events.get_config() if events else {}
     try:
         yield
     finally:
-        root.handlers = handlers
+        root.handlers[:] = handlers
         root.setLevel(level)
         if events:
             events.configure(**configured)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from command_line import logging_as_before
 from hypothesis import HealthCheck, settings
 from recordings import DATA
 from waiting import slowness
@@ -44,6 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: -("simulations" in item.path.parts) - (item.get_closest_marker("slow") is not None)
     )
+
+
+@pytest.fixture(autouse=True)
+def logs_go_where_they_went_before() -> Iterator[None]:
+    """A command that a test calls says how its process logs: to an output that is gone when the next test's service logs."""
+    with logging_as_before():
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

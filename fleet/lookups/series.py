@@ -2,7 +2,8 @@
 
 Short spans are read from the health messages themselves, longer ones from their blocks (`fleet.storage.block_tables`): ten minutes
 for a week, an hour for a quarter of a year. So is a day in which a device told more than `MOST_MESSAGES`, up to the messages that are in no
-block yet. No message is read into Python, and what the database looks through is bounded, however much was told.
+block yet. No message is read into Python. The database looks through what
+is in no block yet, too: a minute of messages, and after an upgrade or in an overload all that the roll-up has not reached.
 
 Time is ours, `received_at`: what lay in an outbox stands where it arrived. In a block a figure is the mean that its sums
 tell, and a score the highest one.
